@@ -1,0 +1,133 @@
+"""What tests share: one PostgreSQL server and one simulator for the session; for each test a database of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from worker.demo.behaviour import Behaviour
+from worker.demo.control import Control
+from worker.demo.simulator import TOKENS
+from worker.store import embedded, migrate
+
+ROOT = Path(__file__).parent.parent
+TEMPLATE = "migrated"
+FAST = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "max_connections": "200",
+    "autovacuum": "off",  # a worker in the template would hold up each copy of it
+}
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """Run a server for the session; the DSN of its superuser. Not durable."""
+    # Not below pytest's own directory: that is closed to other users, and root's PostgreSQL runs as another.
+    with tempfile.TemporaryDirectory(prefix="referral-sync-") as folder, _own_loop() as runner:
+        server = embedded.server(Path(folder), settings=FAST)
+        url = runner.run(server.__aenter__())
+        try:
+            yield url
+        finally:
+            runner.run(server.__aexit__(None, None, None))
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres_url: str) -> str:
+    """Migrate a database once; the name that copies are made of."""
+
+    async def make() -> None:
+        await _execute(postgres_url, f'CREATE DATABASE "{TEMPLATE}"')
+        await migrate.upgrade(_named(postgres_url, TEMPLATE))
+
+    with _own_loop() as runner:
+        runner.run(make())
+    return TEMPLATE
+
+
+@pytest.fixture
+async def database_url(postgres_url: str, template_database: str) -> AsyncIterator[str]:
+    """Give a migrated, empty database, dropped afterwards."""
+    async with _database(postgres_url, template_database) as url:
+        yield url
+
+
+@pytest.fixture
+async def empty_database_url(postgres_url: str) -> AsyncIterator[str]:
+    """Give a database that was never migrated, dropped afterwards."""
+    async with _database(postgres_url, "template0") as url:
+        yield url
+
+
+@pytest.fixture
+async def db(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """Connect to the test's migrated database."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture(scope="session")
+def simulator_origin() -> Iterator[str]:
+    """Run a simulator for the session as a process of its own; its origin."""
+    command = [sys.executable, "-m", "worker.demo.simulator", "--count", "0", "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own module, no shell
+        try:
+            assert process.stdout is not None
+            origin = process.stdout.readline().strip()
+            assert origin, f"the simulator did not start: exit status {process.wait()}"
+            yield origin
+        finally:
+            process.terminate()
+
+
+@pytest.fixture
+async def simulator(simulator_origin: str) -> AsyncIterator[Control]:
+    """Give control of a simulator without referrals, faults or peculiarities, as it was started."""
+    async with Control(simulator_origin) as control:
+        await control.reset(0)
+        await control.behaviour(**asdict(Behaviour()))
+        await control.clock(0)
+        await control.tokens(revoke="all", revoke_refresh="all")
+        await control.tokens(add=TOKENS, add_refresh=TOKENS)
+        yield control
+
+
+def _own_loop() -> asyncio.Runner:
+    """Return a loop that leaves pytest-asyncio's alone: theirs end with each test."""
+    return asyncio.Runner(loop_factory=asyncio.new_event_loop)
+
+
+@asynccontextmanager
+async def _database(postgres_url: str, template: str) -> AsyncIterator[str]:
+    name = f"t_{uuid.uuid4().hex}"
+    await _execute(postgres_url, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    try:
+        yield _named(postgres_url, name)
+    finally:
+        await _execute(postgres_url, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def _named(url: str, database: str) -> str:
+    return urlsplit(url)._replace(path=f"/{database}").geturl()

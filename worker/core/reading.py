@@ -1,0 +1,37 @@
+"""How a listing is read: what the API was seen to do for a time field, and so which way can be relied on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+
+class Method(StrEnum):
+    """The three ways of reading, best first."""
+
+    KEYSET = "keyset"
+    """Filtered by time in ascending order; each request begins at the last time seen."""
+    SCAN = "scan"
+    """Newest first, following links until a page lies below the window."""
+    SWEEP = "sweep"
+    """Everything, in no order that could be relied on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A way to read one time field, with what it rests on.
+
+    `quoted`: the filter's literal stands in quotes. `bounded_above`: an upper bound in the filter is honoured too.
+    `evidence` says what was seen; `proven` is false while there was too little to see, and then it is asked again.
+    """
+
+    method: Method
+    quoted: bool = False
+    bounded_above: bool = False
+    evidence: str = ""
+    proven: bool = True
+
+    def demoted(self, evidence: str) -> Reading:
+        """Return the next way down, because this one contradicted itself."""
+        lower = Method.SCAN if self.method is Method.KEYSET else Method.SWEEP
+        return replace(self, method=lower, evidence=evidence)

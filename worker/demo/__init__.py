@@ -1,0 +1,1 @@
+"""A faithful fake Partner Center, hostile on request, for `referral-sync simulate`, `demo` and the tests."""

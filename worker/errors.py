@@ -1,0 +1,85 @@
+"""Everything that can go wrong and be understood, as one tree.
+
+::
+
+    SyncError                 failed; a sentence, and what to do next            exit 1
+    ├── ConfigError           every fault of the configuration at once           exit 2
+    ├── SignInError           sign-in or permission refused: a person is needed  exit 3
+    ├── SourceError           the API cannot be reached or answered badly
+    │   ├── SourceUnavailable it may work later: outage, throttling, time limit
+    │   ├── SourceRejected    it refused what we asked (4xx)
+    │   └── SourceDistrusted  it answered, and the answer contradicts itself
+    ├── StoreError            the database refused or is in the wrong state
+    │   └── StoreUnavailable  it may work later: connection lost, starting up
+    └── LeaseError            another process holds this work, or took it over
+
+An error is translated into this tree once, at the edge that met it. Whatever is not of this tree is a bug and ends
+the run loudly. Messages name what to do; they never hold a token, a password or a customer's data.
+"""
+
+from __future__ import annotations
+
+
+class SyncError(Exception):
+    """A failure that a person can act on.
+
+    `hint` is the next step in the imperative; it is printed under the message.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigError(SyncError):
+    """The configuration is wrong; `faults` holds one line for each fault, each beginning with its key."""
+
+    exit_code = 2
+
+    def __init__(self, faults: list[str], hint: str = "") -> None:
+        super().__init__("\n".join(faults), hint)
+        self.faults = faults
+
+
+class SignInError(SyncError):
+    """Sign-in or permission was refused; waiting does not help, a person does."""
+
+    exit_code = 3
+
+
+class SourceError(SyncError):
+    """The API could not be reached or answered badly."""
+
+
+class SourceUnavailable(SourceError):
+    """The API may answer later; `retry_after` is how many seconds it asked us to wait, when it said."""
+
+    def __init__(self, message: str, hint: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, hint)
+        self.retry_after = retry_after
+
+
+class SourceRejected(SourceError):
+    """The API refused the request itself; `status` is the HTTP status."""
+
+    def __init__(self, message: str, status: int, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.status = status
+
+
+class SourceDistrusted(SourceError):
+    """The answers contradict each other, so this way of reading cannot be relied on."""
+
+
+class StoreError(SyncError):
+    """The database refused, or is not in the state that we need."""
+
+
+class StoreUnavailable(StoreError):
+    """The database may answer later."""
+
+
+class LeaseError(SyncError):
+    """Another process holds the right to do this work."""

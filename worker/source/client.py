@@ -1,0 +1,267 @@
+"""Requests to the referrals API: one GET at a time, bounded, retried where that helps, and translated into our errors.
+
+Facts about headers, status codes and error bodies: partner-center-api.md section 6.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+import aiohttp
+import msgspec
+import stamina
+import structlog
+from yarl import URL
+
+from worker.core import instant
+from worker.core.instant import Instant
+from worker.core.page import Listing, Page, decode_record, parse_listing
+from worker.errors import SignInError, SourceError, SourceRejected, SourceUnavailable
+from worker.source.auth import TokenSource
+
+LIST_PATH = "/v1.0/engagements/referrals"
+CONNECT_SECONDS, READ_SECONDS, ATTEMPT_SECONDS = 10, 25, 120
+ATTEMPTS = 5
+MAX_RETRY_AFTER = 120.0
+"""A server that asks for more than this ends the run cleanly; the next tick waits instead."""
+
+_TRY_AGAIN = frozenset({408, 423, 429, 500, 502, 503, 504, 509})
+_MAX_HEADER_BYTES = 64 * 1024
+_log = structlog.get_logger()
+
+
+class Progress(Protocol):
+    """Told of each request as it ends."""
+
+    def __call__(self, *, status: int, seconds: float) -> None:
+        """`status` is the HTTP status, 0 when there was no answer."""
+
+
+class Client:
+    """The API as one account sees it; make it with `open_client`."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        token: TokenSource,
+        clock: Callable[[], datetime],
+        max_page_bytes: int,
+    ) -> None:
+        self._session = session
+        self._base_url = base_url.rstrip("/")
+        self._token = token
+        self._clock = clock
+        self._max_page_bytes = max_page_bytes
+        self.requests = 0
+
+    async def list(self, query: str) -> Listing:
+        """Ask for one page of the listing; `query` is raw and is sent byte for byte."""
+        body, observed_at, server_time = await self._get(f"{LIST_PATH}?{query}" if query else LIST_PATH, listing=True)
+        return parse_listing(body, observed_at=observed_at, server_time=server_time)
+
+    async def fetch(self, referral_id: str) -> Page | None:
+        """Ask for one referral by id, the only answer that surely has the eTag; None when there is none to see."""
+        try:
+            path = f"{LIST_PATH}/{URL.build(path=referral_id).raw_path.replace('/', '%2F')}"
+            body, observed_at, _ = await self._get(path, listing=False)
+        except SourceRejected as error:
+            if error.status in (404, 410):
+                return None
+            raise
+        record = decode_record(body)
+        if record.tree is not None and record.id != referral_id:
+            raise SourceUnavailable(f"The API answered a request for referral {referral_id} with something else.")
+        return Page([record], None, observed_at, by_id=True)
+
+    async def _get(self, path: str, *, listing: bool) -> tuple[bytes, datetime, Instant | None]:
+        async for attempt in stamina.retry_context(
+            on=_wait_for, attempts=ATTEMPTS, wait_initial=0.5, wait_max=30, timeout=None
+        ):
+            with attempt:
+                try:
+                    return await self._attempt(path, await self._token(False))
+                except SignInError as refusal:
+                    if refusal.args[0] is not _EXPIRED:
+                        raise
+                    return await self._attempt(path, await self._token(True), last=True)
+        raise AssertionError("unreachable")
+
+    async def _attempt(self, path: str, token: str, *, last: bool = False) -> tuple[bytes, datetime, Instant | None]:
+        request_id = str(uuid.uuid4())
+        headers = {
+            "Authorization": f"Bearer {token}",
+            "Accept": "application/json",
+            "client-request-id": request_id,
+            "User-Agent": _user_agent(),
+        }
+        observed_at, started, status = self._clock(), time.monotonic(), 0
+        self.requests += 1
+        server_id = ""
+        try:
+            async with self._session.get(
+                URL(self._base_url + path, encoded=True), headers=headers, allow_redirects=False
+            ) as response:
+                status = response.status
+                server_id = response.headers.get("request-id", "")
+                body = await self._read(response)
+                if status == 200:  # noqa: PLR2004 - the one success that a GET here has
+                    return body, observed_at, _server_time(response)
+                raise _refusal(response, body, server_id or request_id, last=last)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise _unreachable(error, self._base_url) from error
+        finally:
+            _log.debug(
+                "request",
+                path=path.partition("?")[0],
+                status=status,
+                seconds=round(time.monotonic() - started, 3),
+                client_request_id=request_id,
+                request_id=server_id,
+            )
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        chunks, size = [], 0
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if size > self._max_page_bytes:
+                raise SourceError(
+                    f"The API answered with more than {self._max_page_bytes} bytes.",
+                    "If pages are really that large, raise `api.max_page_bytes`.",
+                )
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+
+@asynccontextmanager
+async def open_client(
+    *, base_url: str, token: TokenSource, clock: Callable[[], datetime], ca_file: Path | None, max_page_bytes: int
+) -> AsyncIterator[Client]:
+    """Open the connections of one account. Proxies come from the environment; `ca_file` adds a certificate authority."""
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        context.load_verify_locations(ca_file)
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=context, limit=64),
+        timeout=aiohttp.ClientTimeout(
+            total=ATTEMPT_SECONDS, connect=CONNECT_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS
+        ),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=True,
+        max_line_size=_MAX_HEADER_BYTES,
+        max_field_size=_MAX_HEADER_BYTES,
+    ) as session:
+        yield Client(session, base_url, token, clock, max_page_bytes)
+
+
+_EXPIRED = "The API refused the token."
+
+
+def _wait_for(error: Exception) -> bool | float:
+    """Say whether, or after how many seconds, to try again: Retry-After is a floor, up to the cap."""
+    if not isinstance(error, SourceUnavailable):
+        return False
+    if error.retry_after is None:
+        return True
+    return error.retry_after if error.retry_after <= MAX_RETRY_AFTER else False
+
+
+def _user_agent() -> str:
+    try:
+        return f"referral-sync/{version('referral-sync')}"
+    except PackageNotFoundError:
+        return "referral-sync"
+
+
+def _unreachable(error: Exception, base_url: str) -> SourceUnavailable:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
+        return SourceUnavailable(
+            f"The certificate of {base_url} cannot be verified.",
+            "Behind a proxy that opens TLS, name its certificate authority in `api.ca_file`.",
+        )
+    if isinstance(error, TimeoutError):
+        return SourceUnavailable(f"{base_url} did not answer in time.", "The next run tries again.")
+    kind = type(error).__name__
+    return SourceUnavailable(
+        f"{base_url} cannot be reached or broke off ({kind}).", "Check `api.base_url`, the network, and any proxy."
+    )
+
+
+def _refusal(response: aiohttp.ClientResponse, body: bytes, request_id: str, *, last: bool) -> SourceError | SignInError:
+    """Translate an answer that is not 200; only its code is quoted, for a body may hold personal data."""
+    status = response.status
+    code = error_code(body)
+    told = f"HTTP {status}{f' {code}' if code else ''}, request id {request_id}"
+    if status == 401 and not last:  # noqa: PLR2004
+        return SignInError(_EXPIRED)
+    if status == 401:  # noqa: PLR2004
+        return SignInError(
+            f"The API refused a fresh token ({told}).",
+            "The sign-in must be App+User, for the origin of `api.base_url`, and with MFA where the tenant asks for it.",
+        )
+    if status == 403:  # noqa: PLR2004
+        return SignInError(
+            f"The API refused the permission ({told}).",
+            "The signed-in user needs the role Referrals admin (or Referrals user) in Partner Center.",
+        )
+    if status in _TRY_AGAIN:
+        retry_after = _retry_after(response.headers.get("Retry-After"))
+        waits = f" It asks to wait {retry_after:.0f} s." if retry_after is not None else ""
+        return SourceUnavailable(
+            f"The API is busy or failing ({told}).{waits}", "The next run tries again.", retry_after
+        )
+    if 300 <= status < 400:  # noqa: PLR2004
+        return SourceRejected(
+            f"The API redirected a request, which is not followed with a token ({told}).",
+            status,
+            "Mend `api.base_url`; it is https://api.partner.microsoft.com.",
+        )
+    hint = (
+        "Is `api.base_url` the referrals host https://api.partner.microsoft.com?" if status in (404, 405) else ""
+    )
+    return SourceRejected(f"The API refused the request ({told}).", status, hint)
+
+
+def error_code(body: bytes) -> str:
+    """Return the code of an error body in any of its three documented shapes, or nothing."""
+    try:
+        tree: Any = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ""
+    if not isinstance(tree, dict):
+        return ""
+    inner = tree.get("error")
+    code = inner.get("code") if isinstance(inner, dict) else tree.get("code", tree.get("statusCode"))
+    text = str(code) if isinstance(code, str | int) else ""
+    return text if len(text) <= 80 and text.isascii() and text.replace("_", "").isalnum() else ""  # noqa: PLR2004
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Read Retry-After in either form, as seconds from now."""
+    if not value:
+        return None
+    if value.strip().isdecimal():
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+def _server_time(response: aiohttp.ClientResponse) -> Instant | None:
+    try:
+        return instant.from_datetime(parsedate_to_datetime(response.headers["Date"]).replace(tzinfo=UTC))
+    except (KeyError, ValueError):
+        return None

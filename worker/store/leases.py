@@ -1,0 +1,167 @@
+"""Leases and the record of runs: who may work, and what came of it.
+
+One lease for each (account, kind). It names its owner's process and term, ends by itself, and has a fencing number
+that every write checks; so a process that was paused beyond its lease cannot write over its successor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from worker.errors import LeaseError, SignInError, StoreError, SyncError
+from worker.store.pool import Database
+
+LEASE_SECONDS = 45
+RENEW_SECONDS = 10
+_RETRY_SECONDS = 1.0
+
+OWNER = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+"""This process and term; a host name alone would let a successor take itself for its predecessor."""
+
+
+@dataclass(slots=True)
+class Run:
+    """One recorded attempt, and the right to write as it. The flow fills in what it learns on the way."""
+
+    id: int
+    account: str
+    kind: str
+    fence: int
+    requests: int = 0
+    vanished: int = 0
+    paging: str = ""
+    unknown_fields: set[str] = field(default_factory=set)
+
+
+@asynccontextmanager
+async def run(database: Database, account: str, kind: str, *, wait_seconds: float = 0) -> AsyncIterator[Run]:
+    """Take the lease, record the run, keep the lease alive, and record the outcome.
+
+    Waits up to `wait_seconds` for another holder; then raises LeaseError that names it.
+    """
+    current = await _acquire_within(database, account, kind, wait_seconds)
+    renewal = asyncio.create_task(_renew(database, current))
+    outcome, error = "failed", "ended by an unexpected error; the log of this process has it"
+    try:
+        yield current
+        outcome, error = "done", ""
+    except asyncio.CancelledError:
+        outcome, error = "stopped", "asked to stop"
+        raise
+    except SyncError as failure:
+        outcome, error = "refused" if isinstance(failure, SignInError) else "failed", str(failure)
+        raise
+    finally:
+        await asyncio.shield(_finish(database, current, outcome, error))
+        renewal.cancel()
+
+
+async def _acquire_within(database: Database, account: str, kind: str, wait_seconds: float) -> Run:
+    deadline = asyncio.get_running_loop().time() + wait_seconds
+    while True:
+        try:
+            return await _acquire(database, account, kind)
+        except LeaseError:
+            if asyncio.get_running_loop().time() >= deadline:
+                raise
+            await asyncio.sleep(_RETRY_SECONDS)
+
+
+async def _acquire(database: Database, account: str, kind: str) -> Run:
+    async with database.transaction() as connection:
+        fence = await connection.fetchval(
+            """
+            INSERT INTO sync.leases AS l (account, kind, owner, fence, acquired_at, expires_at)
+            VALUES ($1, $2, $3, 1, now(), now() + make_interval(secs => $4))
+            ON CONFLICT (account, kind) DO UPDATE
+            SET owner = excluded.owner, fence = l.fence + 1, acquired_at = now(), expires_at = excluded.expires_at
+            WHERE l.expires_at <= now()
+            RETURNING fence
+            """,
+            account,
+            kind,
+            OWNER,
+            LEASE_SECONDS,
+        )
+        if fence is None:
+            holder = await connection.fetchrow(
+                "SELECT owner, acquired_at FROM sync.leases WHERE account = $1 AND kind = $2", account, kind
+            )
+            raise LeaseError(
+                f"Another {kind} of {account} is running: {holder['owner']}, since {holder['acquired_at']:%Y-%m-%d %H:%M:%S} UTC."
+                if holder
+                else f"Another {kind} of {account} is running.",
+                f"It ends by itself; a dead one is taken over within {LEASE_SECONDS} seconds.",
+            )
+        await connection.execute(
+            """
+            UPDATE sync.runs SET outcome = 'abandoned', finished_at = now(), error = 'its process ended without a word'
+            WHERE account = $1 AND kind = $2 AND outcome = 'running'
+            """,
+            account,
+            kind,
+        )
+        run_id = await connection.fetchval(
+            "INSERT INTO sync.runs (account, kind, owner, fence) VALUES ($1, $2, $3, $4) RETURNING id",
+            account,
+            kind,
+            OWNER,
+            fence,
+        )
+    return Run(run_id, account, kind, fence)
+
+
+async def _renew(database: Database, current: Run) -> None:
+    """Push the expiry forward by compare-and-set; an outage is outwaited, a lost lease is found by the next write."""
+    while True:
+        await asyncio.sleep(RENEW_SECONDS)
+        try:
+            async with database.transaction() as connection:
+                await connection.execute(
+                    """
+                    UPDATE sync.leases SET expires_at = now() + make_interval(secs => $5)
+                    WHERE account = $1 AND kind = $2 AND fence = $3 AND owner = $4
+                    """,
+                    current.account,
+                    current.kind,
+                    current.fence,
+                    OWNER,
+                    LEASE_SECONDS,
+                )
+        except StoreError:
+            continue
+
+
+async def _finish(database: Database, current: Run, outcome: str, error: str) -> None:
+    """Record the outcome and give the lease back; when the database is away, the lease ends by itself."""
+    try:
+        async with database.transaction() as connection:
+            await connection.execute(
+                """
+                UPDATE sync.runs SET outcome = $2, error = nullif($3, ''), finished_at = clock_timestamp(), requests = $4,
+                    paging = nullif($5, ''), unknown_fields = $6::text[], vanished = $7
+                WHERE id = $1 AND outcome = 'running'
+                """,
+                current.id,
+                outcome,
+                error,
+                current.requests,
+                current.paging,
+                sorted(current.unknown_fields),
+                current.vanished,
+            )
+            await connection.execute(
+                "UPDATE sync.leases SET expires_at = now() WHERE account = $1 AND kind = $2 AND fence = $3",
+                current.account,
+                current.kind,
+                current.fence,
+            )
+    except StoreError:
+        if outcome == "done":
+            raise

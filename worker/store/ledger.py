@@ -1,0 +1,280 @@
+"""The worker's books: watermarks, what the API can do, backfills and their windows, and what a listing found missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from worker.core.instant import Instant, to_datetime
+from worker.core.reading import Method, Reading
+from worker.core.window import TimeField, Window
+from worker.store.pool import Database
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerWindow:
+    """A window of a backfill that is not read to its end; it goes on at `window.lower`."""
+
+    id: int
+    window: Window
+
+
+@dataclass(frozen=True, slots=True)
+class Backfill:
+    """A backfill that is not loaded: its windows still to read, and how many there are in all."""
+
+    id: int
+    field: TimeField
+    newest_updated: Instant | None
+    pending: list[LedgerWindow]
+    windows: int
+
+
+async def watermark(database: Database, account: str) -> Instant | None:
+    """Return the account's watermark, or None while it was never loaded."""
+    async with database.transaction() as connection:
+        position = await connection.fetchval("SELECT position FROM sync.watermarks WHERE account = $1", account)
+    return None if position is None else Instant(position)
+
+
+async def anchor(database: Database, account: str, lower: Instant, watermark: Instant) -> str | None:
+    """Return the id of the newest live row from `lower` up to the watermark: one that the next listing must show."""
+    async with database.transaction() as connection:
+        found: str | None = await connection.fetchval(
+            """
+            SELECT id FROM partner_center.referrals
+            WHERE account = $1 AND version BETWEEN $2 AND $3 AND deleted_at IS NULL ORDER BY version DESC LIMIT 1
+            """,
+            account,
+            lower,
+            watermark,
+        )
+    return found
+
+
+async def put_back_watermark(database: Database, account: str, position: Instant) -> None:
+    """Move the watermark back because a person said so; it never goes forward this way."""
+    async with database.transaction() as connection:
+        await connection.execute(
+            "UPDATE sync.watermarks SET position = $2, moved_at = now() WHERE account = $1 AND position > $2",
+            account,
+            position,
+        )
+
+
+async def reading(database: Database, account: str, field: TimeField, *, younger_than: str) -> Reading | None:
+    """Return what was probed within `younger_than` (an interval of PostgreSQL), if anything."""
+    async with database.transaction() as connection:
+        found = await connection.fetchrow(
+            """
+            SELECT method, quoted, bounded_above, evidence FROM sync.capabilities
+            WHERE account = $1 AND field = $2 AND probed_at > now() - $3::text::interval
+            """,
+            account,
+            field.value,
+            younger_than,
+        )
+    if found is None:
+        return None
+    return Reading(Method(found["method"]), found["quoted"], found["bounded_above"], found["evidence"])
+
+
+async def put_reading(database: Database, account: str, field: TimeField, found: Reading) -> None:
+    """Remember what a probe, or a contradiction, showed."""
+    async with database.transaction() as connection:
+        await connection.execute(
+            """
+            INSERT INTO sync.capabilities (account, field, method, quoted, bounded_above, evidence)
+            VALUES ($1, $2, $3, $4, $5, $6)
+            ON CONFLICT (account, field) DO UPDATE SET method = excluded.method, quoted = excluded.quoted,
+                bounded_above = excluded.bounded_above, evidence = excluded.evidence, probed_at = now()
+            """,
+            account,
+            field.value,
+            found.method.value,
+            found.quoted,
+            found.bounded_above,
+            found.evidence,
+        )
+
+
+async def unfinished_backfill(database: Database, account: str, field: TimeField, asked: Window) -> Backfill | None:
+    """Return the backfill of exactly this range that was planned and not loaded, with what is left of it."""
+    async with database.transaction() as connection:
+        found = await connection.fetchrow(
+            """
+            SELECT id, newest_updated FROM sync.backfills
+            WHERE account = $1 AND field = $2 AND lower IS NOT DISTINCT FROM $3 AND upper IS NOT DISTINCT FROM $4
+                AND loaded_at IS NULL
+            ORDER BY id DESC LIMIT 1
+            """,
+            account,
+            field.value,
+            asked.lower,
+            asked.upper,
+        )
+        if found is None:
+            return None
+        windows = await connection.fetch(
+            "SELECT id, lower, upper, through, done_at FROM sync.backfill_windows WHERE backfill_id = $1 ORDER BY id",
+            found["id"],
+        )
+    pending = [
+        LedgerWindow(one["id"], Window(field, one["lower"], one["upper"]).above(one["through"]))
+        for one in windows
+        if one["done_at"] is None
+    ]
+    return Backfill(found["id"], field, found["newest_updated"], pending, len(windows))
+
+
+async def covered(database: Database, account: str, field: TimeField) -> list[tuple[Instant | None, Instant]]:
+    """Return the ranges of a time field that earlier backfills have read, each with how far it goes."""
+    async with database.transaction() as connection:
+        windows = await connection.fetch(
+            """
+            SELECT w.lower, coalesce(CASE WHEN w.done_at IS NOT NULL THEN w.upper END, w.through) AS through
+            FROM sync.backfill_windows w JOIN sync.backfills b ON b.id = w.backfill_id
+            WHERE b.account = $1 AND b.field = $2 AND (w.done_at IS NOT NULL OR w.through IS NOT NULL)
+            """,
+            account,
+            field.value,
+        )
+    return [(one["lower"], one["through"]) for one in windows if one["through"] is not None]
+
+
+async def plan_backfill(
+    database: Database, account: str, asked: Window, windows: list[Window], newest_updated: Instant | None
+) -> Backfill:
+    """Write down a backfill and its windows; returns it as still to do."""
+    async with database.transaction() as connection:
+        backfill_id = await connection.fetchval(
+            """
+            INSERT INTO sync.backfills (account, field, lower, upper, newest_updated) VALUES ($1, $2, $3, $4, $5)
+            RETURNING id
+            """,
+            account,
+            asked.field.value,
+            asked.lower,
+            asked.upper,
+            newest_updated,
+        )
+        ids = [
+            await connection.fetchval(
+                "INSERT INTO sync.backfill_windows (backfill_id, lower, upper) VALUES ($1, $2, $3) RETURNING id",
+                backfill_id,
+                window.lower,
+                window.upper,
+            )
+            for window in windows
+        ]
+    pending = [LedgerWindow(key, window) for key, window in zip(ids, windows, strict=True)]
+    return Backfill(backfill_id, asked.field, newest_updated, pending, len(windows))
+
+
+async def window_done(database: Database, window_id: int) -> None:
+    """Record that a window is read to its end."""
+    async with database.transaction() as connection:
+        await connection.execute("UPDATE sync.backfill_windows SET done_at = now() WHERE id = $1", window_id)
+
+
+async def backfill_loaded(database: Database, account: str, backfill: Backfill, *, sets_watermark: bool) -> bool:
+    """Declare a backfill loaded if every window is, and give an account without one its first watermark.
+
+    Returns whether it is loaded; it is derived from the windows, never from having finished.
+    """
+    async with database.transaction() as connection:
+        loaded = await connection.fetchval(
+            """
+            UPDATE sync.backfills b SET loaded_at = now()
+            WHERE id = $1 AND NOT EXISTS (
+                SELECT FROM sync.backfill_windows w WHERE w.backfill_id = b.id AND w.done_at IS NULL
+            ) RETURNING true
+            """,
+            backfill.id,
+        )
+        if loaded and sets_watermark:
+            await connection.execute(
+                "INSERT INTO sync.watermarks (account, position) VALUES ($1, $2) ON CONFLICT (account) DO NOTHING",
+                account,
+                backfill.newest_updated or 0,
+            )
+    return bool(loaded)
+
+
+async def forget_backfills(database: Database, account: str) -> None:
+    """Drop the account's backfill ledger, so that the next one reads everything again."""
+    async with database.transaction() as connection:
+        await connection.execute("DELETE FROM sync.backfills WHERE account = $1", account)
+
+
+async def listed_here(database: Database, account: str, window: Window, before: datetime) -> set[str]:
+    """Return ids of rows whose time lies in the window, not marked gone, and stored before a moment.
+
+    Bounds of a window are whole seconds, so comparing floored timestamps is exact. A window without a lower end also
+    holds the rows without a time.
+    """
+    column = "created_at" if window.field is TimeField.CREATED else "updated_at"
+    async with database.transaction() as connection:
+        found = await connection.fetch(
+            f"""
+            SELECT id FROM partner_center.referrals
+            WHERE account = $1 AND deleted_at IS NULL AND observed_at < $2
+                AND (({column} IS NULL AND $3::timestamptz IS NULL)
+                    OR (({column} >= $3 OR $3 IS NULL) AND ({column} < $4 OR $4 IS NULL) AND {column} IS NOT NULL))
+            """,  # noqa: S608 - one of two constants
+            account,
+            before,
+            None if window.lower is None else to_datetime(window.lower),
+            None if window.upper is None else to_datetime(window.upper),
+        )
+    return {one["id"] for one in found}
+
+
+async def live_count(database: Database, account: str) -> int:
+    """Count the rows that are not marked gone."""
+    async with database.transaction() as connection:
+        count: int = await connection.fetchval(
+            "SELECT count(*) FROM partner_center.referrals WHERE account = $1 AND deleted_at IS NULL", account
+        )
+    return count
+
+
+async def put_verified(database: Database, account: str, through: Instant | None) -> None:
+    """Record that a complete listing agreed with the copy about everything updated before `through`."""
+    async with database.transaction() as connection:
+        await connection.execute(
+            "UPDATE sync.watermarks SET verified_through = $2, verified_at = now() WHERE account = $1", account, through
+        )
+
+
+async def delete_old_runs(database: Database, older_than: str, batch: int = 1_000) -> int:
+    """Delete one batch of finished runs older than an interval of PostgreSQL; returns how many went."""
+    async with database.transaction() as connection:
+        status = await connection.execute(
+            """
+            DELETE FROM sync.runs WHERE id IN (
+                SELECT id FROM sync.runs WHERE outcome <> 'running' AND finished_at < now() - $1::text::interval
+                ORDER BY id LIMIT $2
+            )
+            """,
+            older_than,
+            batch,
+        )
+    return int(status.rpartition(" ")[2])
+
+
+async def status(database: Database, accounts: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """Return the rows of `sync.status`, and one that says "never ran" for each account without any."""
+    async with database.transaction() as connection:
+        rows = {row["account"]: dict(row) for row in await connection.fetch("SELECT * FROM sync.status")}
+        names = [
+            row["attname"]
+            for row in await connection.fetch(
+                "SELECT attname FROM pg_attribute WHERE attrelid = 'sync.status'::regclass AND attnum > 0 ORDER BY attnum"
+            )
+        ]
+    for account in accounts:
+        rows.setdefault(account, dict.fromkeys(names) | {"account": account, "health": "never ran"})
+    return [rows[account] for account in sorted(rows)]

@@ -1,0 +1,131 @@
+"""Connections, transactions, and the translation of what PostgreSQL says into our errors.
+
+Everything runs inside explicit transactions and without named prepared statements, so a transaction pooler in between
+is welcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime, timedelta
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from worker.errors import StoreError, StoreUnavailable
+
+CONNECT_SECONDS = 10
+STATEMENT_SECONDS = 120
+IDLE_IN_TRANSACTION = "20s"
+"""A paused worker holds its rows no longer than this, well below a lease's life."""
+
+_MAY_WORK_LATER = ("08", "57P", "53300", "55P03", "40", "25P03")
+
+
+class Database:
+    """A pool of connections to one database; make it with `open_database`."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[PoolConnectionProxy]:
+        """Run a READ COMMITTED transaction; PostgreSQL's errors come out as StoreError, data errors as they are."""
+        with _translated():
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(
+                    f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION}'; SET LOCAL timezone = 'UTC'"
+                )
+                yield connection
+
+    async def clock(self) -> Callable[[], datetime]:
+        """Return the database's clock as a function that asks the database only now.
+
+        It goes on by the monotonic clock of this machine, so that a change of the machine's time does not show.
+        """
+        async with self.transaction() as connection:
+            base: datetime = await connection.fetchval("SELECT clock_timestamp()")
+        started = time.monotonic()
+        return lambda: base + timedelta(seconds=time.monotonic() - started)
+
+
+@asynccontextmanager
+async def open_database(url: str, *, connections: int) -> AsyncIterator[Database]:
+    """Open a pool of at most `connections`; raises StoreError with a mend when the server cannot be used."""
+    with _translated():
+        pool = await asyncpg.create_pool(
+            url,
+            min_size=0,
+            max_size=connections,
+            timeout=CONNECT_SECONDS,
+            command_timeout=STATEMENT_SECONDS,
+            statement_cache_size=0,
+            max_inactive_connection_lifetime=60,
+            server_settings={"application_name": "referral-sync"},
+        )
+    try:
+        yield Database(pool)
+    finally:
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await pool.close()
+        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            pool.terminate()
+
+
+@asynccontextmanager
+async def connect(url: str) -> AsyncIterator[asyncpg.Connection]:
+    """Open one connection outside any pool."""
+    with _translated():
+        connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS, statement_cache_size=0)
+        try:
+            yield connection
+        finally:
+            await connection.close(timeout=CONNECT_SECONDS)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (asyncpg.DataError, asyncpg.ProgramLimitExceededError):
+        raise
+    except asyncpg.PostgresError as error:
+        raise _from_sqlstate(error) from error
+    except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
+        raise StoreUnavailable(
+            f"The database does not answer: {_first_line(error)}",
+            "Check `database.url` and that PostgreSQL is running; the daemon tries again by itself.",
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).partition("\n")[0]
+
+
+def _from_sqlstate(error: asyncpg.PostgresError) -> StoreError:
+    """Translate by SQLSTATE; the message's first line is PostgreSQL's, its details (which quote data) are left out."""
+    state = error.sqlstate or ""
+    line = _first_line(error)
+    if state.startswith("28"):
+        return StoreError(f"The database refused the sign-in: {line}", "Mend user or password in `database.url`.")
+    if state == "3D000":
+        return StoreError(f"There is no such database: {line}", "Create it, or mend its name in `database.url`.")
+    if state in ("42P01", "3F000", "42703", "42883"):
+        return StoreError(
+            f"The database is not at the revision that this release needs: {line}", "Run `referral-sync migrate`."
+        )
+    if state == "42501":
+        return StoreError(
+            f"The database role lacks a right: {line}", "Grant it, or use the role that owns the schemas."
+        )
+    if state in ("53100", "53200"):
+        return StoreUnavailable(
+            f"The database server is out of space or memory: {line}", "Make room there; nothing was stored half."
+        )
+    if state.startswith(_MAY_WORK_LATER):
+        return StoreUnavailable(f"The database is not available: {line}", "The next run tries again.")
+    return StoreError(f"The database refused ({state}): {line}", "This is unexpected: please report it with this line.")
