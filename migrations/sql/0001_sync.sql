@@ -62,6 +62,7 @@ CREATE TABLE sync.capabilities (
     quoted boolean NOT NULL,
     bounded_above boolean NOT NULL,
     evidence text NOT NULL,
+    proven boolean NOT NULL,
     probed_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (account, field)
 );

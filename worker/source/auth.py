@@ -51,7 +51,10 @@ async def _run(command: list[str], key: str) -> str:
     hint = f"Run the program of `{key}` by hand as the worker's user; it must print one token and exit with 0."
     try:
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
         )
     except OSError as error:
         raise SignInError(f"The program of `{key}` cannot be started: {error.strerror}.", hint) from error

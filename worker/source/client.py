@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
@@ -37,13 +38,6 @@ MAX_RETRY_AFTER = 120.0
 _TRY_AGAIN = frozenset({408, 423, 429, 500, 502, 503, 504, 509})
 _MAX_HEADER_BYTES = 64 * 1024
 _log = structlog.get_logger()
-
-
-class Progress(Protocol):
-    """Told of each request as it ends."""
-
-    def __call__(self, *, status: int, seconds: float) -> None:
-        """`status` is the HTTP status, 0 when there was no answer."""
 
 
 class Client:
@@ -72,7 +66,7 @@ class Client:
     async def fetch(self, referral_id: str) -> Page | None:
         """Ask for one referral by id, the only answer that surely has the eTag; None when there is none to see."""
         try:
-            path = f"{LIST_PATH}/{URL.build(path=referral_id).raw_path.replace('/', '%2F')}"
+            path = f"{LIST_PATH}/{quote(referral_id, safe='')}"
             body, observed_at, _ = await self._get(path, listing=False)
         except SourceRejected as error:
             if error.status in (404, 410):
@@ -196,7 +190,9 @@ def _unreachable(error: Exception, base_url: str) -> SourceUnavailable:
     )
 
 
-def _refusal(response: aiohttp.ClientResponse, body: bytes, request_id: str, *, last: bool) -> SourceError | SignInError:
+def _refusal(
+    response: aiohttp.ClientResponse, body: bytes, request_id: str, *, last: bool
+) -> SourceError | SignInError:
     """Translate an answer that is not 200; only its code is quoted, for a body may hold personal data."""
     status = response.status
     code = error_code(body)
@@ -225,9 +221,7 @@ def _refusal(response: aiohttp.ClientResponse, body: bytes, request_id: str, *, 
             status,
             "Mend `api.base_url`; it is https://api.partner.microsoft.com.",
         )
-    hint = (
-        "Is `api.base_url` the referrals host https://api.partner.microsoft.com?" if status in (404, 405) else ""
-    )
+    hint = "Is `api.base_url` the referrals host https://api.partner.microsoft.com?" if status in (404, 405) else ""
     return SourceRejected(f"The API refused the request ({told}).", status, hint)
 
 

@@ -39,19 +39,19 @@ async def watermark(database: Database, account: str) -> Instant | None:
     return None if position is None else Instant(position)
 
 
-async def anchor(database: Database, account: str, lower: Instant, watermark: Instant) -> str | None:
-    """Return the id of the newest live row from `lower` up to the watermark: one that the next listing must show."""
+async def anchor(database: Database, account: str, lower: Instant, watermark: Instant) -> tuple[str, Instant] | None:
+    """Return id and version of the newest live row from `lower` up to the watermark, which a listing must show."""
     async with database.transaction() as connection:
-        found: str | None = await connection.fetchval(
+        found = await connection.fetchrow(
             """
-            SELECT id FROM partner_center.referrals
+            SELECT id, version FROM partner_center.referrals
             WHERE account = $1 AND version BETWEEN $2 AND $3 AND deleted_at IS NULL ORDER BY version DESC LIMIT 1
             """,
             account,
             lower,
             watermark,
         )
-    return found
+    return (found["id"], Instant(found["version"])) if found else None
 
 
 async def put_back_watermark(database: Database, account: str, position: Instant) -> None:
@@ -64,21 +64,21 @@ async def put_back_watermark(database: Database, account: str, position: Instant
         )
 
 
-async def reading(database: Database, account: str, field: TimeField, *, younger_than: str) -> Reading | None:
-    """Return what was probed within `younger_than` (an interval of PostgreSQL), if anything."""
+async def reading(database: Database, account: str, field: TimeField) -> Reading | None:
+    """Return what was seen of the API within the last day, or the last ten minutes where it was too little."""
     async with database.transaction() as connection:
         found = await connection.fetchrow(
             """
-            SELECT method, quoted, bounded_above, evidence FROM sync.capabilities
-            WHERE account = $1 AND field = $2 AND probed_at > now() - $3::text::interval
+            SELECT method, quoted, bounded_above, evidence, proven FROM sync.capabilities
+            WHERE account = $1 AND field = $2
+                AND probed_at > now() - CASE WHEN proven THEN interval '1 day' ELSE interval '10 minutes' END
             """,
             account,
             field.value,
-            younger_than,
         )
     if found is None:
         return None
-    return Reading(Method(found["method"]), found["quoted"], found["bounded_above"], found["evidence"])
+    return Reading(Method(found["method"]), found["quoted"], found["bounded_above"], found["evidence"], found["proven"])
 
 
 async def put_reading(database: Database, account: str, field: TimeField, found: Reading) -> None:
@@ -86,10 +86,10 @@ async def put_reading(database: Database, account: str, field: TimeField, found:
     async with database.transaction() as connection:
         await connection.execute(
             """
-            INSERT INTO sync.capabilities (account, field, method, quoted, bounded_above, evidence)
-            VALUES ($1, $2, $3, $4, $5, $6)
+            INSERT INTO sync.capabilities (account, field, method, quoted, bounded_above, evidence, proven)
+            VALUES ($1, $2, $3, $4, $5, $6, $7)
             ON CONFLICT (account, field) DO UPDATE SET method = excluded.method, quoted = excluded.quoted,
-                bounded_above = excluded.bounded_above, evidence = excluded.evidence, probed_at = now()
+                bounded_above = excluded.bounded_above, evidence = excluded.evidence, proven = excluded.proven, probed_at = now()
             """,
             account,
             field.value,
@@ -97,6 +97,7 @@ async def put_reading(database: Database, account: str, field: TimeField, found:
             found.quoted,
             found.bounded_above,
             found.evidence,
+            found.proven,
         )
 
 
@@ -196,9 +197,15 @@ async def backfill_loaded(database: Database, account: str, backfill: Backfill, 
         )
         if loaded and sets_watermark:
             await connection.execute(
-                "INSERT INTO sync.watermarks (account, position) VALUES ($1, $2) ON CONFLICT (account) DO NOTHING",
+                """
+                INSERT INTO sync.watermarks (account, position)
+                SELECT $1, coalesce(b.newest_updated, max(w.through) FILTER (WHERE b.field = 'updatedDateTime'), 0)
+                FROM sync.backfills b LEFT JOIN sync.backfill_windows w ON w.backfill_id = b.id
+                WHERE b.id = $2 GROUP BY b.id
+                ON CONFLICT (account) DO NOTHING
+                """,
                 account,
-                backfill.newest_updated or 0,
+                backfill.id,
             )
     return bool(loaded)
 

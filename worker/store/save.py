@@ -346,3 +346,14 @@ async def _advance(connection: PoolConnectionProxy, run: Run, advance: Advance) 
                 through,
                 records,
             )
+
+
+async def judge(database: Database, account: str, rows: list[Row]) -> list[tuple[str, Verdict]]:
+    """Say for each newest row what saving it would do; writes and locks nothing."""
+    newest = newest_of_each(rows)
+    async with database.transaction() as connection:
+        stored = await _look(connection, account, [row.id for row in newest])
+        verdicts = {row.id: decide(row, stored.get(row.id)) for row in newest}
+        news = [row for row in newest if verdicts[row.id] is not Verdict.KEEP]
+        real = {row.id for row in await _really_news(connection, account, news, stored)}
+    return [(row.id, verdicts[row.id] if row.id in real else Verdict.KEEP) for row in newest]

@@ -1,0 +1,299 @@
+"""Reading a window so that nothing is missed, and saying how far it is complete.
+
+Three ways, best first: keyset, scan, sweep (`core/reading.py`). Each checks every page against what it asked for and
+raises SourceDistrusted when an answer contradicts it; the flow then takes the next way. Why each check is there:
+partner-center-api.md sections 1.4 to 1.7 and 9.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
+from datetime import timedelta
+
+from worker.core.instant import Instant, from_datetime, shift
+from worker.core.odata import list_query, query_of_next_link
+from worker.core.page import Listing, Page, Record
+from worker.core.reading import Method, Reading
+from worker.core.window import TimeField, Window
+from worker.errors import SourceDistrusted, SourceError, SourceRejected, SourceUnavailable
+from worker.source.client import Client
+
+FUTURE = timedelta(minutes=5)
+"""A record dated later than this after the answer's own Date is stored, but moves no position."""
+
+ROUNDING = timedelta(minutes=1)
+"""A server may round the filter's literal down by up to this; then it shows too much, which is harmless."""
+
+LOOK_BACK = (timedelta(seconds=1), timedelta(minutes=1))
+TIE_PASSES = 10
+MAX_LINKS = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A record that a window must show if the source still has it: its id, and its time as last stored."""
+
+    id: str
+    time: Instant
+
+
+def pages(client: Client, window: Window, reading: Reading, anchor: Anchor | None = None) -> AsyncGenerator[Page]:
+    """Read a window; every page says how far (exclusive) the window is complete with it.
+
+    `anchor` is the newest record known at or below the watermark. Raises SourceDistrusted when the answers contradict
+    each other.
+    """
+    match reading.method:
+        case Method.KEYSET:
+            return _keyset(client, window, reading, anchor)
+        case Method.SCAN:
+            return _scan(client, window)
+        case Method.SWEEP:
+            return _sweep(client, window)
+
+
+# -- keyset --------------------------------------------------------------------------------------------------------
+
+
+async def _keyset(client: Client, window: Window, reading: Reading, anchor: Anchor | None) -> AsyncGenerator[Page]:
+    field, at, known = window.field, window.lower, list[Record]()
+    while True:
+        listing = await _ask(client, window, reading, at)
+        if known and at is not None:
+            listing = await _overlapping(client, window, reading, at, known, listing)
+        newest = _newest(listing.records, field)
+        done = listing.next_link is None or _beyond(window, newest)
+        if anchor is not None:
+            anchor = await _check_anchor(client, window, reading, anchor, listing, done=done)
+        elif not listing.records and window.upper is None and at is not None:
+            await _check_empty(client, window, reading)
+        if done or (newest is not None and (at is None or newest > at)):
+            yield Page(listing.records, _through(listing, window, done=done), listing.observed_at)
+            if done:
+                return
+            at, known = newest, listing.records
+            continue
+        after = _AfterTies()
+        async for page in _ties(client, window, reading, at, listing, after):
+            yield page
+        if after.time is None or _beyond(window, after.time):
+            return
+        at, known = after.time, after.records
+
+
+async def _ask(client: Client, window: Window, reading: Reading, lower: Instant | None) -> Listing:
+    """Ask for the window from `lower` on, and check that the answer keeps to the filter and the order."""
+    upper = window.upper if reading.bounded_above else None
+    listing = await client.list(list_query(field=window.field, lower=lower, upper=upper, quoted=reading.quoted))
+    _check_filter(listing.records, window.field, lower)
+    _check_order(listing.records, window.field, descending=False)
+    return listing
+
+
+async def _overlapping(
+    client: Client, window: Window, reading: Reading, at: Instant, previous: list[Record], listing: Listing
+) -> Listing:
+    """Make sure that this answer begins where the last one ended: it must show a record seen before at its bound.
+
+    When it does not, those records were edited meanwhile, or the server rounds its literal up: the bound is read again
+    a little lower, where other known records lie, before the server is distrusted.
+    """
+    field = window.field
+    if _shows(listing, previous, at, at, field):
+        return listing
+    earliest = min(time for record in previous if (time := record.time(field)) is not None)
+    for lower in (*(shift(at, -step) for step in LOOK_BACK), earliest):
+        again = await _ask(client, window, reading, max(lower, window.lower or lower))
+        if _shows(again, previous, lower, at, field):
+            return again
+    raise SourceDistrusted(f"The API left out records at the bound of a filter on {field.value}.")
+
+
+def _shows(listing: Listing, known: list[Record], low: Instant, high: Instant, field: TimeField) -> bool:
+    expected = {record.id for record in known if (time := record.time(field)) is not None and low <= time <= high}
+    return any(record.id in expected for record in listing.records)
+
+
+async def _check_anchor(
+    client: Client, window: Window, reading: Reading, anchor: Anchor, listing: Listing, *, done: bool
+) -> Anchor | None:
+    """Look for the record that the window must show; returns it while it can still come on a later page."""
+    newest = _newest(listing.records, window.field)
+    if any(record.id == anchor.id for record in listing.records):
+        return None
+    if not done and (newest is None or newest <= anchor.time):
+        return anchor
+    now = await client.fetch(anchor.id)
+    time = now.records[0].time(window.field) if now is not None else None
+    if time is None:
+        return None
+    if not done and newest is not None and time > newest:
+        return Anchor(anchor.id, time)
+    again = await _ask(client, window, reading, time) if time > anchor.time else None
+    if again is None or not any(record.id == anchor.id for record in again.records):
+        raise SourceDistrusted(f"The API's filter on {window.field.value} left out a record that it shows by id.")
+    return None
+
+
+async def _check_empty(client: Client, window: Window, reading: Reading) -> None:
+    """An empty answer is believed only if an unfiltered look shows nothing in the window either."""
+    look = await client.list(list_query(field=window.field, descending=True))
+    hidden = [
+        time for record in look.records if (time := record.time(window.field)) is not None and _holds(window, time)
+    ]
+    if hidden and not (await _ask(client, window, reading, min(hidden))).records:
+        raise SourceDistrusted(f"The API's filter on {window.field.value} hides records that it shows without.")
+
+
+@dataclass(slots=True)
+class _AfterTies:
+    """The first time after a group of equal times, and the records that have it."""
+
+    time: Instant | None = None
+    records: list[Record] = dataclass_field(default_factory=list)
+
+
+async def _ties(
+    client: Client, window: Window, reading: Reading, at: Instant | None, listing: Listing, after: _AfterTies
+) -> AsyncGenerator[Page]:
+    """Read a group of equal times that is longer than a page: by links, until two passes show the same ids.
+
+    Only then does `through` pass the group. What comes after it goes into `after`; nothing does at the listing's end.
+    """
+    field, before = window.field, None
+    for _ in range(TIE_PASSES):
+        ids = set[str | None]()
+        after.time, after.records = None, []
+        async for part, _last in _linked(client, listing):
+            _check_filter(part.records, field, window.lower)
+            yield Page(part.records, None, part.observed_at)
+            ids |= {record.id for record in part.records if record.time(field) in (None, at)}
+            later = [(time, r) for r in part.records if (time := r.time(field)) is not None and time > (at or 0)]
+            if later:
+                after.time = min(time for time, _ in later)
+                after.records = [record for time, record in later if time == after.time]
+                break
+        if ids == before:
+            yield Page([], _through_ties(window, at, after.time, _limit(listing)), listing.observed_at)
+            return
+        before = ids
+        listing = await _ask(client, window, reading, at)
+    raise SourceDistrusted(f"The API showed a group of equal {field.value} differently each time it was read.")
+
+
+def _through_ties(window: Window, at: Instant | None, after: Instant | None, limit: Instant) -> Instant | None:
+    ends = [time for time in (after if after is not None else at, window.upper) if time is not None]
+    if after is None and window.upper is not None:
+        return window.upper
+    return min(ends) if ends and min(ends) <= limit else None
+
+
+# -- scan and sweep ------------------------------------------------------------------------------------------------
+
+
+async def _scan(client: Client, window: Window) -> AsyncGenerator[Page]:
+    """Newest first until a page lies below the window; certain only at its end, and only up to where it began.
+
+    A record edited meanwhile moves to the front, above where the scan began: the next run gets it.
+    """
+    field = window.field
+    first = await client.list(list_query(field=field, descending=True))
+    through = sane_newest(first, field)
+    if window.upper is not None and (through is None or window.upper < through):
+        through = window.upper
+    top: Instant | None = None
+    async for listing, last in _linked(client, first):
+        _check_order(listing.records, field, descending=True)
+        times = [time for record in listing.records if (time := record.time(field)) is not None]
+        if top is not None and times and times[0] > top:
+            raise SourceDistrusted(f"The API does not keep the order by {field.value} from page to page.")
+        top = times[0] if times else top
+        below = window.lower is not None and bool(times) and times[-1] < window.lower
+        yield Page(listing.records, through if last or below else None, listing.observed_at)
+        if below:
+            return
+
+
+async def _sweep(client: Client, window: Window) -> AsyncGenerator[Page]:
+    """Everything there is; certain only at its end, and only up to the newest time that the first answer showed."""
+    first = await client.list("")
+    through = sane_newest(first, window.field)
+    async for listing, last in _linked(client, first):
+        yield Page(listing.records, through if last else None, listing.observed_at)
+
+
+async def _linked(client: Client, listing: Listing) -> AsyncGenerator[tuple[Listing, bool]]:
+    """Follow links from a listing on; yields each answer and whether it is the last.
+
+    Raises SourceError when a link comes twice, and SourceUnavailable when the server has forgotten one.
+    """
+    seen = set[str]()
+    while True:
+        yield listing, listing.next_link is None
+        if listing.next_link is None:
+            return
+        query = query_of_next_link(listing.next_link)
+        if query in seen or len(seen) >= MAX_LINKS:
+            raise SourceError(
+                "The API gave the same next page link twice, so its listing would never end.",
+                "Nothing past this page was read; the next run begins anew.",
+            )
+        seen.add(query)
+        try:
+            listing = await client.list(query)
+        except SourceRejected as error:
+            if error.status in (400, 404, 410):
+                raise SourceUnavailable(
+                    f"The API no longer accepts a next page link of its own. {error}", "The next run begins anew."
+                ) from error
+            raise
+
+
+# -- checks --------------------------------------------------------------------------------------------------------
+
+
+def _check_filter(records: Iterable[Record], field: TimeField, lower: Instant | None) -> None:
+    if lower is None:
+        return
+    allowed = shift(lower, -ROUNDING)
+    if any((time := record.time(field)) is not None and time < allowed for record in records):
+        raise SourceDistrusted(f"The API does not honour its filter on {field.value}.")
+
+
+def _check_order(records: Iterable[Record], field: TimeField, *, descending: bool) -> None:
+    times = [time for record in records if (time := record.time(field)) is not None]
+    if times != sorted(times, reverse=descending):
+        raise SourceDistrusted(f"The API does not keep the order by {field.value}.")
+
+
+def _holds(window: Window, time: Instant) -> bool:
+    return (window.lower is None or time >= window.lower) and not _beyond(window, time)
+
+
+def _beyond(window: Window, time: Instant | None) -> bool:
+    return window.upper is not None and time is not None and time >= window.upper
+
+
+def _newest(records: Iterable[Record], field: TimeField) -> Instant | None:
+    return max((time for record in records if (time := record.time(field)) is not None), default=None)
+
+
+def _limit(listing: Listing) -> Instant:
+    """The latest time that may move a position, by the server's own clock, else by ours."""
+    return shift(listing.server_time or from_datetime(listing.observed_at), FUTURE)
+
+
+def sane_newest(listing: Listing, field: TimeField) -> Instant | None:
+    """The newest time of an answer that is not in the future."""
+    limit = _limit(listing)
+    return max((time for r in listing.records if (time := r.time(field)) is not None and time <= limit), default=None)
+
+
+def _through(listing: Listing, window: Window, *, done: bool) -> Instant | None:
+    """How far a window is complete with this answer: its last time may have more records, unless it is the end."""
+    newest = sane_newest(listing, window.field)
+    if window.upper is None:
+        return newest
+    return window.upper if done else min(newest, window.upper) if newest is not None else None

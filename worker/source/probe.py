@@ -1,0 +1,102 @@
+"""Seeing what the API can do for a time field, before anything rests on it.
+
+An option that a server ignores is answered with 200 too, so each answer is compared with what it must and must not
+hold (partner-center-api.md sections 1.4 and 9.2). Four or five requests for a field, about once a day.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from worker.core.instant import Instant, render, shift
+from worker.core.odata import list_query
+from worker.core.page import Listing
+from worker.core.reading import Method, Reading
+from worker.core.window import TimeField
+from worker.errors import SourceRejected
+from worker.source.client import Client
+from worker.source.paging import sane_newest
+
+_MINUTE = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The oldest and the newest time that the listing shows, none in the future; None where it shows none."""
+
+    oldest: Instant | None
+    newest: Instant | None
+
+
+async def bounds(client: Client, field: TimeField) -> Bounds:
+    """Ask for both ends of the listing, ordered by `field`. Only for a field whose order was seen to be kept."""
+    asc = await client.list(list_query(field=field))
+    desc = await client.list(list_query(field=field, descending=True)) if asc.next_link else asc
+    return Bounds(min(_times(asc, field), default=None), sane_newest(desc, field))
+
+
+async def probe(client: Client, field: TimeField) -> Reading:
+    """Find the best way to read `field` that the API was seen to serve rightly."""
+    asc = await _try(client, list_query(field=field))
+    desc = await _try(client, list_query(field=field, descending=True))
+    if asc is None or desc is None:
+        return Reading(Method.SWEEP, evidence=f"$orderby={field.value} was rejected")
+    up, down = _times(asc, field), _times(desc, field)
+    if up != sorted(up) or down != sorted(down, reverse=True):
+        return Reading(Method.SWEEP, evidence=f"$orderby={field.value} was ignored")
+    if len({*up, *down}) < 2:  # noqa: PLR2004 - an order or a filter needs two different times to show
+        return Reading(Method.SWEEP, evidence="too few records to see an order", proven=False)
+    if [record.id for record in asc.records] == [record.id for record in desc.records] or up[0] > down[-1]:
+        return Reading(Method.SWEEP, evidence=f"$orderby={field.value} asc and desc gave the same")
+    return await _probe_filter(client, field, up, down)
+
+
+async def _probe_filter(client: Client, field: TimeField, up: list[Instant], down: list[Instant]) -> Reading:
+    """Ask for the newer part and see that the older records stay away and the newer ones come."""
+    lower = _dividing_time(up, down)
+    if lower is None:
+        return Reading(Method.SCAN, evidence="times too close to see whether a filter works", proven=False)
+    reasons = []
+    for quoted in (False, True):
+        form = f"{field.value} ge {render(lower)}" if not quoted else f"{field.value} ge '...'"
+        filtered = await _try(client, list_query(field=field, lower=lower, quoted=quoted))
+        if filtered is None:
+            reasons.append(f"{form} was rejected")
+            continue
+        times = _times(filtered, field)
+        expected = {time for time in (*up, *down) if time >= lower}
+        if not expected & {*times} or min(times) < shift(lower, -_MINUTE) or times != sorted(times):
+            reasons.append(f"{form} was not honoured")
+            continue
+        upper = await _bounded_above(client, field, lower, max(down), quoted=quoted)
+        return Reading(Method.KEYSET, quoted, upper, f"{form} showed only newer records, in order")
+    return Reading(Method.SCAN, evidence="; ".join(reasons))
+
+
+def _dividing_time(up: list[Instant], down: list[Instant]) -> Instant | None:
+    """A known time with older records more than a minute below it: a server may round its literal."""
+    candidates = [time for time in sorted({*up, *down}) if time > shift(up[0], _MINUTE)]
+    return candidates[len(candidates) // 2] if candidates else None
+
+
+async def _bounded_above(client: Client, field: TimeField, lower: Instant, newest: Instant, *, quoted: bool) -> bool:
+    if newest <= lower:
+        return False
+    listing = await _try(client, list_query(field=field, lower=lower, upper=newest, quoted=quoted))
+    times = _times(listing, field) if listing is not None else []
+    return bool(times) and lower in times and max(times) < newest
+
+
+async def _try(client: Client, query: str) -> Listing | None:
+    """Ask, taking a rejection as an answer."""
+    try:
+        return await client.list(query)
+    except SourceRejected as error:
+        if error.status in (400, 405, 422, 501):
+            return None
+        raise
+
+
+def _times(listing: Listing, field: TimeField) -> list[Instant]:
+    return [time for record in listing.records if (time := record.time(field)) is not None]

@@ -1,0 +1,125 @@
+"""Loading a range of creation time, in windows that a ledger remembers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from worker.core.instant import Instant
+from worker.core.outcome import Counts, ToWindow
+from worker.core.page import Page
+from worker.core.reading import Method, Reading
+from worker.core.window import TimeField, Window, split, subtract
+from worker.errors import SourceDistrusted
+from worker.source.paging import pages
+from worker.source.probe import bounds
+from worker.store import ledger
+from worker.store.ledger import Backfill, LedgerWindow
+from worker.store.leases import Run
+from worker.sync.drain import drain
+from worker.sync.pipeline import Pipeline, Step, distrust, reading_for
+
+WINDOWS_PER_READER = 8
+"""Many more windows than readers, so that a dense one does not leave the others idle."""
+
+
+async def backfill(pipeline: Pipeline, run: Run, since: Instant | None, until: Instant | None) -> Counts:
+    """Load every referral created in `[since, until)`; goes on where an earlier one of the same range stopped.
+
+    A range that is loaded already costs a request for what is new. Only an unbounded backfill gives an account its
+    first watermark. When the API contradicts itself, the rest is planned again with the next way of reading.
+    """
+    counts = Counts()
+    while True:
+        field, reading = await choose_field(pipeline, run)
+        asked = Window(field, since, until if field is TimeField.CREATED else None)
+        plan = await ledger.unfinished_backfill(pipeline.database, pipeline.account, field, asked)
+        if plan is None:
+            plan = await _plan(pipeline, run, asked, reading)
+        try:
+            counts += await _read(pipeline, run, plan, reading)
+        except SourceDistrusted as why:
+            await distrust(pipeline, field, reading, why)
+        else:
+            sets_watermark = since is None and until is None
+            await ledger.backfill_loaded(pipeline.database, pipeline.account, plan, sets_watermark=sets_watermark)
+            return counts
+
+
+async def choose_field(pipeline: Pipeline, run: Run) -> tuple[TimeField, Reading]:
+    """Return the field whose windows can be asked for: creation time, which no edit moves, else update time.
+
+    Where neither can be filtered, update time all the same: then there is one window, read as a whole.
+    """
+    created = await reading_for(pipeline, run, TimeField.CREATED)
+    if created.method is Method.KEYSET:
+        return TimeField.CREATED, created
+    return TimeField.UPDATED, await reading_for(pipeline, run, TimeField.UPDATED)
+
+
+async def windows_to_read(pipeline: Pipeline, asked: Window, reading: Reading) -> list[Window]:
+    """Cut what is asked for into windows over the range that the source shows, or not at all where it cannot be cut."""
+    if reading.method is not Method.KEYSET:
+        return [asked]
+    ends = await bounds(pipeline.client, asked.field)
+    if ends.oldest is None or ends.newest is None:
+        return [asked]
+    first, last = max(ends.oldest, asked.lower or ends.oldest), min(ends.newest, asked.upper or ends.newest)
+    return split(asked, first, last, WINDOWS_PER_READER * pipeline.concurrency)
+
+
+async def newest_updated(pipeline: Pipeline, run: Run) -> Instant | None:
+    """Return the newest `updatedDateTime` that the source shows now, or None where it keeps no order to ask for it."""
+    reading = await reading_for(pipeline, run, TimeField.UPDATED)
+    return (await bounds(pipeline.client, TimeField.UPDATED)).newest if reading.method is not Method.SWEEP else None
+
+
+async def _plan(pipeline: Pipeline, run: Run, asked: Window, reading: Reading) -> Backfill:
+    newest = await newest_updated(pipeline, run)
+    covered = await ledger.covered(pipeline.database, pipeline.account, asked.field)
+    missing = subtract(asked, covered) if reading.method is Method.KEYSET else [asked]
+    whole = await windows_to_read(pipeline, asked, reading) if missing == [asked] else missing
+    return await ledger.plan_backfill(pipeline.database, pipeline.account, asked, whole, newest)
+
+
+async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading) -> Counts:
+    """Let the readers take window after window until none is left."""
+    pending = deque(plan.pending)
+    counts, done = Counts(), plan.windows - len(plan.pending)
+
+    def report() -> None:
+        pipeline.progress(Step(pipeline.account, "backfill", counts, done, plan.windows))
+
+    async def observe(_: Page, saved: Counts) -> None:
+        nonlocal counts
+        counts += saved
+        report()
+
+    async def reader() -> None:
+        nonlocal done
+        while pending:
+            part = pending.popleft()
+            found = pages(pipeline.client, part.window, reading)
+            await drain(found, pipeline.database, run, lambda page: _to_window(part, page), observe)
+            await ledger.window_done(pipeline.database, part.id)
+            done += 1
+            report()
+
+    report()
+    readers = min(pipeline.concurrency, len(plan.pending))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(readers):
+                group.create_task(reader())
+    except BaseExceptionGroup as failures:
+        raise _first(failures) from None
+    return counts
+
+
+def _to_window(part: LedgerWindow, page: Page) -> ToWindow:
+    return ToWindow(part.id, page.through, len(page.records))
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = failures.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,0 +1,46 @@
+"""The tick: everything that changed since the watermark."""
+
+from __future__ import annotations
+
+from worker.core.instant import Instant, shift
+from worker.core.outcome import Advance, Counts, ToWatermark
+from worker.core.page import Page
+from worker.core.window import TimeField, Window
+from worker.errors import SourceDistrusted
+from worker.source.paging import Anchor, pages
+from worker.store import ledger
+from worker.store.leases import Run
+from worker.sync.drain import drain
+from worker.sync.pipeline import Pipeline, Step, distrust, reading_for
+
+
+async def incremental(pipeline: Pipeline, run: Run, watermark: Instant) -> Counts:
+    """Read from the overlap below the watermark on, and move the watermark with each page.
+
+    The overlap is for the query only: the watermark is what the data showed. When the API contradicts itself, the next
+    way of reading begins again from the watermark that the database has then.
+    """
+    counts = Counts()
+
+    async def observe(_: Page, saved: Counts) -> None:
+        nonlocal counts
+        counts += saved
+        pipeline.progress(Step(pipeline.account, "incremental", counts, 0, 0))
+
+    while True:
+        reading = await reading_for(pipeline, run, TimeField.UPDATED)
+        lower = shift(watermark, -pipeline.overlap)
+        known = await ledger.anchor(pipeline.database, pipeline.account, lower, watermark)
+        window = Window(TimeField.UPDATED, lower)
+        try:
+            found = pages(pipeline.client, window, reading, Anchor(*known) if known else None)
+            await drain(found, pipeline.database, run, _to_watermark, observe)
+        except SourceDistrusted as why:
+            await distrust(pipeline, TimeField.UPDATED, reading, why)
+            watermark = await ledger.watermark(pipeline.database, pipeline.account) or watermark
+        else:
+            return counts
+
+
+def _to_watermark(page: Page) -> Advance:
+    return ToWatermark(page.through) if page.through is not None else None

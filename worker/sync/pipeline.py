@@ -1,0 +1,78 @@
+"""What every flow needs of its account, and which way of reading is in force."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from worker.core.outcome import Counts
+from worker.core.page import Page
+from worker.core.reading import Method, Reading
+from worker.core.window import TimeField
+from worker.errors import SourceDistrusted
+from worker.source.client import Client
+from worker.source.probe import probe
+from worker.store import ledger
+from worker.store.leases import Run
+from worker.store.pool import Database
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How far a run is: `done` of `total` windows (both 0 where that is not known), and its counts so far."""
+
+    account: str
+    kind: str
+    counts: Counts
+    done: int
+    total: int
+
+
+def _silent(_: Step) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """One account's way from the source to the store.
+
+    `paging` overrides what probing would choose. `max_vanished_percent` bounds how many rows a reconcile may mark.
+    """
+
+    account: str
+    database: Database
+    client: Client
+    overlap: timedelta
+    paging: Method | None = None
+    concurrency: int = 2
+    max_vanished_percent: float = 10
+    progress: Callable[[Step], None] = _silent
+
+
+async def reading_for(pipeline: Pipeline, run: Run, field: TimeField) -> Reading:
+    """Return how a field is read: as configured, as seen within a day, or as seen now."""
+    if pipeline.paging is not None:
+        reading = Reading(pipeline.paging, evidence="set by api.paging")
+    else:
+        stored = await ledger.reading(pipeline.database, pipeline.account, field)
+        reading = stored or await probe(pipeline.client, field)
+        if stored is None:
+            await ledger.put_reading(pipeline.database, pipeline.account, field, reading)
+    run.paging = reading.method.value
+    return reading
+
+
+async def distrust(pipeline: Pipeline, field: TimeField, reading: Reading, why: SourceDistrusted) -> None:
+    """Go one way down for the next day; raises what was found when there is no way down, or a person chose this one."""
+    if reading.method is Method.SWEEP or pipeline.paging is not None:
+        raise why
+    lower = reading.demoted(str(why))
+    _log.warning(
+        "reading_changed", account=pipeline.account, field=field.value, method=lower.method.value, why=str(why)
+    )
+    await ledger.put_reading(pipeline.database, pipeline.account, field, lower)

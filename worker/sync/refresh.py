@@ -1,0 +1,21 @@
+"""One referral by its id: the answer that surely carries the eTag, and that wins because a person asked for it."""
+
+from __future__ import annotations
+
+from worker.core.mapping import map_pages
+from worker.core.outcome import Counts
+from worker.store.leases import Run
+from worker.store.save import save
+from worker.sync.pipeline import Pipeline
+
+
+async def refresh(pipeline: Pipeline, run: Run, ids: list[str]) -> tuple[Counts, list[str]]:
+    """Fetch and store referrals by id; returns the counts, and the ids that the source does not show."""
+    counts, unknown = Counts(), []
+    for referral_id in ids:
+        page = await pipeline.client.fetch(referral_id)
+        if page is None:
+            unknown.append(referral_id)
+            continue
+        counts += await save(pipeline.database, run, map_pages([page]), pages=1, advance=None, asked_for=True)
+    return counts, unknown
