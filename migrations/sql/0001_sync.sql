@@ -116,7 +116,7 @@ COMMENT ON TABLE sync.rejected_records IS 'Records that could not be stored, kep
 
 CREATE VIEW sync.status AS
 SELECT
-    account,
+    a.account,
     CASE
         WHEN finished.outcome IS NULL THEN 'never ran'
         WHEN finished.outcome = 'refused' THEN 'needs a person'
@@ -145,7 +145,7 @@ FROM (
     UNION SELECT account FROM sync.leases
     UNION SELECT account FROM sync.backfills
 ) a
-LEFT JOIN sync.watermarks w USING (account)
+LEFT JOIN sync.watermarks w ON w.account = a.account
 LEFT JOIN LATERAL (
     SELECT * FROM sync.runs r WHERE r.account = a.account AND r.outcome <> 'running' ORDER BY r.id DESC LIMIT 1
 ) finished ON true

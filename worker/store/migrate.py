@@ -83,7 +83,7 @@ async def _upgrade(url: str) -> None:
     import asyncpg  # noqa: PLC0415
 
     engine = create_async_engine(
-        make_url("postgresql+asyncpg://"), poolclass=NullPool, async_creator_fn=lambda: asyncpg.connect(url)
+        make_url("postgresql+asyncpg://"), poolclass=NullPool, async_creator=lambda: asyncpg.connect(url, statement_cache_size=0)
     )
     try:
         async with engine.begin() as connection:
@@ -91,11 +91,11 @@ async def _upgrade(url: str) -> None:
             await connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
             await connection.execute(text("CREATE SCHEMA IF NOT EXISTS sync"))
             await connection.run_sync(_run_alembic)
-    except DBAPIError as error:
+    except (DBAPIError, asyncpg.PostgresError) as error:
         if _is_lock_timeout(error):
             raise
         raise StoreError(
-            f"The migration failed: {str(error.orig).partition(chr(10))[0]}",
+            f"The migration failed: {str(getattr(error, 'orig', error)).partition(chr(10))[0]}",
             "The database role must own the database or hold CREATE on it; nothing was changed.",
         ) from error
     finally:
