@@ -1,0 +1,5 @@
+"""`python -m worker` is `referral-sync`."""
+
+from worker.cli import main
+
+main()

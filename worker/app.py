@@ -1,0 +1,255 @@
+"""Builds the pieces that a command needs, from the settings; the only place that constructs things."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import structlog
+
+from worker.config import Account, Settings, StaticToken, TokenCommand
+from worker.core.instant import Instant
+from worker.core.outcome import Counts
+from worker.core.reading import Method
+from worker.errors import ConfigError, LeaseError, StoreError, SyncError
+from worker.source.auth import TokenSource, command_token, static_token
+from worker.source.client import open_client
+from worker.store import ledger, leases, migrate
+from worker.store.pool import Database, open_database
+from worker.sync.backfill import backfill
+from worker.sync.incremental import incremental
+from worker.sync.pipeline import Pipeline, Step
+from worker.sync.reconcile import reconcile
+from worker.sync.refresh import refresh
+
+RUN_HOURS = {"incremental": 1, "backfill": 72, "reconcile": 24, "refresh": 1}
+"""No run is longer than this; what it stored until then stands."""
+
+WAIT = timedelta(seconds=30)
+"""How long a one-shot command waits for another process that does the same work."""
+
+Show = Callable[[Step], None]
+_log = structlog.get_logger()
+
+
+@asynccontextmanager
+async def database_url(settings: Settings) -> AsyncIterator[str]:
+    """Give the address of the database; starts (and migrates) the embedded one when that is configured."""
+    url = settings.database.url.get_secret_value()
+    if url != "embedded":
+        yield url
+        return
+    from worker.store import embedded  # noqa: PLC0415 - needed only where no server is configured
+
+    async with embedded.server(settings.database.data_dir) as own:
+        await migrate.upgrade(own)
+        yield own
+
+
+@asynccontextmanager
+async def migrated_database(settings: Settings) -> AsyncIterator[Database]:
+    """Open the database, which must be at a revision that this release can work with."""
+    async with database_url(settings) as url:
+        await require_migrated(url)
+        async with open_database(url, connections=pool_size(settings)) as database:
+            yield database
+
+
+async def require_migrated(url: str) -> None:
+    """Raise StoreError unless the database is migrated; a newer release's revision is fine, its changes only add."""
+    revision = await migrate.current(url)
+    if revision is None or (revision != migrate.newest() and migrate.knows(revision)):
+        raise StoreError("The database is not migrated to this release.", "Run `referral-sync migrate`.")
+
+
+def pool_size(settings: Settings) -> int:
+    """Connections for every reader of every account, their leases, and the ops endpoint."""
+    return min(4 + len(settings.accounts) * (settings.api.concurrency + 2), 40)
+
+
+def chosen_accounts(settings: Settings, only: str | None) -> list[str]:
+    """Return the account asked for, or all; raises ConfigError for one that is not configured."""
+    if only is None:
+        return sorted(settings.accounts)
+    if only not in settings.accounts:
+        raise ConfigError([f"accounts.{only}: no such account; there is {', '.join(sorted(settings.accounts))}"])
+    return [only]
+
+
+def token_source(name: str, account: Account) -> TokenSource:
+    """Build where an account's tokens come from; keep it, for it remembers the token that is good."""
+    match account:
+        case StaticToken():
+            return static_token(account.access_token.get_secret_value(), f"accounts.{name}.access_token")
+        case TokenCommand():
+            return command_token(account.command, f"accounts.{name}.command")
+
+
+@asynccontextmanager
+async def open_pipeline(
+    settings: Settings, database: Database, name: str, token: TokenSource | None = None, show: Show | None = None
+) -> AsyncIterator[Pipeline]:
+    """Open one account's way from the API to the database."""
+    api = settings.api
+    async with open_client(
+        base_url=api.base_url,
+        token=token or token_source(name, settings.accounts[name]),
+        clock=await database.clock(),
+        ca_file=api.ca_file,
+        max_page_bytes=api.max_page_bytes,
+    ) as client:
+        options: dict[str, Any] = {"progress": show} if show is not None else {}
+        yield Pipeline(
+            account=name,
+            database=database,
+            client=client,
+            overlap=settings.sync.overlap,
+            paging=None if api.paging == "auto" else Method(api.paging),
+            concurrency=api.concurrency,
+            max_vanished_percent=settings.sync.max_vanished_percent,
+            **options,
+        )
+
+
+@asynccontextmanager
+async def recorded(pipeline: Pipeline, kind: str, wait: timedelta = timedelta(0)) -> AsyncIterator[leases.Run]:
+    """Run under the lease of this kind of work, with a limit on its time, and log what came of it."""
+    requests_before = pipeline.client.requests
+    async with leases.run(pipeline.database, pipeline.account, kind, wait_seconds=wait.total_seconds()) as run:
+        try:
+            async with asyncio.timeout(RUN_HOURS[kind] * 3600):
+                yield run
+        except TimeoutError:
+            raise SyncError(
+                f"The {kind} of {pipeline.account} took longer than {RUN_HOURS[kind]} hours and was ended.",
+                "What it stored stands; the next run goes on there.",
+            ) from None
+        finally:
+            run.requests = pipeline.client.requests - requests_before
+            if run.unknown_fields:
+                _log.warning("unknown_fields", account=run.account, run=run.id, fields=sorted(run.unknown_fields))
+
+
+async def sync_account(pipeline: Pipeline, since: Instant | None = None, wait: timedelta = timedelta(0)) -> Counts:
+    """Run one tick; an account without a watermark is loaded first."""
+    watermark = await ledger.watermark(pipeline.database, pipeline.account)
+    if watermark is None:
+        return await backfill_account(pipeline, wait=wait)
+    async with recorded(pipeline, "incremental", wait) as run:
+        if since is not None:
+            await ledger.put_back_watermark(pipeline.database, pipeline.account, since)
+            watermark = min(watermark, since)
+        counts = await incremental(pipeline, run, watermark)
+    return logged(pipeline, "incremental", counts, run)
+
+
+async def backfill_account(
+    pipeline: Pipeline,
+    since: Instant | None = None,
+    until: Instant | None = None,
+    *,
+    restart: bool = False,
+    wait: timedelta = timedelta(0),
+) -> Counts:
+    """Load a range of creation time, or go on with it."""
+    async with recorded(pipeline, "backfill", wait) as run:
+        if restart:
+            await ledger.forget_backfills(pipeline.database, pipeline.account)
+        counts = await backfill(pipeline, run, since, until)
+    return logged(pipeline, "backfill", counts, run)
+
+
+async def reconcile_account(pipeline: Pipeline, *, accept_vanished: bool = False) -> tuple[Counts, int]:
+    """Compare the copy with a full listing and repair it; returns the counts and how many rows were marked gone."""
+    if await ledger.watermark(pipeline.database, pipeline.account) is None:
+        raise SyncError(
+            f"{pipeline.account} is not loaded yet, so there is nothing to compare.",
+            f"Run `referral-sync backfill --account {pipeline.account}` first.",
+        )
+    async with recorded(pipeline, "reconcile") as run:
+        result = await reconcile(pipeline, run, accept_vanished=accept_vanished)
+    logged(pipeline, "reconcile", result.counts, run)
+    return result.counts, result.vanished
+
+
+async def refresh_account(pipeline: Pipeline, ids: list[str]) -> tuple[Counts, list[str]]:
+    """Fetch referrals by id and store them; returns the counts and the ids that the source does not show."""
+    async with recorded(pipeline, "refresh", timedelta(seconds=30)) as run:
+        counts, unknown = await refresh(pipeline, run, ids)
+    logged(pipeline, "refresh", counts, run)
+    return counts, unknown
+
+
+def logged(pipeline: Pipeline, kind: str, counts: Counts, run: leases.Run) -> Counts:
+    """Log the one event of a run that was good."""
+    _log.info(
+        "run",
+        account=pipeline.account,
+        kind=kind,
+        run=run.id,
+        inserted=counts.inserted,
+        updated=counts.updated,
+        unchanged=counts.unchanged,
+        rejected=counts.rejected,
+        vanished=run.vanished,
+        pages=counts.pages,
+        requests=run.requests,
+        paging=run.paging,
+    )
+    return counts
+
+
+async def tick(settings: Settings, database: Database, name: str, token: TokenSource) -> None:
+    """Do what the daemon does when a tick is due; while another process loads the account, it waits for the next."""
+    async with open_pipeline(settings, database, name, token) as pipeline:
+        try:
+            await sync_account(pipeline)
+        except LeaseError as held:
+            _log.info("tick_waits", account=name, why=str(held))
+
+
+async def nightly(settings: Settings, database: Database, name: str, token: TokenSource) -> None:
+    """Reconcile, once the account is loaded, and let old runs go."""
+    async with open_pipeline(settings, database, name, token) as pipeline:
+        if await ledger.watermark(database, name) is not None:
+            await reconcile_account(pipeline)
+    older_than = f"{int(settings.sync.keep_runs.total_seconds())} seconds"
+    while await ledger.delete_old_runs(database, older_than):
+        pass
+
+
+async def serve(settings: Settings) -> None:
+    """Be the daemon until a signal: migrations, scheduler, ops endpoint."""
+    from worker.daemon.scheduler import Job  # noqa: PLC0415 - APScheduler is slow to import, and only the daemon needs it
+    from worker.daemon.service import serve as serve_daemon  # noqa: PLC0415
+
+    async with database_url(settings) as url, open_database(url, connections=pool_size(settings)) as database:
+
+        async def prepare() -> None:
+            await migrate.upgrade(url)
+
+        jobs = []
+        for name, account in settings.accounts.items():
+            token = token_source(name, account)
+            jobs += [
+                Job(
+                    name,
+                    "incremental",
+                    settings.schedule.incremental,
+                    partial(tick, settings, database, name, token),
+                    at_start=True,
+                ),
+                Job(name, "reconcile", settings.schedule.reconcile, partial(nightly, settings, database, name, token)),
+            ]
+        await serve_daemon(
+            prepare=prepare,
+            status=partial(ledger.status, database, list(settings.accounts)),
+            jobs=jobs,
+            timezone=settings.schedule.timezone,
+            listen=settings.http.listen,
+            token=settings.http.token.get_secret_value(),
+        )

@@ -1,0 +1,413 @@
+"""The command line: parse a command, run it, say what came of it, and end with the contract's exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from worker.errors import ConfigError, SyncError
+
+if TYPE_CHECKING:
+    from worker.config import Settings
+    from worker.core.instant import Instant
+    from worker.core.outcome import Counts
+    from worker.sync.pipeline import Pipeline
+
+app = typer.Typer(
+    name="referral-sync",
+    help="Keeps a faithful copy of a Microsoft partner's Partner Center referrals in the partner's own PostgreSQL.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+AccountOption = Annotated[str | None, typer.Option("--account", metavar="A", help="Only this account; else all.")]
+SinceOption = Annotated[str | None, typer.Option("--since", metavar="T", help="From this time on, such as 2024-01-31.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would change; write nothing.")]
+
+_out = Console(highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command of this process."""
+    app()
+
+
+@app.command()
+def run() -> None:
+    """Run the daemon until SIGTERM: migrations, scheduler, ops endpoint."""
+    settings = _settings()
+
+    async def work() -> int:
+        from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+
+        await pieces.serve(settings)
+        return 0
+
+    _finish(work(), signals=False)
+
+
+@app.command()
+def sync(account: AccountOption = None, dry_run: DryRunOption = False, since: SinceOption = None) -> None:
+    """Run one incremental sync now; an empty copy is loaded first.
+
+    Example: referral-sync sync --account contoso
+    """
+    from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+
+    moment = _moment(since, "--since")
+
+    async def one(pipeline: Pipeline) -> str:
+        if dry_run:
+            from worker.sync.preview import preview_incremental  # noqa: PLC0415
+
+            return await _show_preview(preview_incremental(pipeline))
+        return _told(await pieces.sync_account(pipeline, moment, wait=pieces.WAIT))
+
+    _for_accounts(account, one)
+
+
+@app.command()
+def backfill(
+    account: AccountOption = None,
+    since: SinceOption = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="T", help="Before this time.")] = None,
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", metavar="N", min=1, max=32, help="Readers; else api.concurrency.")
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Read everything again.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Reconcile afterwards.")] = False,
+) -> None:
+    """Load every referral created in a range; resumes where it stopped.
+
+    Example: referral-sync backfill --since 2024-01-01 --concurrency 4
+    """
+    from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+
+    lower, upper = _moment(since, "--since"), _moment(until, "--until")
+    if lower is not None and upper is not None and lower >= upper:
+        _refuse("--until must be later than --since")
+
+    async def one(pipeline: Pipeline) -> str:
+        told = _told(await pieces.backfill_account(pipeline, lower, upper, restart=restart, wait=pieces.WAIT))
+        if verify:
+            counts, vanished = await pieces.reconcile_account(pipeline)
+            told += f"; verified: {_told(counts)}, {vanished} gone"
+        return told
+
+    _for_accounts(account, one, concurrency=concurrency)
+
+
+@app.command()
+def reconcile(
+    account: AccountOption = None,
+    dry_run: DryRunOption = False,
+    accept_vanished: Annotated[
+        bool, typer.Option("--accept-vanished", help="Mark rows gone even when they are more than the cap.")
+    ] = False,
+) -> None:
+    """Compare the copy with a full listing, repair it, and mark what is gone.
+
+    Example: referral-sync reconcile --dry-run
+    """
+    from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+
+    async def one(pipeline: Pipeline) -> str:
+        if dry_run:
+            from worker.sync.preview import preview_reconcile  # noqa: PLC0415
+
+            return await _show_preview(preview_reconcile(pipeline))
+        counts, vanished = await pieces.reconcile_account(pipeline, accept_vanished=accept_vanished)
+        return f"{_told(counts)}, {vanished} gone"
+
+    _for_accounts(account, one)
+
+
+@app.command()
+def refresh(ids: Annotated[list[str], typer.Argument(metavar="ID...")], account: AccountOption = None) -> None:
+    """Fetch referrals by id and store them; what the source says now wins.
+
+    Example: referral-sync refresh 0f8fad5b-d9cb-469f-a165-70867728950e
+    """
+    from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+
+    found = set[str]()
+
+    async def one(pipeline: Pipeline) -> str:
+        counts, unknown = await pieces.refresh_account(pipeline, ids)
+        found.update(set(ids) - set(unknown))
+        return _told(counts)
+
+    def missing() -> int:
+        absent = [key for key in ids if key not in found]
+        for key in absent:
+            _err.print(f"The source does not show {key}: it does not exist, or this sign-in may not see it.", markup=False)
+        return 1 if absent else 0
+
+    _for_accounts(account, one, afterwards=missing)
+
+
+@app.command()
+def migrate(
+    check: Annotated[bool, typer.Option("--check", help="Only say whether it is needed; exit 1 when it is.")] = False,
+) -> None:
+    """Bring the database to the newest revision."""
+    settings = _settings()
+
+    async def work() -> int:
+        from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+
+        async with pieces.database_url(settings) as url:
+            if check:
+                await pieces.require_migrated(url)
+                _out.print("The database is at the newest revision.")
+            else:
+                _out.print(f"The database is at revision {await pieces.migrate.upgrade(url)}.")
+        return 0
+
+    _finish(work())
+
+
+@app.command()
+def check() -> None:
+    """Look at everything a run depends on: configuration, database, sign-in, API, and what the API can do."""
+    settings = _settings()
+
+    async def work() -> int:
+        from worker.checks import look  # noqa: PLC0415 - keeps `--help` quick
+
+        bad = 0
+        async for finding in look(settings):
+            _out.print(f"{'ok  ' if finding.good else 'FAIL'}  {finding.subject}: {finding.found}", markup=False)
+            if finding.mend and not finding.good:
+                _out.print(f"      {finding.mend}", markup=False)
+            bad += not finding.good
+        return 1 if bad else 0
+
+    _finish(work())
+
+
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs; the keys are in the README.")] = False,
+) -> None:
+    """Say per account how fresh and complete the copy is; exit 1 when an account needs a person."""
+    settings = _settings()
+
+    async def work() -> int:
+        from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+
+        async with pieces.migrated_database(settings) as database:
+            rows = await pieces.ledger.status(database, settings.accounts)
+        for row in rows:
+            row["configured"] = row["account"] in settings.accounts
+        if as_json:
+            sys.stdout.write(json.dumps({"accounts": rows}, default=_plain, indent=2) + "\n")
+        else:
+            _out.print(_status_table(rows))
+            for row in rows:
+                if row["last_error"] and row["health"] != "ok":
+                    _out.print(f"{row['account']}: {row['last_error']}", markup=False)
+                if not row["configured"]:
+                    _out.print(f"{row['account']}: in the data but not in the configuration.", markup=False)
+        return 1 if any(row["health"] == "needs a person" for row in rows) else 0
+
+    _finish(work())
+
+
+@app.command()
+def config() -> None:
+    """Show the effective configuration, secrets masked."""
+    from worker.config import render  # noqa: PLC0415 - keeps `--help` quick
+
+    sys.stdout.write(render(_settings()))
+
+
+@app.command()
+def simulate(
+    count: Annotated[int, typer.Option(min=0, help="Referrals to make up.")] = 5_000,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same referrals.")] = 1,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes a free one.")] = 8_700,
+    page_size: Annotated[int, typer.Option(min=1, help="Rows on a page.")] = 100,
+    latency: Annotated[float, typer.Option(min=0, help="Seconds for each answer.")] = 0.0,
+    options: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any behaviour, such as filter_updated=reject.")
+    ] = None,
+) -> None:
+    """Serve a simulated Partner Center; its token is `simulator`.
+
+    Example: referral-sync simulate --count 1000 --set filter_updated=ignore
+    """
+    from worker.demo.simulator import main as serve  # noqa: PLC0415 - only this command needs it
+
+    arguments = ["--count", str(count), "--seed", str(seed), "--host", host, "--port", str(port)]
+    arguments += ["--page-size", str(page_size), "--latency", str(latency)]
+    for option in options or ():
+        arguments += ["--set", option]
+    raise typer.Exit(serve(arguments))
+
+
+@app.command()
+def demo(
+    count: Annotated[int, typer.Option(min=10, help="Referrals to load.")] = 5_000,
+) -> None:
+    """See it all in a minute: a database, a simulated Partner Center, a load, changes, a tick, and what BI sees."""
+    from worker.demo.tour import tour  # noqa: PLC0415 - only this command needs it
+
+    _finish(tour(count, _out))
+
+
+# -- running ---------------------------------------------------------------------------------------------------------
+
+
+def _settings() -> Settings:
+    from worker.config import load  # noqa: PLC0415 - keeps `--help` quick
+    from worker.report.logging import configure  # noqa: PLC0415
+
+    try:
+        settings = load()
+    except ConfigError as error:
+        _print_error(error)
+        raise typer.Exit(error.exit_code) from None
+    configure(settings.log.level, settings.log.format)
+    return settings
+
+
+def _for_accounts(
+    only: str | None,
+    one: Callable[[Pipeline], Awaitable[str]],
+    *,
+    concurrency: int | None = None,
+    afterwards: Callable[[], int] = lambda: 0,
+) -> None:
+    """Do something for the chosen accounts, all of them even when one fails; the worst exit code stands."""
+    settings = _settings()
+    if concurrency is not None:
+        settings = settings.model_copy(update={"api": settings.api.model_copy(update={"concurrency": concurrency})})
+
+    async def work() -> int:
+        from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+        from worker.report.progress import progress  # noqa: PLC0415
+
+        worst = 0
+        names = pieces.chosen_accounts(settings, only)
+        async with pieces.migrated_database(settings) as database:
+            with progress() as report:
+                for name in names:
+                    try:
+                        async with pieces.open_pipeline(
+                            settings,
+                            database,
+                            name,
+                            show=lambda step: report(step.account, step.kind, step.counts.records, step.done, step.total),
+                        ) as pipeline:
+                            told = await one(pipeline)
+                            _out.print(f"{name}: {told}", markup=False)
+                    except SyncError as error:
+                        _print_error(error)
+                        worst = max(worst, error.exit_code)
+        return max(worst, afterwards())
+
+    _finish(work())
+
+
+def _finish(work: Coroutine[Any, Any, int], *, signals: bool = True) -> None:
+    """Run a command's coroutine and end with its exit code; SIGTERM and SIGINT roll back the page in hand."""
+    import uvloop  # noqa: PLC0415 - keeps `--help` quick
+
+    async def guarded() -> int:
+        task = asyncio.current_task()
+        if signals and task is not None:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        return await work
+
+    try:
+        code = uvloop.run(guarded())
+    except SyncError as error:
+        _print_error(error)
+        code = error.exit_code
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        _err.print("Stopped. What was saved stands; run the same command again to go on.")
+        code = 1
+    raise typer.Exit(code)
+
+
+def _print_error(error: SyncError) -> None:
+    _err.print(f"Error: {error}", markup=False)
+    if error.hint:
+        _err.print(error.hint, markup=False)
+
+
+def _refuse(fault: str) -> None:
+    _print_error(ConfigError([fault]))
+    raise typer.Exit(ConfigError.exit_code)
+
+
+# -- saying ----------------------------------------------------------------------------------------------------------
+
+
+def _moment(text: str | None, option: str) -> Instant | None:
+    from worker.core import instant  # noqa: PLC0415 - keeps `--help` quick
+
+    if text is None:
+        return None
+    try:
+        return instant.parse(text if "T" in text else f"{text}T00:00:00Z")
+    except ValueError:
+        _refuse(f"{option}: {text!r} is not a time such as 2024-01-31 or 2024-01-31T09:00:00Z")
+        raise
+
+
+def _told(counts: Counts) -> str:
+    return (
+        f"{counts.inserted} inserted, {counts.updated} updated, {counts.unchanged} unchanged, {counts.rejected} rejected"
+    )
+
+
+async def _show_preview(changes: Any) -> str:
+    shown = 0
+    async for change in changes:
+        shown += 1
+        _out.print(f"{change.verdict:8} {change.id}", markup=False)
+    return f"{shown} would change; nothing was written"
+
+
+def _status_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in ("account", "health", "fresh as of", "watermark", "verified through", "live", "gone", "rejects", "last run"):
+        table.add_column(title, no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row["account"],
+            row["health"],
+            _short(row["fresh_as_of"]),
+            _short(row["watermark"]),
+            _short(row["verified_through"]),
+            str(row["live_referrals"] or 0),
+            str(row["deleted_referrals"] or 0),
+            str(row["open_rejects"] or 0),
+            f"{row['last_run_kind']} {row['last_run_outcome']}" if row["last_run_kind"] else "-",
+        )
+    return table
+
+
+def _short(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment is not None else "-"
+
+
+def _plain(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)

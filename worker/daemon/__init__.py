@@ -1,0 +1,1 @@
+"""The daemon: when things run, and how to see that they do."""

@@ -1,0 +1,106 @@
+"""When things run: one tick and one reconcile at a time for each account, until a signal.
+
+APScheduler only says when: its jobs start tasks of ours, because its shutdown cancels the coroutines it runs itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+
+from worker.config import Cron
+from worker.errors import SyncError
+
+STOP_SECONDS = 8.0
+"""A container's grace period is longer; whatever a run is doing is rolled back by then."""
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A piece of work for an account, when it is due, and whether it also runs at the start."""
+
+    account: str
+    kind: str
+    when: timedelta | Cron
+    work: Callable[[], Awaitable[None]]
+    at_start: bool = False
+
+
+@dataclass(slots=True)
+class Running:
+    """The tasks in hand, by account and kind."""
+
+    tasks: dict[tuple[str, str], asyncio.Task[None]] = field(default_factory=dict)
+
+    def start(self, job: Job) -> None:
+        """Start a job unless it still runs; a failure is logged, and the next time comes all the same."""
+        key = (job.account, job.kind)
+        if key in self.tasks:
+            _log.info("still_running", account=job.account, kind=job.kind)
+            return
+        task = asyncio.create_task(_logged(job))
+        self.tasks[key] = task
+        task.add_done_callback(lambda _: self.tasks.pop(key, None))
+
+    async def stop(self) -> None:
+        """Cancel what runs and wait for it: the page in hand is rolled back, its run recorded as stopped."""
+        tasks = list(self.tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=STOP_SECONDS)
+
+
+async def run_until(stopped: asyncio.Event, jobs: list[Job], timezone: str) -> None:
+    """Run the jobs by their schedules until `stopped` is set, then stop within `STOP_SECONDS`."""
+    running = Running()
+    scheduler = AsyncIOScheduler(
+        timezone=timezone, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+    )
+    for job in jobs:
+        first: dict[str, Any] = {"next_run_time": datetime.now(UTC)} if job.at_start else {}
+        scheduler.add_job(running.start, trigger(job.when, timezone), args=[job], **first)
+    scheduler.start()
+    try:
+        await stopped.wait()
+    finally:
+        scheduler.shutdown(wait=False)
+        await running.stop()
+
+
+def trigger(when: timedelta | Cron, timezone: str) -> IntervalTrigger | CronTrigger:
+    """Build APScheduler's trigger; an interval gets a jitter of a tenth, so that accounts drift apart."""
+    if isinstance(when, Cron):
+        return CronTrigger.from_crontab(when.line, timezone=timezone)
+    seconds = when.total_seconds()
+    return IntervalTrigger(seconds=seconds, jitter=seconds / 10, timezone=timezone)
+
+
+def stop_on_signal(stopped: asyncio.Event) -> None:
+    """Set the event at SIGTERM and SIGINT."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+
+
+async def _logged(job: Job) -> None:
+    try:
+        await job.work()
+    except SyncError as error:
+        _log.error("run_failed", account=job.account, kind=job.kind, error=str(error), hint=error.hint)  # noqa: TRY400 - an error of our tree needs no traceback
+    except asyncio.CancelledError:
+        _log.info("run_stopped", account=job.account, kind=job.kind)
+    except Exception:
+        # A bug: said loudly, with its traceback, and the other accounts go on.
+        _log.exception("run_broken", account=job.account, kind=job.kind)

@@ -1,0 +1,59 @@
+"""The daemon's life: the ops endpoint first, then the database however long it takes, then the schedule."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+
+from worker.daemon.ops import ops_endpoint
+from worker.daemon.scheduler import Job, run_until, stop_on_signal
+from worker.errors import StoreError, StoreUnavailable
+
+RETRY_SECONDS = 5.0
+
+_log = structlog.get_logger()
+
+
+async def serve(
+    *,
+    prepare: Callable[[], Awaitable[None]],
+    status: Callable[[], Awaitable[list[dict[str, Any]]]],
+    jobs: list[Job],
+    timezone: str,
+    listen: str,
+    token: str,
+) -> None:
+    """Run until SIGTERM or SIGINT. `prepare` migrates; while the database is away it is tried again."""
+    stopped = asyncio.Event()
+    stop_on_signal(stopped)
+    ready = asyncio.Event()
+
+    async def status_when_ready() -> list[dict[str, Any]]:
+        if not ready.is_set():
+            raise StoreError("The database is not prepared yet.")
+        return await status()
+
+    async with ops_endpoint(listen, token, status_when_ready):
+        _log.info("started", listen=listen)
+        await _prepared(prepare, stopped)
+        if not stopped.is_set():
+            ready.set()
+            await run_until(stopped, jobs, timezone)
+    _log.info("stopped")
+
+
+async def _prepared(prepare: Callable[[], Awaitable[None]], stopped: asyncio.Event) -> None:
+    while not stopped.is_set():
+        try:
+            await prepare()
+        except StoreUnavailable as error:
+            _log.warning("database_away", error=str(error), retry_seconds=RETRY_SECONDS)
+            try:
+                await asyncio.wait_for(stopped.wait(), RETRY_SECONDS)
+            except TimeoutError:
+                continue
+        else:
+            return

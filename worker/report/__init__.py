@@ -1,0 +1,1 @@
+"""What people see of the work: log lines and progress."""
