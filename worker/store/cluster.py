@@ -16,6 +16,7 @@ import fcntl
 import importlib.util
 import os
 import pwd
+import re
 import secrets
 import shutil
 import socket
@@ -30,6 +31,7 @@ from worker.errors import StoreError
 HANDOVER_SECONDS = 5.0
 """For the server before us to end, and for what it held to be free."""
 
+_TROUBLE = re.compile(r"could not|error:|FATAL|PANIC")
 _PID_FILE = "postmaster.pid"
 _OURS = {"pgdata.new", "password", "server.log", "server.log.1", "lock", "binaries", "binaries.new", "lost+found"}
 
@@ -190,6 +192,11 @@ def _exists(lines: list[str]) -> bool:
     return True
 
 
+def has_its_port(home: Home) -> bool:
+    """Tell whether the server that was started has the port for itself: it adds the eighth line after that."""
+    return len(_pid_file(home)) >= 8  # noqa: PLR2004 - as said
+
+
 def _listens(lines: list[str]) -> bool:
     try:
         with socket.create_connection(("127.0.0.1", int(lines[3])), timeout=1.0):
@@ -198,24 +205,37 @@ def _listens(lines: list[str]) -> bool:
         return False
 
 
-def within_reach(binaries: Path, home: Home) -> Path:
-    """Return the binaries, or a copy in `home` when the server's user cannot reach them: parents stay as they are."""
+def within_reach(binaries: Path, home: Home, *, ours: bool) -> Path:
+    """Return the binaries, or a copy in `home` where the server's user cannot reach them: parents stay as they are.
+
+    Only the package is copied (`ours`); others that are out of reach are a StoreError.
+    """
     if home.user is None or home.group is None:
         return binaries
-    if _closed_to(home.user, home.group, binaries / "postgres") is None:
+    closed = _closed_to(home.user, home.group, binaries / "postgres")
+    if closed is None:
         return binaries
-    stamp = f"{(binaries / 'postgres').stat().st_mtime_ns:x}"
-    copy = home.path / "binaries" / stamp
+    if not ours:
+        raise StoreError(
+            f"PostgreSQL does not run as root, and the user it would run as (id {home.user}) may not enter {closed}.",
+            "Open it to that user, or use the binaries of `referral-sync[demo]`.",
+        )
+    package = binaries.parent.parent
+    copy = home.path / "binaries" / f"{(binaries / 'postgres').stat().st_mtime_ns:x}"
     if not copy.exists():
         fresh = home.path / "binaries.new"
         for old in (fresh, copy.parent):
             shutil.rmtree(old, ignore_errors=True)
-        shutil.copytree(binaries.parent, fresh / stamp, ignore=shutil.ignore_patterns("include", "*.a"))
-        for folder, _, names in os.walk(fresh):
-            for name in (".", *names):
-                os.chown(Path(folder, name), home.user, home.group)
+        # The programs look for their libraries beside the package (Linux) or in it (macOS).
+        for folder in (package, package.with_name(f"{package.name}.libs")):
+            if folder.exists():
+                shutil.copytree(
+                    folder, fresh / copy.name / folder.name, ignore=shutil.ignore_patterns("include", "*.a")
+                )
+        for path in (fresh, *fresh.rglob("*")):
+            os.chown(path, home.user, home.group)
         fresh.rename(copy.parent)
-    return copy / "bin"
+    return copy / binaries.relative_to(package.parent)
 
 
 def make_cluster(binaries: Path, home: Home, lock: BinaryIO, *, durable: bool) -> None:
@@ -258,6 +278,9 @@ def environment() -> dict[str, str]:
 
 
 def not_started(home: Home) -> StoreError:
-    """Return the error that quotes the end of the log."""
-    said = " / ".join(line.strip() for line in home.said().strip().splitlines()[-3:])
-    return StoreError(f"The embedded PostgreSQL did not start: {said or 'it said nothing'}", f"See {home.log}.")
+    """Return the error that quotes what the log says went wrong."""
+    lines = home.said().splitlines()
+    told = [line.partition("] ")[2] or line for line in lines if _TROUBLE.search(line)] or lines
+    return StoreError(
+        f"The embedded PostgreSQL did not start: {' / '.join(told[-3:]) or 'it said nothing'}", f"See {home.log}."
+    )

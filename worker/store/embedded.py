@@ -62,7 +62,7 @@ async def server(
         # The server holds the lock from its start on; ours is closed then, so that the lock ends with the server.
         with await cluster.take_lock(home) as lock:
             await asyncio.to_thread(cluster.forget_last_run, home)
-            binaries = await asyncio.to_thread(cluster.within_reach, binaries, home)
+            binaries = await asyncio.to_thread(cluster.within_reach, binaries, home, ours=bin_dir is None)
             await asyncio.to_thread(cluster.make_cluster, binaries, home, lock, durable=settings.get("fsync") != "off")
             process, url = await _start(binaries, home, lock, settings)
     except OSError as error:
@@ -134,32 +134,38 @@ async def _answer(process: subprocess.Popen[bytes], home: Home, url: str) -> Non
     started = time.monotonic()
     while process.poll() is None:
         patience = START_SECONDS
-        try:
-            connection = await asyncpg.connect(url, timeout=START_SECONDS, statement_cache_size=0)
+        # Not before: until then the port may be another's, who would get our password and answer in our server's name.
+        if cluster.has_its_port(home):
             try:
-                if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
-                    await connection.execute(f"CREATE DATABASE {DATABASE}")
-            finally:
-                await connection.close(timeout=START_SECONDS)
-        except asyncpg.CannotConnectNowError:
-            patience = RECOVERY_SECONDS
-        except asyncpg.InvalidPasswordError as error:
-            raise StoreError(
-                f"The password in {home.path / 'password'} is not that of the server.",
-                "Put the file back from a backup, or choose another `database.data_dir`.",
-            ) from error
-        except (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError):
-            pass
-        except asyncpg.PostgresError as error:
-            raise StoreError(f"The embedded PostgreSQL refused: {error}", f"See {home.log}.") from error
-        else:
-            return
+                await _make_database(url)
+            except asyncpg.CannotConnectNowError:
+                patience = RECOVERY_SECONDS
+            except asyncpg.InvalidPasswordError as error:
+                raise StoreError(
+                    f"The password in {home.path / 'password'} is not that of the server.",
+                    "Put the file back from a backup, or choose another `database.data_dir`.",
+                ) from error
+            except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError):
+                pass
+            except asyncpg.PostgresError as error:
+                raise StoreError(f"The embedded PostgreSQL refused: {error}", f"See {home.log}.") from error
+            else:
+                return
         if time.monotonic() - started > patience:
             raise StoreUnavailable(
                 f"The embedded PostgreSQL did not answer within {patience:.0f} s.", f"See {home.log}, then try again."
             )
         await asyncio.sleep(0.02)
     raise _Ended
+
+
+async def _make_database(url: str) -> None:
+    connection = await asyncpg.connect(url, timeout=START_SECONDS, statement_cache_size=0)
+    try:
+        if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
+            await connection.execute(f"CREATE DATABASE {DATABASE}")
+    finally:
+        await connection.close(timeout=START_SECONDS)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
