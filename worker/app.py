@@ -18,7 +18,7 @@ from worker.core.reading import Method
 from worker.errors import ConfigError, LeaseError, StoreError, SyncError
 from worker.source.auth import TokenSource, command_token, static_token
 from worker.source.client import open_client
-from worker.store import ledger, leases, migrate
+from worker.store import leases, ledger, migrate
 from worker.store.pool import Database, open_database
 from worker.sync.backfill import backfill
 from worker.sync.incremental import incremental
@@ -67,7 +67,7 @@ async def require_migrated(url: str) -> None:
 
 
 def pool_size(settings: Settings) -> int:
-    """Connections for every reader of every account, their leases, and the ops endpoint."""
+    """Count connections for every reader of every account, their leases, and the ops endpoint."""
     return min(4 + len(settings.accounts) * (settings.api.concurrency + 2), 40)
 
 

@@ -13,7 +13,7 @@ from worker.errors import SyncError
 from worker.source.client import Client
 from worker.source.probe import probe
 from worker.store import migrate
-from worker.store.pool import connect
+from worker.store.pool import connect, open_database
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ async def look(settings: Settings) -> AsyncIterator[Finding]:
     try:
         async with app.database_url(settings) as url:
             yield await _database(url)
-            async with app.open_database(url, connections=2) as database:
+            async with open_database(url, connections=2) as database:
                 for name in sorted(settings.accounts):
                     async with app.open_pipeline(settings, database, name) as pipeline:
                         async for finding in _account(name, pipeline.client):

@@ -153,7 +153,9 @@ def refresh(ids: Annotated[list[str], typer.Argument(metavar="ID...")], account:
     def missing() -> int:
         absent = [key for key in ids if key not in found]
         for key in absent:
-            _err.print(f"The source does not show {key}: it does not exist, or this sign-in may not see it.", markup=False)
+            _err.print(
+                f"The source does not show {key}: it does not exist, or this sign-in may not see it.", markup=False
+            )
         return 1 if absent else 0
 
     _for_accounts(account, one, afterwards=missing)
@@ -174,7 +176,9 @@ def migrate(
                 await pieces.require_migrated(url)
                 _out.print("The database is at the newest revision.")
             else:
-                _out.print(f"The database is at revision {await pieces.migrate.upgrade(url)}.")
+                from worker.store.migrate import upgrade  # noqa: PLC0415
+
+                _out.print(f"The database is at revision {await upgrade(url)}.")
         return 0
 
     _finish(work())
@@ -208,9 +212,10 @@ def status(
 
     async def work() -> int:
         from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+        from worker.store import ledger  # noqa: PLC0415
 
         async with pieces.migrated_database(settings) as database:
-            rows = await pieces.ledger.status(database, settings.accounts)
+            rows = await ledger.status(database, settings.accounts)
         for row in rows:
             row["configured"] = row["account"] in settings.accounts
         if as_json:
@@ -244,7 +249,8 @@ def simulate(
     page_size: Annotated[int, typer.Option(min=1, help="Rows on a page.")] = 100,
     latency: Annotated[float, typer.Option(min=0, help="Seconds for each answer.")] = 0.0,
     options: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any behaviour, such as filter_updated=reject.")
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any behaviour, such as filter_updated=reject."),
     ] = None,
 ) -> None:
     """Serve a simulated Partner Center; its token is `simulator`.
@@ -312,7 +318,9 @@ def _for_accounts(
                             settings,
                             database,
                             name,
-                            show=lambda step: report(step.account, step.kind, step.counts.records, step.done, step.total),
+                            show=lambda step: report(
+                                step.account, step.kind, step.counts.records, step.done, step.total
+                            ),
                         ) as pipeline:
                             told = await one(pipeline)
                             _out.print(f"{name}: {told}", markup=False)
@@ -373,9 +381,8 @@ def _moment(text: str | None, option: str) -> Instant | None:
 
 
 def _told(counts: Counts) -> str:
-    return (
-        f"{counts.inserted} inserted, {counts.updated} updated, {counts.unchanged} unchanged, {counts.rejected} rejected"
-    )
+    told = ((name, getattr(counts, name)) for name in ("inserted", "updated", "unchanged", "rejected"))
+    return ", ".join(f"{number} {name}" for name, number in told)
 
 
 async def _show_preview(changes: Any) -> str:
@@ -388,7 +395,17 @@ async def _show_preview(changes: Any) -> str:
 
 def _status_table(rows: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for title in ("account", "health", "fresh as of", "watermark", "verified through", "live", "gone", "rejects", "last run"):
+    for title in (
+        "account",
+        "health",
+        "fresh as of",
+        "watermark",
+        "verified through",
+        "live",
+        "gone",
+        "rejects",
+        "last run",
+    ):
         table.add_column(title, no_wrap=True)
     for row in rows:
         table.add_row(

@@ -234,9 +234,7 @@ def load(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> S
     else:
         if not faults:
             return settings
-    raise ConfigError(
-        sorted(set(faults)), "Mend these in the configuration; config.example.toml describes every key."
-    )
+    raise ConfigError(sorted(set(faults)), "Mend these in the configuration; config.example.toml describes every key.")
 
 
 def keys() -> Iterator[str]:

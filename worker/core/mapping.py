@@ -37,8 +37,8 @@ class Row:
     """A record mapped for `partner_center.referrals` and its child tables.
 
     `version` is `updatedDateTime` in ticks, 0 where the source gave none. `content_hash` covers the payload without
-    what may differ between two answers of one version (16 bytes, in the type that PostgreSQL keeps them in best). Values are JSON-ready: numbers exact, timestamps as text
-    floored to the microsecond.
+    what may differ between two answers of one version (16 bytes, in the type that PostgreSQL keeps them in best). Values
+    are JSON-ready: numbers exact, timestamps as text floored to the microsecond.
     """
 
     id: str
@@ -187,8 +187,8 @@ def _prepare(groups: tuple[Group, ...], arrays: Iterable[tuple[str, ...]], extra
     for path in [*columns, *arrays]:
         for depth, name in enumerate(path):
             known.setdefault(path[:depth], set()).add(name)
-    for path in columns:
-        known.setdefault(path, set()).update(member for column in columns[path] for member in column.members)
+    for path, held in columns.items():
+        known.setdefault(path, set()).update(member for column in held for member in column.members)
     return [
         _Prepared(
             path,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 
 from worker.core.instant import Instant, floor_second
 
@@ -49,7 +50,7 @@ def split(window: Window, first: Instant, last: Instant, parts: int) -> list[Win
         if (window.lower is None or bound > window.lower) and (window.upper is None or bound < window.upper)
     ]
     edges: list[Instant | None] = [window.lower, *bounds, window.upper]
-    return [Window(window.field, low, high) for low, high in zip(edges, edges[1:], strict=False)]
+    return [Window(window.field, low, high) for low, high in pairwise(edges)]
 
 
 def subtract(window: Window, covered: Iterable[tuple[Instant | None, Instant]]) -> list[Window]:

@@ -34,7 +34,9 @@ async def ops_endpoint(listen: str, token: str, status: Status) -> AsyncIterator
         await web.TCPSite(runner, host.strip("[]"), int(port)).start()
     except OSError as error:
         await runner.cleanup()
-        raise SyncError(f"The ops endpoint cannot listen on {listen}: {error.strerror}.", "Change `http.listen`.") from error
+        raise SyncError(
+            f"The ops endpoint cannot listen on {listen}: {error.strerror}.", "Change `http.listen`."
+        ) from error
     try:
         yield
     finally:

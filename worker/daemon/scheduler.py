@@ -98,9 +98,9 @@ async def _logged(job: Job) -> None:
     try:
         await job.work()
     except SyncError as error:
-        _log.error("run_failed", account=job.account, kind=job.kind, error=str(error), hint=error.hint)  # noqa: TRY400 - an error of our tree needs no traceback
+        _log.error("run_failed", account=job.account, kind=job.kind, error=str(error), hint=error.hint)
     except asyncio.CancelledError:
         _log.info("run_stopped", account=job.account, kind=job.kind)
-    except Exception:
+    except Exception:  # noqa: BLE001 - see below
         # A bug: said loudly, with its traceback, and the other accounts go on.
         _log.exception("run_broken", account=job.account, kind=job.kind)

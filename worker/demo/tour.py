@@ -103,7 +103,7 @@ async def _work(pipeline: Pipeline, control: Control, out: Console) -> None:
 
 async def _change(control: Control) -> str:
     """Create, edit, close, delete, and give five referrals one and the same time."""
-    listed = (await control.state(full=True))["referrals"]
+    listed = (await control.state(full=True))["records"]
     ids = sorted(key for key, record in listed.items() if record["status"] == "Active")
     await control.create([{} for _ in range(4)])
     for referral_id in ids[:6]:
@@ -136,10 +136,12 @@ async def _look(url: str, database: Database, out: Console) -> None:
 
 def _table(title: str, rows: list[asyncpg.Record]) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, title_style="bold")
-    for name in rows[0].keys() if rows else ():  # noqa: SIM118 - a record iterates over its values
+    for name in rows[0].keys() if rows else ():
         table.add_column(name)
     for row in rows:
-        table.add_row(*("-" if value is None else f"{value:,}" if isinstance(value, int) else str(value) for value in row))
+        table.add_row(
+            *("-" if value is None else f"{value:,}" if isinstance(value, int) else str(value) for value in row)
+        )
     return table
 
 

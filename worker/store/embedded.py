@@ -42,7 +42,7 @@ _SETTINGS = {
 }
 
 
-class _Ended(Exception):  # noqa: N818 - an event, caught in this file
+class _Ended(Exception):
     """The server ended while we waited for it."""
 
 

@@ -94,7 +94,7 @@ async def _acquire(database: Database, account: str, kind: str) -> Run:
                 "SELECT owner, acquired_at FROM sync.leases WHERE account = $1 AND kind = $2", account, kind
             )
             raise LeaseError(
-                f"Another {kind} of {account} is running: {holder['owner']}, since {holder['acquired_at']:%Y-%m-%d %H:%M:%S} UTC."
+                f"Another {kind} of {account} runs: {holder['owner']}, since {holder['acquired_at']:%H:%M:%S} UTC."
                 if holder
                 else f"Another {kind} of {account} is running.",
                 f"It ends by itself; a dead one is taken over within {LEASE_SECONDS} seconds.",
@@ -144,8 +144,8 @@ async def _finish(database: Database, current: Run, outcome: str, error: str) ->
         async with database.transaction() as connection:
             await connection.execute(
                 """
-                UPDATE sync.runs SET outcome = $2, error = nullif($3, ''), finished_at = clock_timestamp(), requests = $4,
-                    paging = nullif($5, ''), unknown_fields = $6::text[], vanished = $7
+                UPDATE sync.runs SET outcome = $2, error = nullif($3, ''), finished_at = clock_timestamp(),
+                    requests = $4, paging = nullif($5, ''), unknown_fields = $6::text[], vanished = $7
                 WHERE id = $1 AND outcome = 'running'
                 """,
                 current.id,

@@ -1,4 +1,4 @@
-"""The worker's books: watermarks, what the API can do, backfills and their windows, and what a listing found missing."""
+"""The worker's books: watermarks, what the API can do, backfills and their windows, and each account's status."""
 
 from __future__ import annotations
 
@@ -89,7 +89,8 @@ async def put_reading(database: Database, account: str, field: TimeField, found:
             INSERT INTO sync.capabilities (account, field, method, quoted, bounded_above, evidence, proven)
             VALUES ($1, $2, $3, $4, $5, $6, $7)
             ON CONFLICT (account, field) DO UPDATE SET method = excluded.method, quoted = excluded.quoted,
-                bounded_above = excluded.bounded_above, evidence = excluded.evidence, proven = excluded.proven, probed_at = now()
+                bounded_above = excluded.bounded_above, evidence = excluded.evidence, proven = excluded.proven,
+                probed_at = now()
             """,
             account,
             field.value,
@@ -279,7 +280,7 @@ async def status(database: Database, accounts: Iterable[str] = ()) -> list[dict[
         names = [
             row["attname"]
             for row in await connection.fetch(
-                "SELECT attname FROM pg_attribute WHERE attrelid = 'sync.status'::regclass AND attnum > 0 ORDER BY attnum"
+                "SELECT attname FROM pg_attribute WHERE attrelid = 'sync.status'::regclass AND attnum > 0"
             )
         ]
     for account in accounts:

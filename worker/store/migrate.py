@@ -74,16 +74,17 @@ def _is_lock_timeout(error: Exception) -> bool:
 
 
 async def _upgrade(url: str) -> None:
+    import asyncpg  # noqa: PLC0415
     from sqlalchemy import text  # noqa: PLC0415 - keeps `--help` quick
     from sqlalchemy.engine import make_url  # noqa: PLC0415
     from sqlalchemy.exc import DBAPIError  # noqa: PLC0415
     from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415
     from sqlalchemy.pool import NullPool  # noqa: PLC0415
 
-    import asyncpg  # noqa: PLC0415
-
     engine = create_async_engine(
-        make_url("postgresql+asyncpg://"), poolclass=NullPool, async_creator=lambda: asyncpg.connect(url, statement_cache_size=0)
+        make_url("postgresql+asyncpg://"),
+        poolclass=NullPool,
+        async_creator=lambda: asyncpg.connect(url, statement_cache_size=0),
     )
     try:
         async with engine.begin() as connection:

@@ -37,7 +37,8 @@ class Database:
         with _translated():
             async with self._pool.acquire() as connection, connection.transaction():
                 await connection.execute(
-                    f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION}'; SET LOCAL timezone = 'UTC'"
+                    f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION}';"
+                    " SET LOCAL timezone = 'UTC'"
                 )
                 yield connection
 

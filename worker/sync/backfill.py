@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import partial
 
 from worker.core.instant import Instant
 from worker.core.outcome import Counts, ToWindow
@@ -14,8 +15,8 @@ from worker.errors import SourceDistrusted
 from worker.source.paging import pages
 from worker.source.probe import bounds
 from worker.store import ledger
-from worker.store.ledger import Backfill, LedgerWindow
 from worker.store.leases import Run
+from worker.store.ledger import Backfill, LedgerWindow
 from worker.sync.drain import drain
 from worker.sync.pipeline import Pipeline, Step, distrust, reading_for
 
@@ -100,7 +101,7 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading) 
         while pending:
             part = pending.popleft()
             found = pages(pipeline.client, part.window, reading)
-            await drain(found, pipeline.database, run, lambda page: _to_window(part, page), observe)
+            await drain(found, pipeline.database, run, partial(_to_window, part), observe)
             await ledger.window_done(pipeline.database, part.id)
             done += 1
             report()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from typing import Self
 
 from worker.core.mapping import map_pages
 from worker.core.outcome import Advance, Counts
@@ -56,7 +57,7 @@ class _Next:
             self._task = asyncio.create_task(self._fetch())
         return page
 
-    async def __aenter__(self) -> _Next:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -9,7 +9,6 @@ from datetime import timedelta
 import structlog
 
 from worker.core.outcome import Counts
-from worker.core.page import Page
 from worker.core.reading import Method, Reading
 from worker.core.window import TimeField
 from worker.errors import SourceDistrusted
