@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,7 @@ from worker.store import embedded, migrate
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = "migrated"
+MEMORY_NEEDED = 4 << 30
 FAST = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -33,10 +36,24 @@ FAST = {
 
 
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
+def server_folder() -> Path:
+    """Tell where to make directories for servers: in memory where there is plenty, which is many times as fast."""
+    memory = Path("/dev/shm")  # noqa: S108 - a place for directories with names of their own
+    if (
+        memory.is_dir()
+        and os.access(memory, os.W_OK)
+        and not os.statvfs(memory).f_flag & os.ST_NOEXEC
+        and shutil.disk_usage(memory).free > MEMORY_NEEDED
+    ):
+        return memory
+    return Path(tempfile.gettempdir())
+
+
+@pytest.fixture(scope="session")
+def postgres_url(server_folder: Path) -> Iterator[str]:
     """Run a server for the session; the DSN of its superuser. Not durable."""
     # Not below pytest's own directory: that is closed to other users, and root's PostgreSQL runs as another.
-    with tempfile.TemporaryDirectory(prefix="referral-sync-") as folder, _own_loop() as runner:
+    with tempfile.TemporaryDirectory(prefix="referral-sync-", dir=server_folder) as folder, _own_loop() as runner:
         server = embedded.server(Path(folder), settings=FAST)
         url = runner.run(server.__aenter__())
         try:

@@ -63,9 +63,9 @@ Owner = Callable[..., "tuple[subprocess.Popen[str], str]"]
 
 
 @pytest.fixture
-def data_dir() -> Iterator[Path]:
+def data_dir(server_folder: Path) -> Iterator[Path]:
     """Give a directory that no process uses any more when the test is over."""
-    with tempfile.TemporaryDirectory(prefix="referral-sync-") as folder:
+    with tempfile.TemporaryDirectory(prefix="referral-sync-", dir=server_folder) as folder:
         Path(folder).chmod(0o755)
         path = Path(folder) / "data"
         path.mkdir()

@@ -1,0 +1,258 @@
+"""Each command as a person runs it: what it does, what it says, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from tests.acceptance.conftest import Command
+from worker.demo.control import Control
+
+SECRET = "simulator"  # noqa: S105 - the simulator's token
+UNREACHABLE = "http://127.0.0.1:9"
+
+
+async def count(db: asyncpg.Connection, table: str = "partner_center.referrals") -> int:
+    number: int = await db.fetchval(f"SELECT count(*) FROM {table}")  # noqa: S608 - a constant of this file
+    return number
+
+
+async def listings(simulator: Control) -> int:
+    return len([one for one in await simulator.requests() if "engagements/referrals" in one["path"]])
+
+
+async def test_first_sync_loads_and_second_writes_nothing_with_one_request(
+    command: Command, simulator: Control, db: asyncpg.Connection
+) -> None:
+    await simulator.reset(300)
+    first = command("sync")
+    assert (first.returncode, first.stdout.split(",")[0]) == (0, "contoso: 300 inserted")
+    before = await db.fetch("SELECT id, xmin::text, ctid::text FROM partner_center.referrals ORDER BY id")
+    await simulator.clear_requests()
+    second = command("sync")
+    assert second.returncode == 0
+    assert "0 inserted, 0 updated" in second.stdout
+    assert await listings(simulator) == 1
+    assert await db.fetch("SELECT id, xmin::text, ctid::text FROM partner_center.referrals ORDER BY id") == before
+
+
+async def test_dry_run_says_what_would_change_and_writes_nothing(
+    command: Command, simulator: Control, db: asyncpg.Connection
+) -> None:
+    await simulator.reset(50)
+    command("sync")
+    created = (await simulator.create([{}]))[0]["id"]
+    runs = await count(db, "sync.runs")
+    told = command("sync", "--dry-run")
+    assert told.returncode == 0
+    assert f"insert   {created}" in told.stdout
+    assert (await count(db), await count(db, "sync.runs")) == (50, runs)
+    gone = next(iter((await simulator.state())["referrals"]))
+    await simulator.delete(gone)
+    told = command("reconcile", "--dry-run")
+    assert f"gone     {gone}" in told.stdout
+    assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE deleted_at IS NOT NULL") == 0
+
+
+async def test_backfill_of_a_range_extends_and_sets_no_watermark(
+    command: Command, simulator: Control, db: asyncpg.Connection
+) -> None:
+    await simulator.reset(400)
+    times = sorted(record["createdDateTime"] for record in (await simulator.state(full=True))["records"].values())
+    middle, later = times[100][:19] + "Z", times[250][:19] + "Z"
+    first = command("backfill", "--since", middle, "--until", later)
+    assert first.returncode == 0, first.stderr
+    loaded = await count(db)
+    assert 145 <= loaded <= 155
+    assert await count(db, "sync.watermarks") == 0
+    again = command("backfill", "--since", middle, "--until", later)
+    assert again.stdout.startswith("contoso: 0 inserted, 0 updated, 0 unchanged"), again.stdout
+    wider = command("backfill", "--since", middle)
+    assert wider.returncode == 0
+    assert f"{400 - 100 - loaded} inserted" in wider.stdout or await count(db) in range(295, 306)
+    whole = command("backfill", "--verify")
+    assert whole.returncode == 0, whole.stderr
+    assert await count(db) == 400
+    assert await count(db, "sync.watermarks") == 1
+
+
+async def test_killed_backfill_goes_on_where_it_was(
+    command: Command, environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await simulator.reset(3000)
+    await simulator.behaviour(latency=0.05)
+    arguments = [sys.executable, "-m", "worker", "backfill"]
+    with subprocess.Popen(arguments, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:  # noqa: S603, ASYNC220 - our own module; the test waits for its rows
+        while await db.fetchval("SELECT count(*) FROM partner_center.referrals") < 1000:
+            assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+    await simulator.behaviour(latency=0)
+    stored = await count(db)
+    await db.execute("UPDATE sync.leases SET expires_at = now()")  # what 45 seconds would do
+    await simulator.clear_requests()
+    rest = command("backfill")
+    assert rest.returncode == 0, rest.stderr
+    assert f"{3000 - stored} inserted" in rest.stdout
+    pages_in_all = 3000 / 100
+    assert await listings(simulator) <= pages_in_all - stored / 100 + 25, "it read again what was stored"
+    assert await db.fetchval("SELECT count(*) FROM sync.runs WHERE outcome = 'abandoned'") == 1
+    assert await db.fetchval("SELECT loaded_at IS NOT NULL FROM sync.backfills")
+
+
+async def test_reconcile_marks_what_is_gone_up_to_the_cap(
+    command: Command, simulator: Control, db: asyncpg.Connection
+) -> None:
+    await simulator.reset(100)
+    command("sync")
+    ids = sorted((await simulator.state())["referrals"])
+    await simulator.delete(ids[0])
+    assert "1 gone" in command("reconcile").stdout
+    await simulator.behaviour(visible_fraction=0.5)
+    refused = command("reconcile")
+    assert refused.returncode == 1
+    assert "--accept-vanished" in refused.stderr
+    assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE deleted_at IS NOT NULL") == 1
+    accepted = command("reconcile", "--accept-vanished")
+    assert accepted.returncode == 0
+    assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE deleted_at IS NOT NULL") > 20
+    await simulator.behaviour(visible_fraction=1.0)
+    command("reconcile")
+    assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE deleted_at IS NOT NULL") == 1
+
+
+async def test_refresh_stores_the_etag_and_names_what_is_not_there(
+    command: Command, simulator: Control, db: asyncpg.Connection
+) -> None:
+    await simulator.reset(5)
+    command("sync")
+    referral_id = next(iter((await simulator.state())["referrals"]))
+    assert await db.fetchval("SELECT etag FROM partner_center.referrals WHERE id = $1", referral_id) is None
+    told = command("refresh", referral_id)
+    assert told.returncode == 0, told.stderr
+    assert await db.fetchval("SELECT etag FROM partner_center.referrals WHERE id = $1", referral_id) is not None
+    absent = command("refresh", referral_id, "00000000-0000-0000-0000-000000000000")
+    assert absent.returncode == 1
+    assert "00000000" in absent.stderr
+
+
+async def test_status_has_the_documented_keys(command: Command, simulator: Control) -> None:
+    await simulator.reset(20)
+    assert json.loads(command("status", "--json").stdout)["accounts"][0]["health"] == "never ran"
+    command("sync")
+    told = command("status", "--json")
+    assert told.returncode == 0
+    (account,) = json.loads(told.stdout)["accounts"]
+    assert account["health"] == "ok"
+    assert account["live_referrals"] == 20
+    readme = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
+    assert [key for key in account if f"`{key}`" not in readme] == []
+
+
+def test_migrate_check_says_whether_it_is_needed(command: Command, empty_database_url: str) -> None:
+    bare = {"REFERRAL_SYNC_DATABASE__URL": empty_database_url}
+    assert command("migrate", "--check", **bare).returncode == 1
+    unmigrated = command("sync", **bare)
+    assert unmigrated.returncode == 1
+    assert "referral-sync migrate" in unmigrated.stderr
+    assert command("migrate", **bare).returncode == 0
+    assert command("migrate", "--check", **bare).returncode == 0
+    assert command("migrate", **bare).returncode == 0
+
+
+async def test_check_looks_at_everything(command: Command, simulator: Control) -> None:
+    await simulator.reset(300)
+    good = command("check")
+    assert good.returncode == 0, good.stdout
+    assert good.stdout.count("ok  ") >= 5
+    assert "keyset" in good.stdout
+    bad = command("check", REFERRAL_SYNC_ACCOUNTS__CONTOSO__ACCESS_TOKEN="wrong")
+    assert bad.returncode == 1
+    assert "FAIL  contoso: sign-in and API" in bad.stdout
+    lost = command("check", REFERRAL_SYNC_DATABASE__URL="postgresql://nobody@127.0.0.1:9/x")
+    assert lost.returncode == 1
+    assert "FAIL  database" in lost.stdout
+
+
+def test_config_is_shown_without_secrets(command: Command) -> None:
+    told = command("config", REFERRAL_SYNC_ACCOUNTS__CONTOSO__ACCESS_TOKEN="hidden-token-value")
+    assert told.returncode == 0
+    assert "hidden-token-value" not in told.stdout
+    assert "[accounts.contoso]" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("variables", "code", "told"),
+    [
+        ({"REFERRAL_SYNC_API__PAGING": "guess"}, 2, "api.paging"),
+        ({"REFERRAL_SYNC_LOG__LEVL": "info"}, 2, "REFERRAL_SYNC_LOG__LEVEL"),
+        ({"REFERRAL_SYNC_DATABASE__URL": ""}, 2, "database.url"),
+        ({"REFERRAL_SYNC_DATABASE__URL": "postgresql://nobody:secret-pw@127.0.0.1:9/x"}, 1, "database.url"),
+        ({"REFERRAL_SYNC_API__BASE_URL": "https://partner.invalid"}, 1, "api.base_url"),
+        ({"REFERRAL_SYNC_ACCOUNTS__CONTOSO__ACCESS_TOKEN": "secret-token"}, 3, "access_token"),
+    ],
+    ids=lambda value: str(value) if not isinstance(value, dict) else next(iter(value)),
+)
+def test_bad_input_is_one_clear_message(command: Command, variables: dict[str, str], code: int, told: str) -> None:
+    ended = command("sync", **variables)
+    assert ended.returncode == code, ended.stderr
+    assert told in ended.stderr
+    for secret in ("secret-pw", "secret-token", "Traceback"):
+        assert secret not in ended.stdout + ended.stderr
+
+
+def test_unknown_account_and_bad_times_are_usage_faults(command: Command) -> None:
+    assert command("sync", "--account", "nobody").returncode == 2
+    assert command("backfill", "--since", "yesterday").returncode == 2
+    assert command("backfill", "--since", "2024-02-01", "--until", "2024-01-01").returncode == 2
+    assert command("sync", "--no-such-option").returncode == 2
+
+
+async def test_since_reads_again(command: Command, simulator: Control, db: asyncpg.Connection) -> None:
+    await simulator.reset(60)
+    command("sync")
+    lost = await db.fetchval("DELETE FROM partner_center.referrals WHERE id IN (SELECT id FROM partner_center.referrals ORDER BY version LIMIT 1) RETURNING id")
+    assert "0 inserted" in command("sync").stdout
+    assert "1 inserted" in command("sync", "--since", "2020-01-01").stdout
+    assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE id = $1", lost) == 1
+
+
+async def test_one_account_failing_leaves_the_others(command: Command, simulator: Control, db: asyncpg.Connection) -> None:
+    await simulator.reset(10)
+    ended = command(
+        "sync",
+        REFERRAL_SYNC_ACCOUNTS__ADATUM__AUTH="static_token",
+        REFERRAL_SYNC_ACCOUNTS__ADATUM__ACCESS_TOKEN="refused",
+    )
+    assert ended.returncode == 3
+    assert await count(db) == 10
+    health = {row["account"]: row["health"] for row in await db.fetch("SELECT * FROM sync.status")}
+    assert health == {"adatum": "needs a person", "contoso": "ok"}
+    assert command("status", REFERRAL_SYNC_ACCOUNTS__ADATUM__AUTH="static_token", REFERRAL_SYNC_ACCOUNTS__ADATUM__ACCESS_TOKEN="refused").returncode == 1
+
+
+async def test_bad_records_are_put_aside_and_the_rest_is_stored(
+    command: Command, simulator: Control, db: asyncpg.Connection
+) -> None:
+    await simulator.reset(30)
+    for number, body in enumerate(
+        (
+            b'{"id":"%s","details":{"dealValue":NaN}}',
+            b'{"id":"%s","updatedDateTime":"2024-01-01T00:00:00Z","details":{"dealValue":"much"}}',
+        )
+    ):
+        key = f"00000000-0000-0000-0000-00000000000{number}"
+        await simulator.raw(key, body.replace(b"%s", key.encode()), updated="2024-01-01T00:00:00.0000000Z", created="2024-01-01T00:00:00.0000000Z")
+    future = (await simulator.create([{"updatedDateTime": "2999-01-01T00:00:00.0000000Z"}]))[0]["id"]
+    told = command("sync")
+    assert told.returncode == 0, told.stderr
+    assert "31 inserted" in told.stdout
+    assert "2 rejected" in told.stdout
+    assert await count(db, "sync.rejected_records") == 2
+    assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE id = $1", future) == 1
+    assert await db.fetchval("SELECT position_at < now() + interval '5 minutes' FROM sync.watermarks")
