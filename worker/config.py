@@ -13,7 +13,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -139,7 +139,7 @@ class Api(_Section):
     """The source: its origin, and how it is read."""
 
     base_url: Origin = "https://api.partner.microsoft.com"
-    ca_file: Path | None = None
+    ca_file: Annotated[Path | None, BeforeValidator(lambda value: value or None)] = None
     paging: Literal["auto", "keyset", "scan", "sweep"] = "auto"
     concurrency: int = Field(2, ge=1, le=32)
     max_page_bytes: int = Field(67_108_864, ge=65_536)
@@ -160,6 +160,7 @@ class TokenCommand(_Section):
 
 
 Account = Annotated[StaticToken | TokenCommand, Field(discriminator="auth")]
+_ACCOUNTS: tuple[type[BaseModel], ...] = (StaticToken, TokenCommand)
 
 
 class Schedule(_Section):
@@ -237,15 +238,14 @@ def load(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> S
     raise ConfigError(sorted(set(faults)), "Mend these in the configuration; config.example.toml describes every key.")
 
 
-def keys() -> Iterator[str]:
+def keys() -> list[str]:
     """Name every key as `section.key`; an account's as `accounts.*.key`."""
-    for section, info in Settings.model_fields.items():
-        if section == "accounts":
-            for model in _account_models():
-                yield from (f"accounts.*.{key}" for key in model.model_fields)
-        else:
-            model = info.annotation
-            yield from (f"{section}.{key}" for key in getattr(model, "model_fields", {}))
+    named = [
+        f"{section}.{key}"
+        for section, info in Settings.model_fields.items()
+        for key in getattr(info.annotation, "model_fields", ())
+    ]
+    return named + sorted({f"accounts.*.{key}" for model in _ACCOUNTS for key in model.model_fields})
 
 
 def render(settings: Settings) -> str:
@@ -268,10 +268,6 @@ def plain_duration(value: timedelta) -> str:
     seconds = int(value.total_seconds())
     unit = next((unit for unit in "dhm" if seconds and seconds % _UNITS[unit] == 0), "s")
     return f"{seconds // _UNITS[unit]}{unit}"
-
-
-def _account_models() -> tuple[type[BaseModel], ...]:
-    return get_args(get_args(Account)[0])
 
 
 def _with_sources(variables: Mapping[str, str], toml: dict[str, Any]) -> type[Settings]:
@@ -343,7 +339,7 @@ def _names_key(variable: str) -> bool:
     parts = _key_of(variable).split(".")
     if parts[0] == "accounts" and len(parts) == 3:  # noqa: PLR2004 - accounts.NAME.KEY
         parts[1] = "*"
-    return ".".join(parts) in set(keys()) or parts == ["accounts"]
+    return ".".join(parts) in keys() or parts == ["accounts"]
 
 
 def _is_setting(variable: str, faults: list[str]) -> bool:
@@ -362,8 +358,7 @@ def _is_setting(variable: str, faults: list[str]) -> bool:
 
 
 def _told(fault: Any) -> str:
-    models = {model.model_fields["auth"].annotation for model in _account_models()}
-    tags = {tag for model in models for tag in get_args(model)}
+    tags = {tag for model in _ACCOUNTS for tag in get_args(model.model_fields["auth"].annotation)}
     where = [str(part) for part in fault["loc"]]
     if where[:1] == ["accounts"] and len(where) > 2 and where[2] in tags:  # noqa: PLR2004 - accounts.NAME.TAG.KEY
         del where[2]

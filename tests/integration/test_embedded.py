@@ -366,6 +366,19 @@ async def test_a_directory_with_other_things_in_it_is_left_alone(data_dir: Path)
     assert uid(data_dir) == before
 
 
+@pytest.mark.parametrize("name", ["lock", "password"])
+async def test_a_link_in_place_of_a_file_is_not_followed(data_dir: Path, name: str) -> None:
+    victim = data_dir.parent / "victim"
+    victim.write_text("mine")
+    (data_dir / name).symlink_to(victim)
+    with pytest.raises(StoreError, match=f"cannot use {data_dir / name}"):
+        async with embedded.server(data_dir, settings=QUICK):
+            pass
+    (data_dir / name).unlink()
+    assert victim.read_text() == "mine"
+    assert uid(victim) == os.geteuid()
+
+
 async def test_a_directory_that_cannot_be_made_is_a_sentence(data_dir: Path) -> None:
     (data_dir / "file").write_text("")
     with pytest.raises(StoreError, match=r"cannot use .*file") as refused:

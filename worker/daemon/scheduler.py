@@ -43,8 +43,11 @@ class Running:
 
     tasks: dict[tuple[str, str], asyncio.Task[None]] = field(default_factory=dict)
 
-    def start(self, job: Job) -> None:
-        """Start a job unless it still runs; a failure is logged, and the next time comes all the same."""
+    async def start(self, job: Job) -> None:
+        """Start a job unless it still runs; a failure is logged, and the next time comes all the same.
+
+        A coroutine function, because APScheduler gives others to a thread.
+        """
         key = (job.account, job.kind)
         if key in self.tasks:
             _log.info("still_running", account=job.account, kind=job.kind)

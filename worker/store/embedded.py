@@ -29,6 +29,8 @@ START_SECONDS = 30.0
 """For a server that says nothing."""
 RECOVERY_SECONDS = 600.0
 """For one that says it is starting up: after a crash it replays its log, and to stop it then would only begin again."""
+STOP_SECONDS = 9.0
+"""A little more than the supervisor gives the server."""
 
 _PASSING = ("Address already in use", "pre-existing shared memory block")
 _SETTINGS = {
@@ -169,7 +171,11 @@ async def _make_database(url: str) -> None:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Let the supervisor end the server, and wait for it: at most its own limit."""
+    """Let the supervisor end the server, and wait for it; where the disk hangs, no longer than a stop may take."""
     if process.stdin is not None:
         process.stdin.close()
-    process.wait()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,44 @@
+# Everything a developer needs. Only Python 3.11 to 3.13, pip and make have to be there.
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help demo test check lock clean
+.DEFAULT_GOAL := help
+
+help: ## say what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: .venv/.runtime ## see the whole pipeline on this machine, in a minute
+	@$(BIN)/referral-sync demo
+
+test: .venv/.dev ## run the suite; starts the PostgreSQL and the simulator that it needs
+	@$(BIN)/python -m pytest -q
+
+check: .venv/.dev ## lint, format, types, layers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+lock: .venv/.dev ## resolve the dependencies anew
+	@$(BIN)/pip install -q uv
+	@$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
+		--python-version 3.11 -q --upgrade --extra demo --extra build -o requirements.lock
+	@$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
+		--python-version 3.11 -q --upgrade --extra demo --extra build --extra dev -c requirements.lock -o requirements-dev.lock
+
+clean: ## remove what was made here
+	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/.runtime: requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing what is pinned in requirements.lock ..."
+	@$(BIN)/pip install -q --require-hashes -r requirements.lock
+	@$(BIN)/pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/.dev: .venv/.runtime requirements-dev.lock
+	@echo "Installing what is pinned in requirements-dev.lock ..."
+	@$(BIN)/pip install -q --require-hashes -r requirements-dev.lock
+	@touch $@

@@ -1,0 +1,215 @@
+"""The daemon as a process: it works by itself, shows it, outlives outages, and stops cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import aiohttp
+import asyncpg
+import pytest
+
+from worker.demo.control import Control
+
+PATIENCE = 30.0
+
+
+async def until(condition: Callable[[], Awaitable[object]], what: str) -> None:
+    """Wait for something to become true; fails when it does not."""
+    deadline = asyncio.get_running_loop().time() + PATIENCE
+    while not await condition():
+        assert asyncio.get_running_loop().time() < deadline, f"in {PATIENCE} s not {what}"
+        await asyncio.sleep(0.1)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@asynccontextmanager
+async def daemon(environment: dict[str, str], folder: Path, **variables: str) -> AsyncIterator["Daemon"]:
+    port = free_port()
+    settings = {
+        "REFERRAL_SYNC_HTTP__LISTEN": f"127.0.0.1:{port}",
+        "REFERRAL_SYNC_SCHEDULE__INCREMENTAL": "1s",
+        "REFERRAL_SYNC_LOG__FORMAT": "json",
+    }
+    log = folder / f"daemon-{port}.log"
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(  # noqa: S603, ASYNC220 - our own module; it is waited for by its endpoint
+            [sys.executable, "-m", "worker", "run"],
+            cwd=folder,
+            env=environment | settings | variables,
+            stderr=output,
+            stdout=output,
+        ) as process,
+    ):
+        try:
+            yield Daemon(process, f"http://127.0.0.1:{port}", log)
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+class Daemon:
+    def __init__(self, process: subprocess.Popen[bytes], origin: str, log: Path) -> None:
+        self.process = process
+        self.origin = origin
+        self._log = log
+
+    async def status(self, path: str) -> int:
+        """The HTTP status of a path, 0 when nobody answers."""
+        try:
+            async with aiohttp.ClientSession() as session, session.get(self.origin + path) as response:
+                return response.status
+        except aiohttp.ClientError:
+            return 0
+
+    def events(self, name: str) -> list[dict[str, object]]:
+        """Its log lines of one event so far."""
+        lines = self._log.read_text(encoding="utf-8").splitlines()
+        found = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+        return [event for event in found if event["event"] == name]
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(timeout=15)
+
+
+def rows(db: asyncpg.Connection, expected: int) -> Callable[[], Awaitable[bool]]:
+    async def reached() -> bool:
+        return bool(await db.fetchval("SELECT count(*) = $1 FROM partner_center.referrals", expected))
+
+    return reached
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_it_migrates_loads_follows_and_stops(
+    number: int, environment: dict[str, str], simulator: Control, empty_database_url: str, tmp_path: Path
+) -> None:
+    await simulator.reset(120)
+    db = await asyncpg.connect(empty_database_url)
+    async with daemon(environment, tmp_path, REFERRAL_SYNC_DATABASE__URL=empty_database_url) as running:
+
+        async def ready() -> bool:
+            return await running.status("/readyz") == 200
+
+        await until(ready, "ready")
+        assert await running.status("/healthz") == 200
+        await until(rows(db, 120), "loaded")
+        await simulator.create([{}, {}])
+        await until(rows(db, 122), "followed")
+        assert await running.status("/status") == 200
+        started = datetime.now(UTC)
+        assert running.stop(number) == 0
+        assert (datetime.now(UTC) - started).total_seconds() < 10, "the contract's limit"
+        assert running.events("stopped")
+    assert await db.fetchval("SELECT count(*) FROM sync.runs WHERE outcome = 'running'") == 0
+    await db.close()
+
+
+async def test_stopped_with_a_page_in_hand_it_leaves_a_whole_copy(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await simulator.reset(1500)
+    await simulator.behaviour(latency=0.1)
+    async with daemon(environment, tmp_path) as running:
+
+        async def some() -> bool:
+            return bool(await db.fetchval("SELECT count(*) > 300 FROM partner_center.referrals"))
+
+        await until(some, "loading")
+        assert running.stop() == 0
+    assert await db.fetchval("SELECT outcome FROM sync.runs ORDER BY id DESC LIMIT 1") == "stopped"
+    stored = await db.fetchval("SELECT count(*) FROM partner_center.referrals")
+    ledger = await db.fetchrow("SELECT sum(inserted) AS inserted FROM sync.runs")
+    assert ledger["inserted"] == stored, "counts and rows are one transaction"
+    await simulator.behaviour(latency=0)
+    async with daemon(environment, tmp_path):
+        await until(rows(db, 1500), "loaded after the stop")
+
+
+async def test_it_outlives_an_outage_of_the_api(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await simulator.reset(40)
+    async with daemon(environment, tmp_path) as running:
+        await until(rows(db, 40), "loaded")
+        await simulator.faults({"kind": "status", "status": 400, "times": 2})
+
+        async def failed() -> bool:
+            return bool(running.events("run_failed"))
+
+        await until(failed, "failed")
+        await simulator.create([{}])
+        await until(rows(db, 41), "recovered")
+        assert running.process.poll() is None
+
+
+async def test_it_starts_before_the_database_and_outlives_its_loss(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, database_url: str, tmp_path: Path
+) -> None:
+    await simulator.reset(40)
+    port = free_port()
+    away = f"postgresql://postgres@127.0.0.1:{port}/x"
+    async with daemon(environment, tmp_path, REFERRAL_SYNC_DATABASE__URL=away) as running:
+
+        async def said() -> bool:
+            return bool(running.events("database_away"))
+
+        await until(said, "said that the database is away")
+        assert await running.status("/healthz") == 200
+        assert await running.status("/readyz") == 503
+        assert running.stop() == 0
+    async with daemon(environment, tmp_path) as running:
+        await until(rows(db, 40), "loaded")
+        own = await db.fetchval("SELECT pg_backend_pid()")
+        await db.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'referral-sync' AND datname = current_database() AND pid <> $1",
+            own,
+        )
+        await simulator.create([{}])
+        await until(rows(db, 41), "recovered")
+
+
+async def test_two_accounts_and_one_is_refused(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await simulator.reset(30)
+    other = {
+        "REFERRAL_SYNC_ACCOUNTS__ADATUM__AUTH": "static_token",
+        "REFERRAL_SYNC_ACCOUNTS__ADATUM__ACCESS_TOKEN": "refused-token",
+    }
+    async with daemon(environment, tmp_path, **other) as running:
+        await until(rows(db, 30), "loaded")
+        await simulator.create([{}])
+        await until(rows(db, 31), "followed")
+        assert running.stop() == 0
+        assert {event["account"] for event in running.events("run_failed")} == {"adatum"}
+
+
+async def test_two_daemons_and_one_killed(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await simulator.reset(30)
+    async with daemon(environment, tmp_path) as first, daemon(environment, tmp_path) as second:
+        await until(rows(db, 30), "loaded")
+        os.kill(first.process.pid, signal.SIGKILL)
+        await simulator.create([{}])
+        await db.execute("UPDATE sync.leases SET expires_at = now() WHERE owner LIKE '%:' || $1 || ':%'", str(first.process.pid))
+        await until(rows(db, 31), "taken over")
+        assert second.stop() == 0

@@ -1,0 +1,172 @@
+"""The settings: precedence, every fault at once, and no secret shown."""
+
+from __future__ import annotations
+
+import tomllib
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from worker.config import Cron, keys, load, plain_duration, render
+from worker.errors import ConfigError
+
+ROOT = Path(__file__).parent.parent.parent
+GOOD = {
+    "REFERRAL_SYNC_DATABASE__URL": "postgresql://u:hidden-password@db/x",
+    "REFERRAL_SYNC_ACCOUNTS__CONTOSO__AUTH": "static_token",
+    "REFERRAL_SYNC_ACCOUNTS__CONTOSO__ACCESS_TOKEN": "hidden-token",
+}
+
+
+def faults(environ: dict[str, str], folder: Path) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(environ, folder)
+    assert "hidden" not in str(caught.value)
+    return caught.value.faults
+
+
+def test_variables_before_secret_files_before_toml_before_defaults(tmp_path: Path) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (tmp_path / "config.toml").write_text('[api]\npaging = "scan"\nconcurrency = 5\n[log]\nlevel = "debug"\n')
+    (secrets / "REFERRAL_SYNC_API__PAGING").write_text("sweep\n")
+    (secrets / "referral_sync_log__level").write_text("error")
+    (secrets / "unrelated").write_text("x")
+    environ = GOOD | {"REFERRAL_SYNC_SECRETS_DIR": str(secrets), "referral_sync_log__level": "warning"}
+    settings = load(environ, tmp_path)
+    assert (settings.log.level, settings.api.paging, settings.api.concurrency) == ("warning", "sweep", 5)
+    assert settings.sync.overlap == timedelta(minutes=10)
+
+
+def test_a_secret_may_be_in_a_file_that_a_variable_names(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("from-a-file\n")
+    environ = {name: value for name, value in GOOD.items() if "TOKEN" not in name}
+    environ["REFERRAL_SYNC_ACCOUNTS__CONTOSO__ACCESS_TOKEN_FILE"] = str(tmp_path / "token")
+    account: Any = load(environ, tmp_path).accounts["contoso"]
+    assert account.access_token.get_secret_value() == "from-a-file"
+    environ["REFERRAL_SYNC_ACCOUNTS__CONTOSO__ACCESS_TOKEN_FILE"] = str(tmp_path / "absent")
+    assert any("access_token" in fault and "cannot be read" in fault for fault in faults(environ, tmp_path))
+
+
+def test_every_fault_at_once_each_with_its_key(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(
+        """
+        [api]
+        base_url = "http://example.com"
+        paging = "guess"
+        concurrency = "many"
+        colour = "red"
+        [accounts.contoso]
+        auth = "static_token"
+        [accounts."Bad Name"]
+        auth = "command"
+        command = ["x"]
+        [schedule]
+        incremental = "5 minutes"
+        reconcile = "61 3 * * *"
+        timezone = "Atlantis"
+        [http]
+        listen = "8080"
+        """
+    )
+    told = faults({"REFERRAL_SYNC_LOG__LEVL": "info"}, tmp_path)
+    for key in (
+        "database: is missing",
+        "api.base_url: https is needed",
+        "api.paging:",
+        "api.concurrency:",
+        "api.colour: no such key",
+        "accounts.contoso.access_token: is missing",
+        "schedule.incremental:",
+        "schedule.reconcile: not a cron line",
+        "schedule.timezone:",
+        "http.listen:",
+        "REFERRAL_SYNC_LOG__LEVL: no such setting; did you mean REFERRAL_SYNC_LOG__LEVEL?",
+    ):
+        assert any(fault.startswith(key) for fault in told), (key, told)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"REFERRAL_SYNC_DATABASE__URL": ""}, "database.url"),
+        ({"REFERRAL_SYNC_DATABASE__URL": "mysql://hidden@x"}, "database.url"),
+        ({"REFERRAL_SYNC_ACCOUNTS__CONTOSO__AUTH": "magic"}, "accounts.contoso: auth must be one of command"),
+        ({"REFERRAL_SYNC_ACCOUNTS__CONTOSO__ACCESS_TOKEN": " "}, "accounts.contoso.access_token: must not be empty"),
+        ({"REFERRAL_SYNC_ACCOUNTS__CONTOSO__COMMAND": '["x"]'}, "accounts.contoso.command: no such key"),
+        ({"REFERRAL_SYNC_ACCOUNTS__BAD NAME__AUTH": "command"}, "accounts"),
+        ({"REFERRAL_SYNC_API__BASE_URL": "https://example.com/v1"}, "api.base_url"),
+        ({"REFERRAL_SYNC_API__BASE_URL": "https://u:hidden@example.com"}, "api.base_url"),
+        ({"REFERRAL_SYNC_API__MAX_PAGE_BYTES": "10"}, "api.max_page_bytes"),
+        ({"REFERRAL_SYNC_SYNC__OVERLAP": "30d"}, "sync.overlap"),
+        ({"REFERRAL_SYNC_SCHEDULE__INCREMENTAL": "0s"}, "schedule.incremental"),
+        ({"REFERRAL_SYNC_SECRETS_DIR": "absent"}, "REFERRAL_SYNC_SECRETS_DIR"),
+        ({"REFERRAL_SYNC_CONFIG": "absent.toml"}, "REFERRAL_SYNC_CONFIG"),
+    ],
+    ids=lambda value: next(iter(value.items())) if isinstance(value, dict) else "",
+)
+def test_each_fault_names_its_key(change: dict[str, str], told: str, tmp_path: Path) -> None:
+    found = faults(GOOD | change, tmp_path)
+    assert any(fault.startswith(told) for fault in found), found
+
+
+def test_a_misspelt_secret_file_is_a_fault(tmp_path: Path) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "REFERRAL_SYNC_DATABASE__ULR").write_text("hidden")
+    told = faults(GOOD | {"REFERRAL_SYNC_SECRETS_DIR": str(secrets)}, tmp_path)
+    assert told == [
+        "REFERRAL_SYNC_DATABASE__ULR: no such setting; did you mean REFERRAL_SYNC_DATABASE__URL?",
+    ]
+
+
+def test_bad_toml_is_a_fault_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[api]\npaging = \n")
+    assert any("line 2" in fault for fault in faults(GOOD, tmp_path))
+
+
+@pytest.mark.parametrize("host", ["http://127.0.0.1:8700", "http://localhost:1", "http://[::1]:1", "https://example.com"])
+def test_plain_http_is_for_loopback_only(host: str, tmp_path: Path) -> None:
+    assert load(GOOD | {"REFERRAL_SYNC_API__BASE_URL": host}, tmp_path).api.base_url == host
+
+
+def test_rendered_it_reads_the_same_and_hides_secrets(tmp_path: Path) -> None:
+    environ = GOOD | {"REFERRAL_SYNC_HTTP__TOKEN": "hidden-too", "REFERRAL_SYNC_SCHEDULE__INCREMENTAL": "*/7 * * * *"}
+    settings = load(environ, tmp_path)
+    text = render(settings)
+    assert "hidden" not in text + repr(settings) + str(settings)
+    assert "@db/x" in text
+    (tmp_path / "config.toml").write_text(text)
+    again = load({}, tmp_path)
+    assert again.schedule.incremental == Cron("*/7 * * * *")
+    assert (again.api, again.sync, again.log) == (settings.api, settings.sync, settings.log)
+
+
+def test_the_example_names_every_key_and_holds_the_defaults(tmp_path: Path) -> None:
+    text = (ROOT / "config.example.toml").read_text(encoding="utf-8")
+    whole = tomllib.loads(text.replace("# command =", "command ="))
+    named = {
+        f"{section}.{key}" if section != "accounts" else f"accounts.*.{inner}"
+        for section, table in whole.items()
+        for key, value in table.items()
+        for inner in (value if section == "accounts" else [key])
+    }
+    assert named == set(keys())
+    (tmp_path / "config.toml").write_text(text)
+    example = load({}, tmp_path)
+    bare = load(GOOD, Path("/"))
+    for section in ("api", "schedule", "sync", "http", "log"):
+        assert getattr(example, section) == getattr(bare, section)
+    assert example.database.data_dir == bare.database.data_dir
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        if "=" in line and not line.startswith("#"):
+            assert lines[number - 1].startswith("#"), f"no comment above {line}"
+
+
+@pytest.mark.parametrize("text", ["1s", "90s", "5m", "1h", "36h", "2d"])
+def test_durations_round_trip(text: str, tmp_path: Path) -> None:
+    settings = load(GOOD | {"REFERRAL_SYNC_SYNC__OVERLAP": text}, tmp_path)
+    assert plain_duration(settings.sync.overlap) == text
