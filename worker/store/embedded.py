@@ -29,7 +29,7 @@ START_SECONDS = 30.0
 """For a server that says nothing."""
 RECOVERY_SECONDS = 600.0
 """For one that says it is starting up: after a crash it replays its log, and to stop it then would only begin again."""
-STOP_SECONDS = 9.0
+STOP_SECONDS = 6.0
 """A little more than the supervisor gives the server."""
 
 _PASSING = ("Address already in use", "pre-existing shared memory block")

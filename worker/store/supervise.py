@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 
-FAST_SHUTDOWN_SECONDS = 8.0
+FAST_SHUTDOWN_SECONDS = 5.0
 
 
 def main(arguments: list[str]) -> int:
