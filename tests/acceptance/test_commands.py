@@ -88,7 +88,9 @@ async def test_killed_backfill_goes_on_where_it_was(
     await simulator.reset(3000)
     await simulator.behaviour(latency=0.05)
     arguments = [sys.executable, "-m", "worker", "backfill"]
-    with subprocess.Popen(arguments, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:  # noqa: S603, ASYNC220 - our own module; the test waits for its rows
+    with subprocess.Popen(
+        arguments, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    ) as process:  # noqa: S603, ASYNC220 - our own module; the test waits for its rows
         while await db.fetchval("SELECT count(*) FROM partner_center.referrals") < 1000:
             assert process.poll() is None
         process.send_signal(signal.SIGKILL)
@@ -216,13 +218,17 @@ def test_unknown_account_and_bad_times_are_usage_faults(command: Command) -> Non
 async def test_since_reads_again(command: Command, simulator: Control, db: asyncpg.Connection) -> None:
     await simulator.reset(60)
     command("sync")
-    lost = await db.fetchval("DELETE FROM partner_center.referrals WHERE id IN (SELECT id FROM partner_center.referrals ORDER BY version LIMIT 1) RETURNING id")
+    lost = await db.fetchval(
+        "DELETE FROM partner_center.referrals WHERE id IN (SELECT id FROM partner_center.referrals ORDER BY version LIMIT 1) RETURNING id"
+    )
     assert "0 inserted" in command("sync").stdout
     assert "1 inserted" in command("sync", "--since", "2020-01-01").stdout
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE id = $1", lost) == 1
 
 
-async def test_one_account_failing_leaves_the_others(command: Command, simulator: Control, db: asyncpg.Connection) -> None:
+async def test_one_account_failing_leaves_the_others(
+    command: Command, simulator: Control, db: asyncpg.Connection
+) -> None:
     await simulator.reset(10)
     ended = command(
         "sync",
@@ -233,7 +239,14 @@ async def test_one_account_failing_leaves_the_others(command: Command, simulator
     assert await count(db) == 10
     health = {row["account"]: row["health"] for row in await db.fetch("SELECT * FROM sync.status")}
     assert health == {"adatum": "needs a person", "contoso": "ok"}
-    assert command("status", REFERRAL_SYNC_ACCOUNTS__ADATUM__AUTH="static_token", REFERRAL_SYNC_ACCOUNTS__ADATUM__ACCESS_TOKEN="refused").returncode == 1
+    assert (
+        command(
+            "status",
+            REFERRAL_SYNC_ACCOUNTS__ADATUM__AUTH="static_token",
+            REFERRAL_SYNC_ACCOUNTS__ADATUM__ACCESS_TOKEN="refused",
+        ).returncode
+        == 1
+    )
 
 
 async def test_bad_records_are_put_aside_and_the_rest_is_stored(
@@ -247,7 +260,12 @@ async def test_bad_records_are_put_aside_and_the_rest_is_stored(
         )
     ):
         key = f"00000000-0000-0000-0000-00000000000{number}"
-        await simulator.raw(key, body.replace(b"%s", key.encode()), updated="2024-01-01T00:00:00.0000000Z", created="2024-01-01T00:00:00.0000000Z")
+        await simulator.raw(
+            key,
+            body.replace(b"%s", key.encode()),
+            updated="2024-01-01T00:00:00.0000000Z",
+            created="2024-01-01T00:00:00.0000000Z",
+        )
     future = (await simulator.create([{"updatedDateTime": "2999-01-01T00:00:00.0000000Z"}]))[0]["id"]
     told = command("sync")
     assert told.returncode == 0, told.stderr

@@ -210,6 +210,8 @@ async def test_two_daemons_and_one_killed(
         await until(rows(db, 30), "loaded")
         os.kill(first.process.pid, signal.SIGKILL)
         await simulator.create([{}])
-        await db.execute("UPDATE sync.leases SET expires_at = now() WHERE owner LIKE '%:' || $1 || ':%'", str(first.process.pid))
+        await db.execute(
+            "UPDATE sync.leases SET expires_at = now() WHERE owner LIKE '%:' || $1 || ':%'", str(first.process.pid)
+        )
         await until(rows(db, 31), "taken over")
         assert second.stop() == 0

@@ -36,7 +36,9 @@ async def listing_requests(simulator: Control) -> int:
 
 async def assert_level(db: asyncpg.Connection, simulator: Control) -> None:
     """The copy's live rows are the source's, id by id and version by version."""
-    rows = await db.fetch("SELECT id, payload ->> 'updatedDateTime' AS updated FROM partner_center.referrals WHERE deleted_at IS NULL")
+    rows = await db.fetch(
+        "SELECT id, payload ->> 'updatedDateTime' AS updated FROM partner_center.referrals WHERE deleted_at IS NULL"
+    )
     source = (await simulator.state())["referrals"]
     assert {row["id"]: row["updated"] for row in rows} == source
 
@@ -52,11 +54,25 @@ async def test_backfill_then_idle_tick(pipeline: Pipeline, simulator: Control, d
     assert await listing_requests(simulator) == 1
 
 
-@pytest.mark.parametrize("behaviour", [
-    {}, {"filter_updated": "reject", "filter_created": "reject"}, {"filter_updated": "ignore", "filter_created": "ignore"},
-    {"order": "ignore"}, {"order": "reject"}, {"paging": "keyset"}, {"filter_created": "reject"}, {"link": "relative"}, {"link": "full"},
-    {"literal_rounding": "second"}, {"literal_rounding": "string"}, {"thin_list": True}, {"date_literal": "quoted"},
-], ids=str)
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        {},
+        {"filter_updated": "reject", "filter_created": "reject"},
+        {"filter_updated": "ignore", "filter_created": "ignore"},
+        {"order": "ignore"},
+        {"order": "reject"},
+        {"paging": "keyset"},
+        {"filter_created": "reject"},
+        {"link": "relative"},
+        {"link": "full"},
+        {"literal_rounding": "second"},
+        {"literal_rounding": "string"},
+        {"thin_list": True},
+        {"date_literal": "quoted"},
+    ],
+    ids=str,
+)
 async def test_level_after_changes(behaviour, pipeline: Pipeline, simulator: Control, db: asyncpg.Connection) -> None:
     await simulator.reset(700)
     await simulator.behaviour(**behaviour)

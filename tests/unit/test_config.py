@@ -127,7 +127,9 @@ def test_bad_toml_is_a_fault_with_its_line(tmp_path: Path) -> None:
     assert any("line 2" in fault for fault in faults(GOOD, tmp_path))
 
 
-@pytest.mark.parametrize("host", ["http://127.0.0.1:8700", "http://localhost:1", "http://[::1]:1", "https://example.com"])
+@pytest.mark.parametrize(
+    "host", ["http://127.0.0.1:8700", "http://localhost:1", "http://[::1]:1", "https://example.com"]
+)
 def test_plain_http_is_for_loopback_only(host: str, tmp_path: Path) -> None:
     assert load(GOOD | {"REFERRAL_SYNC_API__BASE_URL": host}, tmp_path).api.base_url == host
 

@@ -158,12 +158,16 @@ def _split(body: bytes) -> tuple[list[bytes], str | None]:
             if key == "value" and text[at] == "[":
                 raws, at = _slices(text, at, scan)
             else:
+                is_text = text[at] == '"'
                 value, at = scan(text, at)
-                next_link = value if key == "@odata.nextLink" else next_link
+                if key == "@odata.nextLink" and (is_text or value is None):
+                    next_link = value
+                elif key == "@odata.nextLink":
+                    raise ValueError(key)  # noqa: TRY301 - one place below says what is wrong
             at = _skip(text, at, ",") if text[_skip(text, at)] == "," else _skip(text, at)
     except (ValueError, IndexError, RecursionError):
         raws = None
-    if raws is None or not isinstance(next_link, str | None):
+    if raws is None:
         raise SourceUnavailable(
             "The API's answer is not a referral listing: it is cut off, or not the JSON that is documented.",
             "Usually a proxy or an outage in between; the next run tries again.",

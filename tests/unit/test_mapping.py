@@ -1,0 +1,176 @@
+"""Records become rows: every documented field, nulls anywhere, and a reject that names the member at fault."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.core.mapping import Mapped, Reject, Row, changed_columns, map_pages, map_record, merge_missing
+from worker.core.page import Page, decode_record
+from worker.core.referral import CHILDREN, NESTED, REFERRAL, REFERRAL_COLUMNS, Kind
+from worker.demo.data import make_referrals
+
+NOW = datetime(2024, 1, 1, tzinfo=UTC)
+ENCODE = msgspec.json.Encoder(decimal_format="number").encode
+MADE_UP = make_referrals(300, 7, NOW)
+
+
+def mapped(tree: Any, unknown: set[str] | None = None) -> Row | Reject:
+    return map_record(decode_record(ENCODE(tree)), NOW, unknown_fields=unknown)
+
+
+def row(tree: Any, unknown: set[str] | None = None) -> Row:
+    found = mapped(tree, unknown)
+    assert isinstance(found, Row), found
+    return found
+
+
+def reject(tree: Any) -> Reject:
+    found = mapped(tree)
+    assert isinstance(found, Reject)
+    return found
+
+
+def test_every_documented_field_has_its_column() -> None:
+    unknown = set[str]()
+    rows = [row(tree, unknown) for tree in MADE_UP]
+    assert unknown == set()
+    names = {column.name for column in REFERRAL_COLUMNS}
+    assert all(one.values.keys() == names for one in rows)
+    filled = {name for one in rows for name, value in one.values.items() if value is not None}
+    assert len(filled) > 50
+    for child in (*CHILDREN, *NESTED):
+        parts = [part for one in rows for part in one.children[child.table]]
+        assert parts, child.table
+        held = {name for part in parts for name, value in part.items() if value is not None}
+        assert held, child.table
+
+
+def test_every_column_is_filled_from_its_member() -> None:
+    sample = {Kind.TEXT: "x", Kind.NUMERIC: Decimal("0.10"), Kind.BOOLEAN: True, Kind.TIMESTAMP: "2024-01-01T00:00:00Z"}
+    tree: dict[str, Any] = {"id": "a"}
+    for group in REFERRAL:
+        parent = tree
+        for name in group.path:
+            parent = parent.setdefault(name, {})
+        parent.update({column.members[0]: sample[column.kind] for column in group.columns})
+    assert [name for name, value in row(tree).values.items() if value is None] == []
+
+
+@given(st.data())
+def test_nulls_may_be_anywhere_but_in_the_id(data: st.DataObject) -> None:
+    tree = json.loads(ENCODE(data.draw(st.sampled_from(MADE_UP[:20]))))
+
+    def hollow(value: Any) -> Any:
+        if data.draw(st.integers(0, 9)) == 0:
+            return None
+        if isinstance(value, dict):
+            return {key: item if key == "id" and value is tree else hollow(item) for key, item in value.items()}
+        return [hollow(item) for item in value] if isinstance(value, list) else value
+
+    holed = {key: item if key == "id" else hollow(item) for key, item in tree.items()}
+    assert isinstance(mapped(holed), Row)
+
+
+@pytest.mark.parametrize(
+    ("tree", "field"),
+    [
+        ({"id": None}, "id"),
+        ({"id": ""}, "id"),
+        ({"id": 7}, "id"),
+        ({"id": "x" * 201}, "id"),
+        ({"id": "a", "updatedDateTime": 5}, "updatedDateTime"),
+        ({"id": "a", "updatedDateTime": "soon"}, "updatedDateTime"),
+        ({"id": "a", "createdDateTime": "2024-13-01T00:00:00Z"}, "createdDateTime"),
+        ({"id": "a", "details": {"dealValue": "much"}}, "details.dealValue"),
+        ({"id": "a", "details": {"dealValue": True}}, "details.dealValue"),
+        ({"id": "a", "details": {"dealValue": Decimal("1e131072")}}, "details.dealValue"),
+        ({"id": "a", "details": {"dealValue": "Infinity"}}, "details.dealValue"),
+        ({"id": "a", "favorite": "perhaps"}, "favorite"),
+        ({"id": "a", "team": "nobody"}, "team"),
+        ({"id": "a", "registrations": [{"contract": {"value": "x"}}]}, "registrations[].contract.value"),
+    ],
+)
+def test_a_value_that_cannot_be_stored_makes_a_reject_that_names_it(tree: dict[str, Any], field: str) -> None:
+    found = reject(tree)
+    assert found.field == field
+    assert found.reason
+    assert found.raw == ENCODE(tree)
+
+
+def test_both_forms_are_read_where_the_documents_contradict_themselves() -> None:
+    one = row(
+        {
+            "id": "a",
+            "details": {
+                "dealValue": "12345678901234567890.125",
+                "requirements": {"industries": ["Retail", {"id": "Government"}]},
+            },
+            "tags": ["hot", {"tag": "cold"}, None],
+            "team": {"email": "seller@example.com"},
+            "customerProfile": {"ids": {"Duns": "123", "External": "x-1"}},
+            "lastRunId": {"run": 7},
+        }
+    )
+    assert one.values["deal_value"] == "12345678901234567890.125"
+    assert one.values["last_run_id"] == '{"run":7}'
+    assert [part["tag"] for part in one.children["referral_tags"]] == ["hot", "cold"]
+    assert [part["email"] for part in one.children["referral_team_members"]] == ["seller@example.com"]
+    assert [part["item_id"] for part in one.children["referral_requirements"]] == ["Retail", "Government"]
+    ids = [(part["profile_type"], part["external_id"]) for part in one.children["referral_customer_ids"]]
+    assert ids == [("Duns", "123"), ("External", "x-1")]
+
+
+def test_unset_times_are_null_and_others_floored() -> None:
+    one = row({"id": "a", "acceptedDateTime": "0001-01-01T00:00:00Z", "closedDateTime": "2024-01-01T23:59:59.9999999Z"})
+    assert one.values["accepted_at"] is None
+    assert one.values["closed_at"] == "2024-01-01T23:59:59.999999+00:00"
+    assert one.version == 0
+
+
+def test_unknown_members_are_named_by_path() -> None:
+    unknown = set[str]()
+    row({"id": "a", "new": 1, "details": {"x": {}}, "team": [{"y": 1}], "@odata.z": 1, "links": {"any": 1}}, unknown)
+    assert unknown == {"new", "details.x", "team[].y"}
+
+
+def test_content_is_compared_without_what_may_differ() -> None:
+    one = row({"id": "a", "name": "n", "eTag": "1", "links": {"self": 1}, "@odata.context": "c"})
+    same = row({"@odata.context": "d", "eTag": "2", "name": "n", "id": "a"})
+    other = row({"id": "a", "name": "m"})
+    assert one.content_hash == same.content_hash != other.content_hash
+
+
+def test_a_thin_answer_is_completed_member_by_member() -> None:
+    fuller = {"id": "a", "registrations": [1], "customerProfile": {"name": "old", "team": [{"email": "x"}]}}
+    merged = merge_missing(decode_record(ENCODE({"id": "a", "customerProfile": {"name": "new"}})), fuller)
+    assert merged.tree == {
+        "id": "a",
+        "registrations": [1],
+        "customerProfile": {"name": "new", "team": [{"email": "x"}]},
+    }
+    null_is_an_answer = merge_missing(decode_record(b'{"id":"a","registrations":null}'), fuller)
+    assert null_is_an_answer.tree is not None
+    assert null_is_an_answer.tree["registrations"] is None
+
+
+def test_changes_are_named() -> None:
+    before = row({"id": "a", "status": "New", "team": []})
+    assert changed_columns(before, row({"id": "a", "status": "Active", "team": [{"email": "x"}]})) == [
+        "status",
+        "team_members",
+    ]
+    assert changed_columns(before, row({"id": "a", "status": "New", "team": [], "new": 1})) == ["payload"]
+
+
+def test_a_page_drops_nothing() -> None:
+    records = [decode_record(b'{"id":"a"}'), decode_record(b"7"), decode_record(b'{"id":"b","isSpam":"?"}')]
+    found: Mapped = map_pages([Page(records, None, NOW)])
+    assert ([one.id for one in found.rows], [one.id for one in found.rejects]) == (["a"], [None, "b"])
