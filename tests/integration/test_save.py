@@ -1,0 +1,266 @@
+"""Saving, on a real PostgreSQL: the rules that were each seen to lose data when broken."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import asyncpg
+import msgspec
+import pytest
+
+from worker.core import instant
+from worker.core.mapping import map_pages
+from worker.core.outcome import Counts, ToWatermark
+from worker.core.page import Page, decode_record
+from worker.errors import LeaseError
+from worker.store import leases
+from worker.store.leases import Run
+from worker.store.pool import Database, open_database
+from worker.store.save import mark_gone, save
+
+ENCODE = msgspec.json.Encoder(decimal_format="number").encode
+NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    async with open_database(database_url, connections=8) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def run(database: Database) -> AsyncIterator[Run]:
+    async with leases.run(database, "contoso", "incremental") as current:
+        yield current
+
+
+def referral(number: int = 1, minute: int = 0, **members: Any) -> dict[str, Any]:
+    stamp = f"2024-05-01T10:{minute:02}:00.0000001Z"
+    return {"id": f"r{number}", "engagementId": f"e{number}", "createdDateTime": "2024-05-01T09:00:00Z",
+            "updatedDateTime": stamp, "status": "New"} | members  # fmt: skip
+
+
+def page(*trees: dict[str, Any] | bytes, seconds: int = 0, by_id: bool = False) -> Page:
+    records = [decode_record(tree if isinstance(tree, bytes) else ENCODE(tree)) for tree in trees]
+    return Page(records, None, NOON + timedelta(seconds=seconds), by_id)
+
+
+async def put(database: Database, run: Run, *pages: Page, through: str | None = None) -> Counts:
+    advance = ToWatermark(instant.parse(through)) if through else None
+    return await save(database, run, map_pages(pages), pages=len(pages), advance=advance)
+
+
+async def versions(db: asyncpg.Connection, referral_id: str = "r1") -> list[asyncpg.Record]:
+    rows = await db.fetch(
+        "SELECT * FROM partner_center.referral_versions WHERE referral_id = $1 ORDER BY valid_from", referral_id
+    )
+    for earlier, later in zip(rows, rows[1:], strict=False):
+        assert earlier["valid_to"] == later["valid_from"], "the chain is unbroken"
+        assert earlier["payload"] is not None
+    if rows:
+        assert rows[-1]["valid_to"] is None
+    return list(rows)
+
+
+async def marks(db: asyncpg.Connection) -> list[asyncpg.Record]:
+    """What any write or lock of a row would change."""
+    return list(
+        await db.fetch("SELECT id, xmin::text, xmax::text, ctid::text FROM partner_center.referrals ORDER BY id")
+    )
+
+
+async def test_a_record_lands_typed_and_exact_with_its_parts(
+    database: Database, run: Run, db: asyncpg.Connection
+) -> None:
+    value = Decimal("123456789012345678901234567890.12345")
+    tree = referral(
+        details={
+            "dealValue": value,
+            "requirements": {"industries": [{"id": "Retail"}], "solutions": [{"id": "S", "price": Decimal("0.10")}]},
+        },
+        team=[{"email": "seller@example.com"}],
+        registrations=[{"id": "g", "solutionDetails": [{"id": "s", "value": Decimal("1.50")}]}],
+    )
+    assert await put(database, run, page(tree)) == Counts(inserted=1, pages=1)
+    row = await db.fetchrow("SELECT * FROM partner_center.referrals")
+    assert row is not None
+    assert (row["deal_value"], row["version"]) == (value, instant.parse(tree["updatedDateTime"]))
+    assert row["updated_at"] == datetime(2024, 5, 1, 10, tzinfo=UTC), "floored"
+    assert await db.fetchval("SELECT payload #>> '{details,dealValue}' FROM partner_center.referrals") == str(value)
+    for table, column, expected in (
+        ("requirements", "item_id", "Retail"),
+        ("solutions", "price", Decimal("0.10")),
+        ("team_members", "email", "seller@example.com"),
+        ("registration_solutions", "value", Decimal("1.50")),
+    ):
+        assert await db.fetchval(f"SELECT {column} FROM partner_center.referral_{table}") == expected  # noqa: S608 - constants
+
+
+async def test_history_keeps_each_change(database: Database, run: Run, db: asyncpg.Connection) -> None:
+    await put(database, run, page(referral()))
+    await put(database, run, page(referral(minute=5, status="Active"), seconds=60))
+    await put(database, run, page(referral(minute=5, status="Closed"), seconds=120))
+    first, second, third = await versions(db)
+    assert first["valid_from"] == datetime(2024, 5, 1, 10, tzinfo=UTC), "its own updatedDateTime"
+    assert second["valid_from"] == datetime(2024, 5, 1, 10, 5, tzinfo=UTC)
+    assert third["valid_from"] == NOON + timedelta(seconds=120), "the source's time is not later, so when it was read"
+    assert [row["change"] for row in (first, second, third)] == ["first", "changed", "changed"]
+    assert second["changed_columns"] == ["status", "updated_at"]
+    assert [msgspec.json.decode(row["payload"])["status"] for row in (first, second)] == ["New", "Active"]
+    assert third["payload"] is None
+
+
+async def test_an_older_version_arriving_late_changes_nothing(
+    database: Database, run: Run, db: asyncpg.Connection
+) -> None:
+    await put(database, run, page(referral(minute=5, status="Active")))
+    before = await marks(db)
+    assert await put(database, run, page(referral(minute=1), seconds=60)) == Counts(unchanged=1, pages=1)
+    assert await marks(db) == before
+    assert len(await versions(db)) == 1
+
+
+async def test_two_versions_on_one_page_are_no_error(database: Database, run: Run, db: asyncpg.Connection) -> None:
+    counts = await put(database, run, page(referral(minute=5, status="Active"), referral(minute=1)))
+    assert (counts.inserted, counts.unchanged) == (1, 1)
+    assert await db.fetchval("SELECT status FROM partner_center.referrals") == "Active"
+
+
+async def test_an_unchanged_record_is_neither_written_nor_locked(
+    database: Database, run: Run, db: asyncpg.Connection
+) -> None:
+    await put(database, run, page(referral(1), referral(2)))
+    before = await marks(db)
+    assert await put(database, run, page(referral(1), referral(2), seconds=60)) == Counts(unchanged=2, pages=1)
+    assert await marks(db) == before
+
+
+async def test_a_thin_list_answer_erases_nothing_and_writes_nothing(
+    database: Database, run: Run, db: asyncpg.Connection
+) -> None:
+    full = referral(
+        registrations=[{"id": "g"}], customerProfile={"name": "n", "team": [{"email": "c@example.com"}]}, eTag='"1"'
+    )
+    thin = referral(customerProfile={"name": "n"})
+    await put(database, run, page(full, by_id=True))
+    before = await marks(db)
+    await put(database, run, page(thin, seconds=60))
+    assert await marks(db) == before
+    await put(database, run, page(thin | {"name": "silent edit"}, seconds=120))
+    row = await db.fetchrow("SELECT name, etag, payload ? 'registrations' AS kept FROM partner_center.referrals")
+    assert row is not None
+    assert (row["name"], row["etag"], row["kept"]) == ("silent edit", '"1"', True)
+    await put(database, run, page(referral(minute=9), seconds=180))
+    assert await db.fetchval("SELECT etag FROM partner_center.referrals") is None, (
+        "a newer version without one clears it"
+    )
+    assert await db.fetchval("SELECT count(*) FROM partner_center.referral_registrations") == 0
+
+
+async def test_gone_and_back_are_versions(database: Database, run: Run, db: asyncpg.Connection) -> None:
+    await put(database, run, page(referral()))
+    assert await mark_gone(database, run, ["r1", "absent"]) == 1
+    assert await mark_gone(database, run, ["r1"]) == 0
+    later = int((datetime.now(UTC) - NOON).total_seconds()) + 60
+    await put(database, run, page(referral(), seconds=later))
+    assert await db.fetchval("SELECT deleted_at FROM partner_center.referrals") is None
+    assert [row["change"] for row in await versions(db)] == ["first", "gone", "back"]
+
+
+async def test_a_row_erased_and_stored_again_continues_its_chain(
+    database: Database, run: Run, db: asyncpg.Connection
+) -> None:
+    await put(database, run, page(referral()))
+    await db.execute("DELETE FROM partner_center.referrals")
+    await put(database, run, page(referral(minute=3), seconds=60))
+    rows = await db.fetch(
+        "SELECT change, valid_from, valid_to FROM partner_center.referral_versions ORDER BY valid_from"
+    )
+    assert [row["change"] for row in rows] == ["first", "back"]
+    assert rows[0]["valid_to"] == rows[1]["valid_from"]
+
+
+async def test_rejects_are_kept_once_and_closed_by_a_newer_version(
+    database: Database, run: Run, db: asyncpg.Connection
+) -> None:
+    bad = referral(2, details={"dealValue": "much"})
+    counts = await put(database, run, page(referral(1), bad, b"7"))
+    assert (counts.inserted, counts.rejected) == (1, 2)
+    kept = await db.fetchrow("SELECT * FROM sync.rejected_records WHERE referral_id = 'r2'")
+    assert kept is not None
+    assert (kept["field"], kept["payload"]) == ("details.dealValue", ENCODE(bad))
+    before = await db.fetch("SELECT key, xmin::text FROM sync.rejected_records ORDER BY key")
+    await put(database, run, page(bad, b"7", seconds=60))
+    assert await db.fetch("SELECT key, xmin::text FROM sync.rejected_records ORDER BY key") == before
+    await put(database, run, page(referral(2, minute=1), seconds=120))
+    assert await db.fetchval("SELECT count(*) FROM sync.rejected_records WHERE closed_at IS NULL") == 1
+
+
+async def test_what_postgresql_refuses_becomes_a_reject_and_its_neighbours_are_stored(
+    database: Database, run: Run, db: asyncpg.Connection
+) -> None:
+    huge = b'{"id":"r2","anything":1e200000}'
+    counts = await put(database, run, page(referral(1), huge, referral(3)), through="2024-05-01T10:00:00Z")
+    assert (counts.inserted, counts.rejected) == (2, 1)
+    assert "refused by PostgreSQL" in await db.fetchval("SELECT reason FROM sync.rejected_records")
+
+
+async def test_savers_of_the_same_rows_do_not_lose_or_deadlock(database: Database, db: asyncpg.Connection) -> None:
+    async def saver(kind: str, turn: int) -> None:
+        async with leases.run(database, "contoso", kind) as run:
+            for minute in range(turn, 40, 4):
+                order = range(1, 21) if turn % 2 else range(20, 0, -1)
+                await put(
+                    database, run, page(*(referral(n, minute, status=str(minute)) for n in order), seconds=minute)
+                )
+
+    await asyncio.gather(
+        *(saver(kind, turn) for turn, kind in enumerate(("incremental", "backfill", "reconcile", "refresh")))
+    )
+    assert {row["status"] for row in await db.fetch("SELECT status FROM partner_center.referrals")} == {"39"}
+    assert await db.fetchval("SELECT count(*) FROM partner_center.referrals") == 20
+    for number in range(1, 21):
+        await versions(db, f"r{number}")
+
+
+async def test_who_lost_the_lease_writes_nothing(database: Database, db: asyncpg.Connection) -> None:
+    async with leases.run(database, "contoso", "incremental") as run:
+        await db.execute("UPDATE sync.leases SET fence = fence + 1, owner = 'another'")
+        with pytest.raises(LeaseError):
+            await put(database, run, page(referral()), through="2024-05-01T10:00:00Z")
+    assert await db.fetchval("SELECT count(*) FROM partner_center.referrals") == 0
+    assert await db.fetchval("SELECT owner FROM sync.leases") == "another"
+
+
+async def test_the_watermark_moves_with_the_rows_and_never_back(
+    database: Database, run: Run, db: asyncpg.Connection
+) -> None:
+    start = instant.parse("2024-05-01T08:00:00Z")
+    await db.execute("INSERT INTO sync.watermarks (account, position) VALUES ('contoso', $1)", start)
+    await put(database, run, page(referral()), through="2024-05-01T10:00:00.0000001Z")
+    assert await db.fetchval("SELECT position FROM sync.watermarks") == instant.parse("2024-05-01T10:00:00.0000001Z")
+    await put(database, run, page(referral(2)), through="2024-05-01T09:00:00Z")
+    assert await db.fetchval("SELECT position FROM sync.watermarks") == instant.parse("2024-05-01T10:00:00.0000001Z")
+    await db.execute(
+        "ALTER TABLE sync.watermarks ADD CHECK (position < $1)".replace(
+            "$1", str(instant.parse("2024-05-01T11:00:00Z"))
+        )
+    )
+    with pytest.raises(Exception):  # noqa: B017, PT011 - whatever makes the transaction fail
+        await put(database, run, page(referral(3)), through="2024-05-01T12:00:00Z")
+    assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE id = 'r3'") == 0, "one transaction"
+
+
+async def test_one_run_of_a_kind_at_a_time(database: Database) -> None:
+    async with leases.run(database, "contoso", "backfill"):
+        with pytest.raises(LeaseError, match="contoso"):
+            async with leases.run(database, "contoso", "backfill"):
+                pass
+        async with leases.run(database, "contoso", "incremental"), leases.run(database, "fabrikam", "backfill"):
+            pass
+    async with leases.run(database, "contoso", "backfill"):
+        pass
