@@ -101,7 +101,7 @@ async def db(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 def simulator_origin() -> Iterator[str]:
     """Run a simulator for the session as a process of its own; its origin."""
     command = [sys.executable, "-m", "worker.demo.simulator", "--count", "0", "--port", "0"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own module, no shell
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             origin = process.stdout.readline().strip()

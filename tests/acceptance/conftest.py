@@ -37,7 +37,7 @@ def command(environment: dict[str, str], tmp_path: Path) -> Command:
     """Run a command to its end; keyword arguments are further variables."""
 
     def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(  # noqa: S603 - our own module, no shell
+        return subprocess.run(
             [sys.executable, "-m", "worker", *arguments],
             cwd=tmp_path,
             env=environment | variables,

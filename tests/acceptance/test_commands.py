@@ -14,7 +14,7 @@ import pytest
 from tests.acceptance.conftest import Command
 from worker.demo.control import Control
 
-SECRET = "simulator"  # noqa: S105 - the simulator's token
+SECRET = "simulator"
 UNREACHABLE = "http://127.0.0.1:9"
 
 
@@ -90,7 +90,7 @@ async def test_killed_backfill_goes_on_where_it_was(
     arguments = [sys.executable, "-m", "worker", "backfill"]
     with subprocess.Popen(
         arguments, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    ) as process:  # noqa: S603, ASYNC220 - our own module; the test waits for its rows
+    ) as process:
         while await db.fetchval("SELECT count(*) FROM partner_center.referrals") < 1000:
             assert process.poll() is None
         process.send_signal(signal.SIGKILL)
@@ -219,7 +219,8 @@ async def test_since_reads_again(command: Command, simulator: Control, db: async
     await simulator.reset(60)
     command("sync")
     lost = await db.fetchval(
-        "DELETE FROM partner_center.referrals WHERE id IN (SELECT id FROM partner_center.referrals ORDER BY version LIMIT 1) RETURNING id"
+        "DELETE FROM partner_center.referrals"
+        " WHERE version = (SELECT min(version) FROM partner_center.referrals) RETURNING id"
     )
     assert "0 inserted" in command("sync").stdout
     assert "1 inserted" in command("sync", "--since", "2020-01-01").stdout

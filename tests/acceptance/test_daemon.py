@@ -39,7 +39,7 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def daemon(environment: dict[str, str], folder: Path, **variables: str) -> AsyncIterator["Daemon"]:
+async def daemon(environment: dict[str, str], folder: Path, **variables: str) -> AsyncIterator[Daemon]:
     port = free_port()
     settings = {
         "REFERRAL_SYNC_HTTP__LISTEN": f"127.0.0.1:{port}",
@@ -49,7 +49,7 @@ async def daemon(environment: dict[str, str], folder: Path, **variables: str) ->
     log = folder / f"daemon-{port}.log"
     with (
         log.open("wb") as output,
-        subprocess.Popen(  # noqa: S603, ASYNC220 - our own module; it is waited for by its endpoint
+        subprocess.Popen(
             [sys.executable, "-m", "worker", "run"],
             cwd=folder,
             env=environment | settings | variables,
@@ -135,8 +135,7 @@ async def test_stopped_with_a_page_in_hand_it_leaves_a_whole_copy(
         assert running.stop() == 0
     assert await db.fetchval("SELECT outcome FROM sync.runs ORDER BY id DESC LIMIT 1") == "stopped"
     stored = await db.fetchval("SELECT count(*) FROM partner_center.referrals")
-    ledger = await db.fetchrow("SELECT sum(inserted) AS inserted FROM sync.runs")
-    assert ledger["inserted"] == stored, "counts and rows are one transaction"
+    assert await db.fetchval("SELECT sum(inserted) FROM sync.runs") == stored, "counts and rows are one transaction"
     await simulator.behaviour(latency=0)
     async with daemon(environment, tmp_path):
         await until(rows(db, 1500), "loaded after the stop")
@@ -160,7 +159,7 @@ async def test_it_outlives_an_outage_of_the_api(
 
 
 async def test_it_starts_before_the_database_and_outlives_its_loss(
-    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, database_url: str, tmp_path: Path
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
 ) -> None:
     await simulator.reset(40)
     port = free_port()

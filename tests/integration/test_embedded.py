@@ -97,7 +97,7 @@ def owner(data_dir: Path) -> Iterator[Owner]:
 def running(command: list[str], python_path: str) -> Iterator[subprocess.Popen[str]]:
     """Run a process in a process group of its own, and kill it if it still runs at the end."""
     path = os.pathsep.join(filter(None, [python_path, str(CHECKOUT)]))
-    process = subprocess.Popen(  # noqa: S603 - our own script, no shell
+    process = subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, start_new_session=True, env={**os.environ, "PYTHONPATH": path}
     )
     with process:
@@ -144,7 +144,7 @@ def postmaster(data_dir: Path) -> int:
 def shown(column: str, pid: int) -> str:
     """Ask `ps` for one column of one process."""
     command = ["ps", "-o", f"{column}=", "-p", str(pid)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603 - the system's own, no shell
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def uid(path: Path) -> int:
@@ -237,6 +237,18 @@ async def test_the_supervisor_ends_with_its_owner_and_not_by_a_signal(data_dir: 
     until(lambda: ended(pid), "the server outlived its owner")
 
 
+def test_the_lock_is_held_until_the_last_process_of_the_server_is_gone(data_dir: Path, owner: Owner) -> None:
+    owner()
+    pid = postmaster(data_dir)
+    supervisor = int(shown("ppid", pid))
+    os.kill(supervisor, signal.SIGKILL)
+    until(lambda: int(shown("ppid", pid)) != supervisor, "the supervisor lives on")
+    with (data_dir / "lock").open("ab") as lock:
+        assert not free(lock)
+        os.kill(pid, signal.SIGINT)
+        until(partial(free, lock), "the lock outlived the server")
+
+
 async def test_a_killed_server_comes_back_with_every_committed_row(data_dir: Path) -> None:
     async with embedded.server(data_dir, settings=QUICK) as url:
         await ask(url, "CREATE TABLE kept AS SELECT generate_series(1, 60000) AS n")
@@ -248,7 +260,7 @@ async def test_a_killed_server_comes_back_with_every_committed_row(data_dir: Pat
 async def test_a_pid_file_whose_number_another_process_has_now_is_no_obstacle(data_dir: Path) -> None:
     async with embedded.server(data_dir, settings=QUICK):
         left = pid_file(data_dir).read_text()
-    with subprocess.Popen(["sleep", "60"], user=uid(data_dir)) as bystander:  # noqa: ASYNC220, S607 - only has to exist
+    with subprocess.Popen(["sleep", "60"], user=uid(data_dir)) as bystander:  # noqa: S607 - only has to exist
         pid_file(data_dir).write_text(left.replace(left.partition("\n")[0], str(bystander.pid), 1))
         try:
             async with embedded.server(data_dir, settings=QUICK) as url:

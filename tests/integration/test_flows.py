@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 import asyncpg
 import pytest
 
 from worker.core.outcome import Counts
 from worker.demo.control import Control
-from worker.store import ledger, leases
+from worker.store import leases, ledger
 from worker.sync.backfill import backfill
 from worker.sync.incremental import incremental
 from worker.sync.pipeline import Pipeline
@@ -73,7 +73,9 @@ async def test_backfill_then_idle_tick(pipeline: Pipeline, simulator: Control, d
     ],
     ids=str,
 )
-async def test_level_after_changes(behaviour, pipeline: Pipeline, simulator: Control, db: asyncpg.Connection) -> None:
+async def test_level_after_changes(
+    behaviour: dict[str, Any], pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
     await simulator.reset(700)
     await simulator.behaviour(**behaviour)
     await load(pipeline)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import asyncpg
@@ -58,7 +59,7 @@ async def versions(db: asyncpg.Connection, referral_id: str = "r1") -> list[asyn
     rows = await db.fetch(
         "SELECT * FROM partner_center.referral_versions WHERE referral_id = $1 ORDER BY valid_from", referral_id
     )
-    for earlier, later in zip(rows, rows[1:], strict=False):
+    for earlier, later in pairwise(rows):
         assert earlier["valid_to"] == later["valid_from"], "the chain is unbroken"
         assert earlier["payload"] is not None
     if rows:

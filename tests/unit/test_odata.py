@@ -23,7 +23,7 @@ def test_bounds_are_inclusive_below_with_seven_digits_and_plain_spaces() -> None
     assert "ge%20%272024-05-01T10:00:00.5000000Z%27" in list_query(field=TimeField.UPDATED, lower=AT, quoted=True)
 
 
-TOKEN = "$skiptoken=k181%2fAb%2bc%3d%3D~x"  # noqa: S105 - a link's token, as the documents show one
+TOKEN = "$skiptoken=k181%2fAb%2bc%3d%3D~x"
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,8 @@ class Row:
     """A record mapped for `partner_center.referrals` and its child tables.
 
     `version` is `updatedDateTime` in ticks, 0 where the source gave none. `content_hash` covers the payload without
-    what may differ between two answers of one version (16 bytes, in the type that PostgreSQL keeps them in best). Values
-    are JSON-ready: numbers exact, timestamps as text floored to the microsecond.
+    what may differ between two answers of one version. Values are JSON-ready: numbers exact, timestamps as text
+    floored to the microsecond.
     """
 
     id: str

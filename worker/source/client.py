@@ -10,11 +10,12 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -37,7 +38,17 @@ MAX_RETRY_AFTER = 120.0
 
 _TRY_AGAIN = frozenset({408, 423, 429, 500, 502, 503, 504, 509})
 _MAX_HEADER_BYTES = 64 * 1024
+_T = TypeVar("_T")
 _log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """A body, the database's clock when it was asked for, and the server's own clock when it said."""
+
+    body: bytes
+    observed_at: datetime
+    server_time: Instant | None
 
 
 class Client:
@@ -60,37 +71,51 @@ class Client:
 
     async def list(self, query: str) -> Listing:
         """Ask for one page of the listing; `query` is raw and is sent byte for byte."""
-        body, observed_at, server_time = await self._get(f"{LIST_PATH}?{query}" if query else LIST_PATH, listing=True)
-        return parse_listing(body, observed_at=observed_at, server_time=server_time)
+
+        def read(answer: _Answer) -> Listing:
+            return parse_listing(answer.body, observed_at=answer.observed_at, server_time=answer.server_time)
+
+        return await self._get(f"{LIST_PATH}?{query}" if query else LIST_PATH, read)
 
     async def fetch(self, referral_id: str) -> Page | None:
         """Ask for one referral by id, the only answer that surely has the eTag; None when there is none to see."""
+
+        def read(answer: _Answer) -> Page:
+            record = decode_record(answer.body)
+            if record.id != referral_id:
+                raise SourceUnavailable("The API answered a request for one referral with something else.")
+            return Page([record], None, answer.observed_at, by_id=True)
+
         try:
-            path = f"{LIST_PATH}/{quote(referral_id, safe='')}"
-            body, observed_at, _ = await self._get(path, listing=False)
+            return await self._get(f"{LIST_PATH}/{quote(referral_id, safe='')}", read)
         except SourceRejected as error:
             if error.status in (404, 410):
                 return None
             raise
-        record = decode_record(body)
-        if record.tree is not None and record.id != referral_id:
-            raise SourceUnavailable(f"The API answered a request for referral {referral_id} with something else.")
-        return Page([record], None, observed_at, by_id=True)
 
-    async def _get(self, path: str, *, listing: bool) -> tuple[bytes, datetime, Instant | None]:
+    async def _get(self, path: str, read: Callable[[_Answer], _T]) -> _T:
+        """Ask until an answer can be read, as often and as far apart as helps."""
         async for attempt in stamina.retry_context(
             on=_wait_for, attempts=ATTEMPTS, wait_initial=0.5, wait_max=30, timeout=None
         ):
             with attempt:
                 try:
-                    return await self._attempt(path, await self._token(False))
-                except SignInError as refusal:
-                    if refusal.args[0] is not _EXPIRED:
-                        raise
-                    return await self._attempt(path, await self._token(True), last=True)
+                    answer = await self._attempt(path, await self._token(False))
+                except _TokenRefusedError:
+                    answer = await self._attempt_renewed(path)
+                return read(answer)
         raise AssertionError("unreachable")
 
-    async def _attempt(self, path: str, token: str, *, last: bool = False) -> tuple[bytes, datetime, Instant | None]:
+    async def _attempt_renewed(self, path: str) -> _Answer:
+        try:
+            return await self._attempt(path, await self._token(True))
+        except _TokenRefusedError as refusal:
+            raise SignInError(
+                f"The API refused a fresh token ({refusal}).",
+                "It must be App+User, for the origin of `api.base_url`, and with MFA where the tenant asks for it.",
+            ) from refusal
+
+    async def _attempt(self, path: str, token: str) -> _Answer:
         request_id = str(uuid.uuid4())
         headers = {
             "Authorization": f"Bearer {token}",
@@ -109,8 +134,8 @@ class Client:
                 server_id = response.headers.get("request-id", "")
                 body = await self._read(response)
                 if status == 200:  # noqa: PLR2004 - the one success that a GET here has
-                    return body, observed_at, _server_time(response)
-                raise _refusal(response, body, server_id or request_id, last=last)
+                    return _Answer(body, observed_at, _server_time(response))
+                raise _refusal(response, body, server_id or request_id)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise _unreachable(error, self._base_url) from error
         finally:
@@ -140,7 +165,7 @@ class Client:
 async def open_client(
     *, base_url: str, token: TokenSource, clock: Callable[[], datetime], ca_file: Path | None, max_page_bytes: int
 ) -> AsyncIterator[Client]:
-    """Open the connections of one account. Proxies come from the environment; `ca_file` adds a certificate authority."""
+    """Open one account's connections. Proxies come from the environment; `ca_file` adds a certificate authority."""
     context = ssl.create_default_context()
     if ca_file is not None:
         context.load_verify_locations(ca_file)
@@ -157,7 +182,8 @@ async def open_client(
         yield Client(session, base_url, token, clock, max_page_bytes)
 
 
-_EXPIRED = "The API refused the token."
+class _TokenRefusedError(Exception):
+    """The API answered 401: a fresh token may help, once."""
 
 
 def _wait_for(error: Exception) -> bool | float:
@@ -191,19 +217,14 @@ def _unreachable(error: Exception, base_url: str) -> SourceUnavailable:
 
 
 def _refusal(
-    response: aiohttp.ClientResponse, body: bytes, request_id: str, *, last: bool
-) -> SourceError | SignInError:
+    response: aiohttp.ClientResponse, body: bytes, request_id: str
+) -> SourceError | SignInError | _TokenRefusedError:
     """Translate an answer that is not 200; only its code is quoted, for a body may hold personal data."""
     status = response.status
     code = error_code(body)
     told = f"HTTP {status}{f' {code}' if code else ''}, request id {request_id}"
-    if status == 401 and not last:  # noqa: PLR2004
-        return SignInError(_EXPIRED)
     if status == 401:  # noqa: PLR2004
-        return SignInError(
-            f"The API refused a fresh token ({told}).",
-            "The sign-in must be App+User, for the origin of `api.base_url`, and with MFA where the tenant asks for it.",
-        )
+        return _TokenRefusedError(told)
     if status == 403:  # noqa: PLR2004
         return SignInError(
             f"The API refused the permission ({told}).",

@@ -28,7 +28,8 @@ ROUNDING = timedelta(minutes=1)
 
 LOOK_BACK = (timedelta(seconds=1), timedelta(minutes=1))
 TIE_PASSES = 10
-MAX_LINKS = 200_000
+MAX_REPEATS = 5
+"""So often links may lead to the very same records again: rows that shift between two pages can do that, a little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,17 +228,22 @@ async def _sweep(client: Client, window: Window) -> AsyncGenerator[Page]:
 async def _linked(client: Client, listing: Listing) -> AsyncGenerator[tuple[Listing, bool]]:
     """Follow links from a listing on; yields each answer and whether it is the last.
 
-    Raises SourceError when a link comes twice, and SourceUnavailable when the server has forgotten one.
+    Raises SourceError when a link comes twice or ever new links lead to the same records, and SourceUnavailable when
+    the server has forgotten one.
     """
     seen = set[str]()
+    shown, repeats = list[str | None](), 0
     while True:
+        ids = [record.id for record in listing.records]
+        repeats = repeats + 1 if ids == shown else 0
+        shown = ids
         yield listing, listing.next_link is None
         if listing.next_link is None:
             return
         query = query_of_next_link(listing.next_link)
-        if query in seen or len(seen) >= MAX_LINKS:
+        if query in seen or repeats >= MAX_REPEATS:
             raise SourceError(
-                "The API gave the same next page link twice, so its listing would never end.",
+                "The API's next page links go in a circle, so its listing would never end.",
                 "Nothing past this page was read; the next run begins anew.",
             )
         seen.add(query)
