@@ -27,6 +27,7 @@ ROUNDING = timedelta(minutes=1)
 """A server may round the filter's literal down by up to this; then it shows too much, which is harmless."""
 
 LOOK_BACK = (timedelta(seconds=1), timedelta(minutes=1))
+MAX_LOOKS = 3
 TIE_PASSES = 10
 MAX_REPEATS = 5
 """So often links may lead to the very same records again: rows that shift between two pages can do that, a little."""
@@ -99,17 +100,21 @@ async def _overlapping(
     """Make sure that this answer begins where the last one ended: it must show a record seen before at its bound.
 
     When it does not, those records were edited meanwhile, or the server rounds its literal up: the bound is read again
-    a little lower, where other known records lie, before the server is distrusted.
+    a little lower, where other known records may lie. A server that still differs is distrusted, unless the records of
+    the bound have really moved, which is seen by id.
     """
     field = window.field
     if _shows(listing, previous, at, at, field):
         return listing
-    earliest = min(time for record in previous if (time := record.time(field)) is not None)
-    for lower in (*(shift(at, -step) for step in LOOK_BACK), earliest):
+    for lower in (shift(at, -step) for step in LOOK_BACK):
         again = await _ask(client, window, reading, max(lower, window.lower or lower))
         if _shows(again, previous, lower, at, field):
             return again
-    raise SourceDistrusted(f"The API left out records at the bound of a filter on {field.value}.")
+    for record in [record for record in previous if record.time(field) == at][:MAX_LOOKS]:
+        now = await client.fetch(record.id or "")
+        if now is not None and now.records[0].time(field) == at:
+            raise SourceDistrusted(f"The API left out records at the bound of a filter on {field.value}.")
+    return listing
 
 
 def _shows(listing: Listing, known: list[Record], low: Instant, high: Instant, field: TimeField) -> bool:

@@ -1,0 +1,343 @@
+"""Reading windows from a server that moves, repeats, hides and lies."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from worker.core import instant
+from worker.core.instant import Instant
+from worker.core.page import Page
+from worker.core.reading import Method, Reading
+from worker.core.window import TimeField, Window
+from worker.demo.control import Control
+from worker.errors import SourceDistrusted, SourceError
+from worker.source.client import Client
+from worker.source.paging import Anchor, pages
+from worker.source.probe import probe
+from worker.store import leases, ledger
+from worker.sync.backfill import backfill
+from worker.sync.incremental import incremental
+from worker.sync.pipeline import Pipeline
+
+ALL = Window(TimeField.UPDATED)
+KEYSET, SCAN, SWEEP = (Reading(method) for method in Method)
+LATER = "2024-06-01T00:00:00.0000000Z"
+
+
+@pytest.fixture
+def client(pipeline: Pipeline) -> Client:
+    return pipeline.client
+
+
+async def read(client: Client, window: Window, reading: Reading, anchor: Anchor | None = None) -> list[Page]:
+    async with aclosing(pages(client, window, reading, anchor)) as found:
+        return [page async for page in found]
+
+
+def ids(found: list[Page]) -> set[str | None]:
+    return {record.id for page in found for record in page.records}
+
+
+def assert_positions_pass_nothing(found: list[Page], source: dict[str, str], window: Window) -> None:
+    """At no time may a position have passed a record that was not given out before."""
+    given = set[str | None]()
+    for page in found:
+        given |= {record.id for record in page.records}
+        if page.through is not None:
+            below = {key for key, at in source.items() if (window.lower or 0) <= instant.parse(at) < page.through}
+            assert below <= given
+
+
+async def fill(simulator: Control, count: int, start: datetime, step: timedelta, **members: Any) -> list[str]:
+    """Create records `step` apart in both times."""
+    records = []
+    for number in range(count):
+        stamp = instant.render(instant.from_datetime(start + number * step))
+        records.append({"createdDateTime": stamp, "updatedDateTime": stamp} | members)
+    return [record["id"] for record in await simulator.create(records)]
+
+
+START = datetime(2024, 5, 1, 10, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("reading", [KEYSET, SCAN, SWEEP], ids=lambda reading: reading.method.value)
+@pytest.mark.parametrize("link", ["documented", "relative", "full"])
+@pytest.mark.parametrize("semantics", ["offset", "keyset"])
+async def test_every_way_gives_everything(
+    reading: Reading, link: str, semantics: str, client: Client, simulator: Control
+) -> None:
+    await simulator.reset(130)
+    await simulator.behaviour(page_size=20, link=link, paging=semantics)
+    found = await read(client, ALL, reading)
+    source = (await simulator.state())["referrals"]
+    assert ids(found) == set(source)
+    assert_positions_pass_nothing(found, source, ALL)
+    newest = max(instant.parse(at) for at in source.values())
+    if reading is SWEEP:
+        assert found[-1].through is not None
+        assert found[-1].through <= newest, "the newest that the first answer showed"
+    else:
+        assert found[-1].through == newest
+
+
+@pytest.mark.parametrize("ties", ["by_id", "random"])
+@pytest.mark.parametrize("place", ["start", "middle", "end", "whole"])
+async def test_a_group_of_equal_times_longer_than_a_page(
+    place: str, ties: str, client: Client, simulator: Control
+) -> None:
+    before = 30 if place in ("middle", "end") else 0
+    after = 30 if place in ("middle", "start") else 0
+    await fill(simulator, before, START, MINUTE)
+    await fill(simulator, 75, START + 60 * MINUTE, timedelta(0))
+    await fill(simulator, after, START + 61 * MINUTE, MINUTE)
+    await simulator.behaviour(page_size=50 if ties == "random" else 10, ties=ties)
+    source = (await simulator.state())["referrals"]
+    for lower in (None, Instant(0), instant.from_datetime(START + 60 * MINUTE)):
+        window = Window(TimeField.UPDATED, lower)
+        try:
+            found = await read(client, window, KEYSET)
+        except SourceDistrusted:
+            assert ties == "random", "a list that is shuffled each time may be distrusted, never believed"
+            continue
+        expected = {key for key, at in source.items() if instant.parse(at) >= (lower or 0)}
+        assert ids(found) >= expected
+        assert_positions_pass_nothing(found, source, window)
+
+
+async def test_each_request_overlaps_the_last_and_uses_seven_digits(client: Client, simulator: Control) -> None:
+    await fill(simulator, 25, START, MINUTE)
+    await simulator.behaviour(page_size=10)
+    await simulator.clear_requests()
+    found = await read(client, Window(TimeField.UPDATED, Instant(0)), KEYSET)
+    assert [len(page.records) for page in found] == [10, 10, 7]
+    queries = [request["path"] for request in await simulator.requests()]
+    assert "ge%202024-05-01T10:09:00.0000000Z" in queries[1]
+
+
+@pytest.mark.parametrize("edit", ["bound", "all_of_page", "deleted", "inserted"])
+@pytest.mark.parametrize("reading", [KEYSET, SCAN], ids=lambda reading: reading.method.value)
+async def test_rows_that_move_between_two_pages(
+    edit: str, reading: Reading, client: Client, simulator: Control
+) -> None:
+    created = await fill(simulator, 40, START, MINUTE)
+    await simulator.behaviour(page_size=10)
+    newest_first = reading.method is Method.SCAN
+    shown = created[::-1] if newest_first else created
+    found = list[Page]()
+    async with aclosing(pages(client, ALL, reading)) as stream:
+        async for page in stream:
+            found.append(page)
+            if len(found) == 1:
+                match edit:
+                    case "bound":
+                        await simulator.update(shown[9], {"status": "Closed"})
+                    case "all_of_page":
+                        for key in shown[:10]:
+                            await simulator.update(key, {"status": "Closed"})
+                    case "deleted":
+                        await simulator.delete(shown[9])
+                    case _:
+                        await simulator.create([{} for _ in range(3)])
+    if reading.method is Method.KEYSET:
+        expected = set((await simulator.state())["referrals"]) | ({shown[9]} if edit == "deleted" else set())
+        assert ids(found) == expected
+    else:
+        lost = {shown[10]} if edit == "deleted" else set()
+        assert ids(found) >= set(created) - lost, "a row that vanishes during a scan can hide its neighbour; no other"
+
+
+@pytest.mark.parametrize(
+    ("options", "method"),
+    [
+        ({}, "keyset"),
+        ({"date_literal": "quoted"}, "keyset"),
+        ({"filter_updated": "ignore"}, "scan"),
+        ({"filter_updated": "reject"}, "scan"),
+        ({"order": "ignore"}, "sweep"),
+        ({"order": "reject"}, "sweep"),
+        ({"literal_rounding": "second"}, "keyset"),
+    ],
+    ids=str,
+)
+async def test_a_probe_sees_what_the_server_does(
+    options: dict[str, Any], method: str, client: Client, simulator: Control
+) -> None:
+    await simulator.reset(300)
+    await simulator.behaviour(**options)
+    found = await probe(client, TimeField.UPDATED)
+    assert (found.method.value, found.proven) == (method, True), found.evidence
+    assert found.quoted == (options.get("date_literal") == "quoted")
+
+
+@pytest.mark.parametrize("count", [0, 1])
+async def test_too_little_to_see_is_no_proof(count: int, client: Client, simulator: Control) -> None:
+    await fill(simulator, count, START, MINUTE)
+    found = await probe(client, TimeField.UPDATED)
+    assert (found.method, found.proven) == (Method.SWEEP, False)
+    assert len(ids(await read(client, ALL, found))) == count
+
+
+@pytest.mark.parametrize("options", [{"filter_updated": "ignore"}, {"order": "ignore"}], ids=str)
+async def test_a_server_that_stops_honouring_is_distrusted(
+    options: dict[str, Any], client: Client, simulator: Control
+) -> None:
+    await simulator.reset(300)
+    await simulator.behaviour(**options)
+    middle = sorted(instant.parse(at) for at in (await simulator.state())["referrals"].values())[150]
+    with pytest.raises(SourceDistrusted):
+        await read(client, Window(TimeField.UPDATED, middle), KEYSET)
+
+
+async def test_a_filter_that_hides_the_newest_known_record_is_distrusted(client: Client, simulator: Control) -> None:
+    created = await fill(simulator, 20, START, MINUTE)
+    anchor = Anchor(created[-1], instant.from_datetime(START + 19 * MINUTE))
+    window = Window(TimeField.UPDATED, instant.from_datetime(START + 10 * MINUTE))
+    assert len(ids(await read(client, window, KEYSET, anchor))) == 10
+    await simulator.delete(created[-1])
+    assert len(ids(await read(client, window, KEYSET, anchor))) == 9, "deleted at the source is no lie"
+    for key in created[10:19]:
+        await simulator.delete(key)
+    await simulator.clear_requests()
+    assert ids(await read(client, window, KEYSET)) == set()
+    assert len(await simulator.requests()) == 2, "an empty answer is believed after an unfiltered look"
+
+
+@pytest.mark.parametrize("kind", ["repeat_link", "endless"])
+@pytest.mark.parametrize("reading", [SCAN, SWEEP], ids=lambda reading: reading.method.value)
+async def test_a_circle_of_links_ends_the_run(kind: str, reading: Reading, client: Client, simulator: Control) -> None:
+    await simulator.reset(300)
+    await simulator.faults({"kind": kind, "times": -1})
+    with pytest.raises(SourceError, match="circle"):
+        await read(client, ALL, reading)
+    await simulator.clear_faults()
+    assert client.requests < 20
+
+
+async def test_a_link_to_another_host_is_never_followed_there(client: Client, simulator: Control) -> None:
+    await simulator.reset(150)
+    await simulator.faults({"kind": "garbage_link", "times": 1})
+    with pytest.raises(SourceError):
+        await read(client, ALL, SCAN)
+    assert all(request["path"].startswith("/v1.0/engagements/referrals") for request in await simulator.requests())
+
+
+async def test_the_same_id_twice_on_a_page_is_no_error(client: Client, simulator: Control) -> None:
+    await simulator.reset(50)
+    await simulator.faults({"kind": "duplicate_rows", "times": 1})
+    assert ids(await read(client, ALL, KEYSET)) == set((await simulator.state())["referrals"])
+
+
+@pytest.mark.parametrize("reading", [KEYSET, SCAN, SWEEP], ids=lambda reading: reading.method.value)
+async def test_what_is_dated_in_the_future_moves_nothing(reading: Reading, client: Client, simulator: Control) -> None:
+    await fill(simulator, 30, START, MINUTE)
+    await fill(simulator, 15, datetime(2999, 1, 1, tzinfo=UTC), timedelta(0))
+    await simulator.behaviour(page_size=10 if reading is KEYSET else 100)
+    found = await read(client, ALL, reading)
+    assert len(ids(found)) == 45
+    newest = max(page.through for page in found if page.through is not None)
+    assert newest == instant.from_datetime(START + 29 * MINUTE)
+
+
+async def test_records_without_a_time_take_no_part(client: Client, simulator: Control) -> None:
+    await fill(simulator, 30, START, MINUTE)
+    for number in range(15):
+        key = f"00000000-0000-0000-0000-0000000000{number:02}"
+        await simulator.raw(key, b'{"id":"%s","updatedDateTime":null}' % key.encode())
+    await simulator.behaviour(page_size=10)
+    for reading in (KEYSET, SCAN, SWEEP):
+        assert len(ids(await read(client, ALL, reading))) == 45
+
+
+async def load(pipeline: Pipeline) -> None:
+    async with leases.run(pipeline.database, pipeline.account, "backfill") as run:
+        await backfill(pipeline, run, None, None)
+
+
+async def tick(pipeline: Pipeline) -> None:
+    watermark = await ledger.watermark(pipeline.database, pipeline.account)
+    assert watermark is not None
+    async with leases.run(pipeline.database, pipeline.account, "incremental") as run:
+        await incremental(pipeline, run, watermark)
+
+
+async def copy(db: asyncpg.Connection) -> dict[str, str]:
+    rows = await db.fetch("SELECT id, payload ->> 'updatedDateTime' AS at FROM partner_center.referrals")
+    return {row["id"]: row["at"] for row in rows}
+
+
+@pytest.mark.parametrize("options", [{"filter_updated": "ignore"}, {"filter_updated": "reject"}], ids=str)
+async def test_a_tick_falls_back_and_is_level(
+    options: dict[str, Any], pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    await simulator.reset(250)
+    await load(pipeline)
+    await tick(pipeline)
+    await simulator.behaviour(**options)
+    for key in list(await copy(db))[:20]:
+        await simulator.update(key, {"status": "Closed"})
+    if options["filter_updated"] == "reject":
+        with pytest.raises(SourceError):
+            await tick(pipeline)
+        await db.execute("UPDATE sync.capabilities SET probed_at = now() - interval '2 days'")
+    await tick(pipeline)
+    assert await copy(db) == (await simulator.state())["referrals"]
+    assert await db.fetchval("SELECT method FROM sync.capabilities WHERE field = 'updatedDateTime'") == "scan"
+
+
+class Restless:
+    """A client that lets the source change between any two requests."""
+
+    def __init__(self, client: Client, simulator: Control, seed: int) -> None:
+        self._client = client
+        self._simulator = simulator
+        self._dice = random.Random(seed)  # noqa: S311 - dice of a test need a seed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def list(self, query: str) -> Any:
+        listing = await self._client.list(query)
+        known = list((await self._simulator.state())["referrals"])
+        for _ in range(self._dice.randrange(4)):
+            if self._dice.random() < 0.6:
+                await self._simulator.update(self._dice.choice(known), {"salesStage": str(self._dice.random())})
+            else:
+                await self._simulator.create([{}])
+        return listing
+
+
+@pytest.fixture
+def restless(pipeline: Pipeline, simulator: Control) -> Callable[[int], Pipeline]:
+    def moving(seed: int) -> Pipeline:
+        client: Any = Restless(pipeline.client, simulator, seed)
+        return Pipeline(pipeline.account, pipeline.database, client, overlap=timedelta(0))
+
+    return moving
+
+
+@pytest.mark.parametrize("semantics", ["offset", "keyset"])
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_moves_while_it_is_read_the_next_quiet_tick_is_level(
+    seed: int,
+    semantics: str,
+    restless: Callable[[int], Pipeline],
+    pipeline: Pipeline,
+    simulator: Control,
+    db: asyncpg.Connection,
+) -> None:
+    await simulator.reset(120)
+    await simulator.behaviour(page_size=7, paging=semantics)
+    moving = restless(seed)
+    await load(moving)
+    for _ in range(3):
+        await tick(moving)
+    await tick(pipeline)
+    assert await copy(db) == (await simulator.state())["referrals"]
