@@ -275,3 +275,37 @@ async def test_bad_records_are_put_aside_and_the_rest_is_stored(
     assert await count(db, "sync.rejected_records") == 2
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE id = $1", future) == 1
     assert await db.fetchval("SELECT position_at < now() + interval '5 minutes' FROM sync.watermarks")
+
+
+async def test_edits_between_a_partial_backfill_and_the_first_load_are_not_lost(
+    command: Command, simulator: Control, db: asyncpg.Connection
+) -> None:
+    await simulator.reset(100)
+    assert command("backfill", "--until", "2999-01-01").returncode == 0
+    edited = next(iter((await simulator.state())["referrals"]))
+    await simulator.update(edited, {"salesStage": "edited meanwhile"})
+    await simulator.create([{}])
+    for _ in range(2):
+        assert command("sync", REFERRAL_SYNC_SYNC__OVERLAP="0s").returncode == 0
+    rows = await db.fetch("SELECT id, payload ->> 'updatedDateTime' AS at FROM partner_center.referrals")
+    assert {row["id"]: row["at"] for row in rows} == (await simulator.state())["referrals"]
+
+
+def test_the_demo_shows_what_an_analyst_sees_and_leaves_nothing_running(command: Command) -> None:
+    told = command("demo", "--count", "300")
+    assert told.returncode == 0, told.stderr
+    for line in ("First load: 300", "An idle tick: 0 rows written, in 1 request", "3 gone", "Won", "contoso  ok"):
+        assert line in told.stdout, told.stdout
+    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout  # noqa: S607 - ps is where PATH says
+    assert "referral-sync-demo-" not in running
+
+
+async def test_the_simulator_serves_until_it_is_told_to_stop(environment: dict[str, str], tmp_path: Path) -> None:
+    arguments = [sys.executable, "-m", "worker", "simulate", "--count", "5", "--port", "0"]
+    with subprocess.Popen(arguments, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        origin = process.stdout.readline().strip()
+        async with Control(origin) as control:
+            assert len((await control.state())["referrals"]) == 5
+        process.terminate()
+        assert process.wait(10) == 0

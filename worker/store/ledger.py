@@ -184,7 +184,9 @@ async def window_done(database: Database, window_id: int) -> None:
 async def backfill_loaded(database: Database, account: str, backfill: Backfill, *, sets_watermark: bool) -> bool:
     """Declare a backfill loaded if every window is, and give an account without one its first watermark.
 
-    Returns whether it is loaded; it is derived from the windows, never from having finished.
+    That is the newest `updatedDateTime` which the source showed when the *first* backfill was planned that this one
+    did not have to repeat: what was edited since is above it. Returns whether it is loaded; it is derived from the
+    windows, never from having finished.
     """
     async with database.transaction() as connection:
         loaded = await connection.fetchval(
@@ -200,13 +202,15 @@ async def backfill_loaded(database: Database, account: str, backfill: Backfill, 
             await connection.execute(
                 """
                 INSERT INTO sync.watermarks (account, position)
-                SELECT $1, coalesce(b.newest_updated, max(w.through) FILTER (WHERE b.field = 'updatedDateTime'), 0)
-                FROM sync.backfills b LEFT JOIN sync.backfill_windows w ON w.backfill_id = b.id
-                WHERE b.id = $2 GROUP BY b.id
+                SELECT $1, min(coalesce(b.newest_updated, w.through, 0))
+                FROM sync.backfills b LEFT JOIN LATERAL (
+                    SELECT max(through) AS through FROM sync.backfill_windows
+                    WHERE backfill_id = b.id AND b.field = 'updatedDateTime'
+                ) w ON true
+                WHERE b.account = $1
                 ON CONFLICT (account) DO NOTHING
                 """,
                 account,
-                backfill.id,
             )
     return bool(loaded)
 
