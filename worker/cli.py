@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from worker.errors import ConfigError, SyncError
 
@@ -221,12 +220,8 @@ def status(
         if as_json:
             sys.stdout.write(json.dumps({"accounts": rows}, default=_plain, indent=2) + "\n")
         else:
-            _out.print(_status_table(rows))
             for row in rows:
-                if row["last_error"] and row["health"] != "ok":
-                    _out.print(f"{row['account']}: {row['last_error']}", markup=False)
-                if not row["configured"]:
-                    _out.print(f"{row['account']}: in the data but not in the configuration.", markup=False)
+                _out.print(_status_of(row), markup=False)
         return 1 if any(row["health"] == "needs a person" for row in rows) else 0
 
     _finish(work())
@@ -393,37 +388,26 @@ async def _show_preview(changes: Any) -> str:
     return f"{shown} would change; nothing was written"
 
 
-def _status_table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in (
-        "account",
-        "health",
-        "fresh as of",
-        "watermark",
-        "verified through",
-        "live",
-        "gone",
-        "rejects",
-        "last run",
-    ):
-        table.add_column(title, no_wrap=True)
-    for row in rows:
-        table.add_row(
-            row["account"],
-            row["health"],
-            _short(row["fresh_as_of"]),
-            _short(row["watermark"]),
-            _short(row["verified_through"]),
-            str(row["live_referrals"] or 0),
-            str(row["deleted_referrals"] or 0),
-            str(row["open_rejects"] or 0),
-            f"{row['last_run_kind']} {row['last_run_outcome']}" if row["last_run_kind"] else "-",
-        )
-    return table
+def _status_of(row: dict[str, Any]) -> str:
+    last = "none" if row["last_run_kind"] is None else f"{row['last_run_kind']} {row['last_run_outcome']}"
+    lines = {
+        "fresh as of": _short(row["fresh_as_of"]),
+        "watermark": _short(row["watermark"]),
+        "verified through": _short(row["verified_through"]),
+        "referrals": f"{row['live_referrals'] or 0:,} listed, {row['deleted_referrals'] or 0:,} gone",
+        "rejects": f"{row['open_rejects'] or 0:,} open",
+        "last run": f"{last}, {_short(row['last_run_at'])}",
+    }
+    if row["last_error"] and row["health"] != "ok":
+        lines["last error"] = row["last_error"]
+    if not row["configured"]:
+        lines["note"] = "in the data but not in the configuration"
+    told = "\n".join(f"  {name:17} {value}" for name, value in lines.items())
+    return f"{row['account']}: {row['health']}\n{told}"
 
 
 def _short(moment: datetime | None) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment is not None else "-"
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment is not None else "never"
 
 
 def _plain(value: Any) -> str:

@@ -46,14 +46,22 @@ async def serve(
 
 
 async def _prepared(prepare: Callable[[], Awaitable[None]], stopped: asyncio.Event) -> None:
-    while not stopped.is_set():
+    """Try until it works; a stop does not wait for a database that does not answer."""
+    trying = asyncio.create_task(_try_until_it_works(prepare))
+    stopping = asyncio.create_task(stopped.wait())
+    await asyncio.wait({trying, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if trying.done():
+        return trying.result()
+    trying.cancel()
+    await asyncio.wait({trying})
+    return None
+
+
+async def _try_until_it_works(prepare: Callable[[], Awaitable[None]]) -> None:
+    while True:
         try:
-            await prepare()
+            return await prepare()
         except StoreUnavailable as error:
             _log.warning("database_away", error=str(error), retry_seconds=RETRY_SECONDS)
-            try:
-                await asyncio.wait_for(stopped.wait(), RETRY_SECONDS)
-            except TimeoutError:
-                continue
-        else:
-            return
+            await asyncio.sleep(RETRY_SECONDS)
