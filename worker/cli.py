@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from worker.config import Settings
     from worker.core.instant import Instant
     from worker.core.outcome import Counts
-    from worker.sync.pipeline import Pipeline
+    from worker.report.progress import Report
+    from worker.sync.pipeline import Pipeline, Step
 
 app = typer.Typer(
     name="referral-sync",
@@ -306,22 +307,19 @@ def _for_accounts(
         worst = 0
         names = pieces.chosen_accounts(settings, only)
         async with pieces.migrated_database(settings) as database:
-            with progress() as report:
-                for name in names:
-                    try:
-                        async with pieces.open_pipeline(
-                            settings,
-                            database,
-                            name,
-                            show=lambda step: report(
-                                step.account, step.kind, step.counts.records, step.done, step.total
-                            ),
-                        ) as pipeline:
+            for name in names:
+                try:
+                    with progress() as report:
+
+                        def show(step: Step, report: Report = report) -> None:
+                            report(step.account, step.kind, step.counts.records, step.done, step.total)
+
+                        async with pieces.open_pipeline(settings, database, name, show=show) as pipeline:
                             told = await one(pipeline)
-                            _out.print(f"{name}: {told}", markup=False)
-                    except SyncError as error:
-                        _print_error(error)
-                        worst = max(worst, error.exit_code)
+                    _out.print(f"{name}: {told}", markup=False)
+                except SyncError as error:
+                    _print_error(error)
+                    worst = max(worst, error.exit_code)
         return max(worst, afterwards())
 
     _finish(work())

@@ -6,8 +6,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -71,13 +72,8 @@ async def tour(count: int, out: Console) -> int:
                 Path(folder),
             )
             async with open_database(url, connections=app.pool_size(settings)) as database, Control(origin) as control:
-                with progress() as report:
-
-                    def show(step: Step) -> None:
-                        report(step.account, step.kind, step.counts.records, step.done, step.total)
-
-                    async with app.open_pipeline(settings, database, ACCOUNT, show=show) as pipeline:
-                        await _work(pipeline, control, out)
+                async with app.open_pipeline(settings, database, ACCOUNT) as pipeline:
+                    await _work(pipeline, control, out)
                 await _look(url, database, out)
     out.print(f"\nDone in {time.monotonic() - started:.0f} s; nothing is left running.")
     return 0
@@ -85,7 +81,8 @@ async def tour(count: int, out: Console) -> int:
 
 async def _work(pipeline: Pipeline, control: Control, out: Console) -> None:
     began = time.monotonic()
-    counts = await app.sync_account(pipeline)
+    with _watched(pipeline) as watched:
+        counts = await app.sync_account(watched)
     out.print(f"First load: {counts.inserted} referrals in {time.monotonic() - began:.1f} s.")
     told = await _change(control)
     out.print(f"At the source: {told}.")
@@ -97,8 +94,19 @@ async def _work(pipeline: Pipeline, control: Control, out: Console) -> None:
     counts = await app.sync_account(pipeline)
     requests = len(await control.requests())
     out.print(f"An idle tick: {counts.inserted + counts.updated} rows written, in {requests} request(s).")
-    counts, vanished = await app.reconcile_account(pipeline)
+    with _watched(pipeline) as watched:
+        counts, vanished = await app.reconcile_account(watched)
     out.print(f"A reconcile: {counts.unchanged} as they should be, {vanished} gone from the source and marked.")
+
+
+@contextmanager
+def _watched(pipeline: Pipeline) -> Iterator[Pipeline]:
+    with progress() as report:
+
+        def show(step: Step) -> None:
+            report(step.account, step.kind, step.counts.records, step.done, step.total)
+
+        yield replace(pipeline, progress=show)
 
 
 async def _change(control: Control) -> str:

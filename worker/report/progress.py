@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import structlog
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 LINE_SECONDS = 10.0
 _log = structlog.get_logger()
@@ -30,32 +31,26 @@ def progress() -> Iterator[Report]:
 
 @contextmanager
 def _bars() -> Iterator[Report]:
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("windows  {task.fields[records]:,} records  {task.fields[rate]}"),
-        TimeElapsedColumn(),
-    )
-    started = time.monotonic()
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=12), TextColumn("{task.fields[told]}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         tasks: dict[tuple[str, str], TaskID] = {}
 
         def report(account: str, kind: str, records: int, done: int, total: int) -> None:
             key = (account, kind)
             if key not in tasks:
-                tasks[key] = bars.add_task(f"{kind} {account}", total=None, records=0, rate="")
-            elapsed = time.monotonic() - started
-            bars.update(
-                tasks[key],
-                completed=done,
-                total=total or None,
-                records=records,
-                rate=f"{records / elapsed:,.0f}/s, {estimate(elapsed, done, total)}" if elapsed > 0 else "",
-            )
+                tasks[key] = bars.add_task(escape(f"{kind} {account}"), total=None, told="")
+            task = next(task for task in bars.tasks if task.id == tasks[key])
+            told = _told(task.elapsed or 0.0, records, done, total)
+            bars.update(tasks[key], completed=done, total=total or None, told=told)
 
         yield report
+
+
+def _told(elapsed: float, records: int, done: int, total: int) -> str:
+    told = f"{records:,} records"
+    if elapsed > 0:
+        told += f", {records / elapsed:,.0f}/s"
+    return f"{told}, {done}/{total} windows, {estimate(elapsed, done, total)}" if total else told
 
 
 def _lines() -> Report:
