@@ -18,15 +18,16 @@ from worker.core.reading import Method
 from worker.errors import ConfigError, LeaseError, StoreError, SyncError
 from worker.source.auth import TokenSource, command_token, static_token
 from worker.source.client import open_client
-from worker.store import leases, ledger, migrate
+from worker.store import leases, ledger, migrate, rejects
 from worker.store.pool import Database, open_database
 from worker.sync.backfill import backfill
 from worker.sync.incremental import incremental
 from worker.sync.pipeline import Pipeline, Step
 from worker.sync.reconcile import reconcile
 from worker.sync.refresh import refresh
+from worker.sync.replay import replay
 
-RUN_HOURS = {"incremental": 1, "backfill": 72, "reconcile": 24, "refresh": 1}
+RUN_HOURS = {"incremental": 1, "backfill": 72, "reconcile": 24, "refresh": 1, "replay": 1}
 """No run is longer than this; what it stored until then stands."""
 
 WAIT = timedelta(seconds=30)
@@ -118,7 +119,7 @@ async def open_pipeline(
 @asynccontextmanager
 async def recorded(pipeline: Pipeline, kind: str, wait: timedelta = timedelta(0)) -> AsyncIterator[leases.Run]:
     """Run under the lease of this kind of work, with a limit on its time, and log what came of it."""
-    requests_before = pipeline.client.requests
+    requests, retries = pipeline.client.requests, pipeline.client.retries
     async with leases.run(pipeline.database, pipeline.account, kind, wait_seconds=wait.total_seconds()) as run:
         try:
             async with asyncio.timeout(RUN_HOURS[kind] * 3600):
@@ -129,7 +130,8 @@ async def recorded(pipeline: Pipeline, kind: str, wait: timedelta = timedelta(0)
                 "What it stored stands; the next run goes on there.",
             ) from None
         finally:
-            run.requests = pipeline.client.requests - requests_before
+            run.requests = pipeline.client.requests - requests
+            run.retries = pipeline.client.retries - retries
             if run.unknown_fields:
                 _log.warning("unknown_fields", account=run.account, run=run.id, fields=sorted(run.unknown_fields))
 
@@ -141,7 +143,7 @@ async def sync_account(pipeline: Pipeline, since: Instant | None = None, wait: t
         return await backfill_account(pipeline, wait=wait)
     async with recorded(pipeline, "incremental", wait) as run:
         if since is not None:
-            await ledger.put_back_watermark(pipeline.database, pipeline.account, since)
+            await ledger.put_back_watermark(pipeline.database, run, since)
             watermark = min(watermark, since)
         counts = await incremental(pipeline, run, watermark)
     return logged(pipeline, "incremental", counts, run)
@@ -158,7 +160,7 @@ async def backfill_account(
     """Load a range of creation time, or go on with it."""
     async with recorded(pipeline, "backfill", wait) as run:
         if restart:
-            await ledger.forget_backfills(pipeline.database, pipeline.account)
+            await ledger.forget_backfills(pipeline.database, run)
         counts = await backfill(pipeline, run, since, until)
     return logged(pipeline, "backfill", counts, run)
 
@@ -182,6 +184,28 @@ async def refresh_account(pipeline: Pipeline, ids: list[str]) -> tuple[Counts, l
         counts, unknown = await refresh(pipeline, run, ids)
     logged(pipeline, "refresh", counts, run)
     return counts, unknown
+
+
+async def replay_account(pipeline: Pipeline, *, other_release: bool = False, wait: timedelta = timedelta(0)) -> Counts:
+    """Try again what is kept aside; `other_release`: only what this release has not tried yet."""
+    async with recorded(pipeline, "replay", wait) as run:
+        counts = await replay(pipeline.database, run, other_release=other_release)
+    return logged(pipeline, "replay", counts, run)
+
+
+async def all_rejects(pipeline: Pipeline) -> AsyncIterator[rejects.Kept]:
+    """Give every open reject of an account."""
+    after = ""
+    while batch := await rejects.open_rejects(pipeline.database, pipeline.account, after=after):
+        for kept in batch:
+            yield kept
+        after = batch[-1].key
+
+
+async def accounts_in_data(database: Database, settings: Settings, *, configured: bool = True) -> list[str]:
+    """Return the accounts that the database knows, and with `configured` those of the configuration too."""
+    known = {row["account"] for row in await ledger.status(database)}
+    return sorted(known | set(settings.accounts if configured else ()))
 
 
 def logged(pipeline: Pipeline, kind: str, counts: Counts, run: leases.Run) -> Counts:

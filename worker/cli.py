@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from worker import show
 from worker.errors import ConfigError, SyncError
 
 if TYPE_CHECKING:
     from worker.config import Settings
     from worker.core.instant import Instant
-    from worker.core.outcome import Counts
     from worker.report.progress import Report
     from worker.sync.pipeline import Pipeline, Step
 
@@ -74,7 +74,7 @@ def sync(account: AccountOption = None, dry_run: DryRunOption = False, since: Si
             from worker.sync.preview import preview_incremental  # noqa: PLC0415
 
             return await _show_preview(preview_incremental(pipeline))
-        return _told(await pieces.sync_account(pipeline, moment, wait=pieces.WAIT))
+        return show.counts(await pieces.sync_account(pipeline, moment, wait=pieces.WAIT))
 
     _for_accounts(account, one)
 
@@ -101,10 +101,10 @@ def backfill(
         _refuse("--until must be later than --since")
 
     async def one(pipeline: Pipeline) -> str:
-        told = _told(await pieces.backfill_account(pipeline, lower, upper, restart=restart, wait=pieces.WAIT))
+        told = show.counts(await pieces.backfill_account(pipeline, lower, upper, restart=restart, wait=pieces.WAIT))
         if verify:
             counts, vanished = await pieces.reconcile_account(pipeline)
-            told += f"; verified: {_told(counts)}, {vanished} gone"
+            told += f"; verified: {show.counts(counts)}, {vanished} gone"
         return told
 
     _for_accounts(account, one, concurrency=concurrency)
@@ -130,7 +130,7 @@ def reconcile(
 
             return await _show_preview(preview_reconcile(pipeline))
         counts, vanished = await pieces.reconcile_account(pipeline, accept_vanished=accept_vanished)
-        return f"{_told(counts)}, {vanished} gone"
+        return f"{show.counts(counts)}, {vanished} gone"
 
     _for_accounts(account, one)
 
@@ -148,7 +148,7 @@ def refresh(ids: Annotated[list[str], typer.Argument(metavar="ID...")], account:
     async def one(pipeline: Pipeline) -> str:
         counts, unknown = await pieces.refresh_account(pipeline, ids)
         found.update(set(ids) - set(unknown))
-        return _told(counts)
+        return show.counts(counts)
 
     def missing() -> int:
         absent = [key for key in ids if key not in found]
@@ -222,8 +222,107 @@ def status(
             sys.stdout.write(json.dumps({"accounts": rows}, default=_plain, indent=2) + "\n")
         else:
             for row in rows:
-                _out.print(_status_of(row), markup=False)
+                _out.print(show.status(row), markup=False)
         return 1 if any(row["health"] == "needs a person" for row in rows) else 0
+
+    _finish(work())
+
+
+@app.command()
+def explain(referral_id: Annotated[str, typer.Argument(metavar="ID")], account: AccountOption = None) -> None:
+    """Say all that is known of one referral: columns, versions, runs, rejects, and what the source says now.
+
+    Example: referral-sync explain 0f8fad5b-d9cb-469f-a165-70867728950e
+    """
+    from worker.sync.explain import explain as look  # noqa: PLC0415 - keeps `--help` quick
+
+    known = False
+
+    async def one(pipeline: Pipeline) -> str:
+        nonlocal known
+        about = await look(pipeline, referral_id)
+        known = known or about.known
+        if not about.known:
+            return "knows nothing of it"
+        for line in show.explained(pipeline.account, about):
+            _out.print(line, markup=False)
+        return ""
+
+    _for_accounts(account, one, afterwards=lambda: 0 if known else 1)
+
+
+@app.command()
+def rejects(
+    account: AccountOption = None,
+    replay: Annotated[bool, typer.Option("--replay", help="Try to store them again.")] = False,
+) -> None:
+    """List the records that were kept aside and why; their contents stay in the database.
+
+    Example: referral-sync rejects --replay
+    """
+    from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+
+    async def one(pipeline: Pipeline) -> str:
+        told = ""
+        if replay:
+            told = f"replayed: {show.counts(await pieces.replay_account(pipeline, wait=pieces.WAIT))}; "
+        number = 0
+        async for kept in pieces.all_rejects(pipeline):
+            number += 1
+            _out.print(show.kept_aside(pipeline.account, kept), markup=False)
+        return f"{told}{number} kept aside"
+
+    _for_accounts(account, one)
+
+
+@app.command()
+def forget(ids: Annotated[list[str], typer.Argument(metavar="ID...")], account: AccountOption = None) -> None:
+    """Erase referrals everywhere, history and rejects included. What the source still lists will be read again.
+
+    Example: referral-sync forget 0f8fad5b-d9cb-469f-a165-70867728950e
+    """
+    settings = _settings()
+
+    async def work() -> int:
+        from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+        from worker.store.erase import forget as erase  # noqa: PLC0415
+
+        absent = 0
+        async with pieces.migrated_database(settings) as database:
+            names = await pieces.accounts_in_data(database, settings) if account is None else [account]
+            for key in ids:
+                rows = sum([await erase(database, name, key) for name in names])
+                absent += not rows
+                _out.print(f"{key}: {rows} rows erased" if rows else f"{key}: nothing is stored of it", markup=False)
+        return 1 if absent else 0
+
+    _finish(work())
+
+
+accounts = typer.Typer(help="Accounts in the data.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(accounts, name="account")
+
+
+@accounts.command()
+def remove(name: Annotated[str, typer.Argument(metavar="A")]) -> None:
+    """Erase all of an account: referrals, history, rejects, runs and positions.
+
+    Example: referral-sync account remove contoso
+    """
+    settings = _settings()
+
+    async def work() -> int:
+        from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+        from worker.store.erase import remove_account  # noqa: PLC0415
+
+        async with pieces.migrated_database(settings) as database:
+            if name not in await pieces.accounts_in_data(database, settings, configured=False):
+                raise SyncError(f"The data holds no account {name}.", "`referral-sync status` names those that it has.")
+            removed = await remove_account(database, name)
+        _out.print(f"{name}: {removed:,} referrals and versions erased.", markup=False)
+        if name in settings.accounts:
+            _out.print("It is still in the configuration, so the next run loads it again.")
+        return 0
 
     _finish(work())
 
@@ -311,12 +410,13 @@ def _for_accounts(
                 try:
                     with progress() as report:
 
-                        def show(step: Step, report: Report = report) -> None:
+                        def watch(step: Step, report: Report = report) -> None:
                             report(step.account, step.kind, step.counts.records, step.done, step.total)
 
-                        async with pieces.open_pipeline(settings, database, name, show=show) as pipeline:
+                        async with pieces.open_pipeline(settings, database, name, show=watch) as pipeline:
                             told = await one(pipeline)
-                    _out.print(f"{name}: {told}", markup=False)
+                    if told:
+                        _out.print(f"{name}: {told}", markup=False)
                 except SyncError as error:
                     _print_error(error)
                     worst = max(worst, error.exit_code)
@@ -373,39 +473,12 @@ def _moment(text: str | None, option: str) -> Instant | None:
         raise
 
 
-def _told(counts: Counts) -> str:
-    told = ((name, getattr(counts, name)) for name in ("inserted", "updated", "unchanged", "rejected"))
-    return ", ".join(f"{number} {name}" for name, number in told)
-
-
 async def _show_preview(changes: Any) -> str:
     shown = 0
     async for change in changes:
         shown += 1
         _out.print(f"{change.verdict:8} {change.id}", markup=False)
     return f"{shown} would change; nothing was written"
-
-
-def _status_of(row: dict[str, Any]) -> str:
-    last = "none" if row["last_run_kind"] is None else f"{row['last_run_kind']} {row['last_run_outcome']}"
-    lines = {
-        "fresh as of": _short(row["fresh_as_of"]),
-        "watermark": _short(row["watermark"]),
-        "verified through": _short(row["verified_through"]),
-        "referrals": f"{row['live_referrals'] or 0:,} listed, {row['deleted_referrals'] or 0:,} gone",
-        "rejects": f"{row['open_rejects'] or 0:,} open",
-        "last run": f"{last}, {_short(row['last_run_at'])}",
-    }
-    if row["last_error"] and row["health"] != "ok":
-        lines["last error"] = row["last_error"]
-    if not row["configured"]:
-        lines["note"] = "in the data but not in the configuration"
-    told = "\n".join(f"  {name:17} {value}" for name, value in lines.items())
-    return f"{row['account']}: {row['health']}\n{told}"
-
-
-def _short(moment: datetime | None) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment is not None else "never"
 
 
 def _plain(value: Any) -> str:

@@ -4,14 +4,16 @@
 
     SyncError                 failed; a sentence, and what to do next            exit 1
     ├── ConfigError           every fault of the configuration at once           exit 2
-    ├── SignInError           sign-in or permission refused: a person is needed  exit 3
+    ├── SignInError           sign-in refused: a person is needed                exit 3
+    │   └── PermissionRefused the sign-in is good, and may not see this
     ├── SourceError           the API cannot be reached or answered badly
     │   ├── SourceUnavailable it may work later: outage, throttling, time limit
     │   ├── SourceRejected    it refused what we asked (4xx)
     │   └── SourceDistrusted  it answered, and the answer contradicts itself
     ├── StoreError            the database refused or is in the wrong state
     │   └── StoreUnavailable  it may work later: connection lost, starting up
-    └── LeaseError            another process holds this work, or took it over
+    ├── LeaseError            another process holds this work, or took it over
+    └── VanishedError         more rows are gone from the source than may go at once; a person is needed
 
 An error is translated into this tree once, at the edge that met it. Whatever is not of this tree is a bug and ends
 the run loudly. Messages name what to do; they never hold a token, a password or a customer's data.
@@ -49,16 +51,24 @@ class SignInError(SyncError):
     exit_code = 3
 
 
+class PermissionRefused(SignInError):
+    """The API knows who asks, and does not let them see this (HTTP 403)."""
+
+
 class SourceError(SyncError):
     """The API could not be reached or answered badly."""
 
 
 class SourceUnavailable(SourceError):
-    """The API may answer later; `retry_after` is how many seconds it asked us to wait, when it said."""
+    """The API may answer later.
 
-    def __init__(self, message: str, hint: str = "", retry_after: float | None = None) -> None:
+    `retry_after` is how many seconds it asked us to wait, when it said; `status` the HTTP status, 0 without an answer.
+    """
+
+    def __init__(self, message: str, hint: str = "", retry_after: float | None = None, status: int = 0) -> None:
         super().__init__(message, hint)
         self.retry_after = retry_after
+        self.status = status
 
 
 class SourceRejected(SourceError):
@@ -83,3 +93,7 @@ class StoreUnavailable(StoreError):
 
 class LeaseError(SyncError):
     """Another process holds the right to do this work."""
+
+
+class VanishedError(SyncError):
+    """More rows are no longer listed than may vanish at once; nothing was marked, and a person has to look."""

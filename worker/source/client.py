@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -24,19 +23,25 @@ import stamina
 import structlog
 from yarl import URL
 
+from worker import RELEASE
 from worker.core import instant
 from worker.core.instant import Instant
 from worker.core.page import Listing, Page, decode_record, parse_listing
-from worker.errors import SignInError, SourceError, SourceRejected, SourceUnavailable
+from worker.errors import PermissionRefused, SignInError, SourceError, SourceRejected, SourceUnavailable
 from worker.source.auth import TokenSource
+from worker.source.gate import Gate
 
 LIST_PATH = "/v1.0/engagements/referrals"
 CONNECT_SECONDS, READ_SECONDS, ATTEMPT_SECONDS = 10, 25, 120
 ATTEMPTS = 5
+RETRY_BUDGET = 40
+"""So many repeated requests a run may have, and one more for every ten requests; then the next run has to try."""
+
 MAX_RETRY_AFTER = 120.0
 """A server that asks for more than this ends the run cleanly; the next tick waits instead."""
 
 _TRY_AGAIN = frozenset({408, 423, 429, 500, 502, 503, 504, 509})
+_TOO_MANY = 429
 _MAX_HEADER_BYTES = 64 * 1024
 _T = TypeVar("_T")
 _log = structlog.get_logger()
@@ -67,7 +72,9 @@ class Client:
         self._token = token
         self._clock = clock
         self._max_page_bytes = max_page_bytes
+        self._gate = Gate()
         self.requests = 0
+        self.retries = 0
 
     async def list(self, query: str) -> Listing:
         """Ask for one page of the listing; `query` is raw and is sent byte for byte."""
@@ -99,12 +106,23 @@ class Client:
             on=_wait_for, attempts=ATTEMPTS, wait_initial=0.5, wait_max=30, timeout=None
         ):
             with attempt:
+                if attempt.num > 1:
+                    self._count_retry()
                 try:
                     answer = await self._attempt(path, await self._token(False))
                 except _TokenRefusedError:
                     answer = await self._attempt_renewed(path)
                 return read(answer)
         raise AssertionError("unreachable")
+
+    def _count_retry(self) -> None:
+        """Count a repeated request; many of them in one run say that the next run had better try."""
+        if self.retries >= RETRY_BUDGET + self.requests // 10:
+            raise SourceError(
+                f"{self.retries} of {self.requests} requests of this run had to be repeated, which is its budget.",
+                "The API is failing more than it answers; what was stored stands, and the next run goes on there.",
+            )
+        self.retries += 1
 
     async def _attempt_renewed(self, path: str) -> _Answer:
         try:
@@ -116,12 +134,23 @@ class Client:
             ) from refusal
 
     async def _attempt(self, path: str, token: str) -> _Answer:
+        async with self._gate:
+            try:
+                answer = await self._ask(path, token)
+            except SourceUnavailable as busy:
+                if busy.status == _TOO_MANY:
+                    await self._gate.throttled(min(busy.retry_after or 0.0, MAX_RETRY_AFTER))
+                raise
+        await self._gate.good()
+        return answer
+
+    async def _ask(self, path: str, token: str) -> _Answer:
         request_id = str(uuid.uuid4())
         headers = {
             "Authorization": f"Bearer {token}",
             "Accept": "application/json",
             "client-request-id": request_id,
-            "User-Agent": _user_agent(),
+            "User-Agent": f"referral-sync/{RELEASE}",
         }
         observed_at, started, status = self._clock(), time.monotonic(), 0
         self.requests += 1
@@ -195,13 +224,6 @@ def _wait_for(error: Exception) -> bool | float:
     return error.retry_after if error.retry_after <= MAX_RETRY_AFTER else False
 
 
-def _user_agent() -> str:
-    try:
-        return f"referral-sync/{version('referral-sync')}"
-    except PackageNotFoundError:
-        return "referral-sync"
-
-
 def _unreachable(error: Exception, base_url: str) -> SourceUnavailable:
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
         return SourceUnavailable(
@@ -226,7 +248,7 @@ def _refusal(
     if status == 401:  # noqa: PLR2004
         return _TokenRefusedError(told)
     if status == 403:  # noqa: PLR2004
-        return SignInError(
+        return PermissionRefused(
             f"The API refused the permission ({told}).",
             "The signed-in user needs the role Referrals admin (or Referrals user) in Partner Center.",
         )
@@ -234,7 +256,7 @@ def _refusal(
         retry_after = _retry_after(response.headers.get("Retry-After"))
         waits = f" It asks to wait {retry_after:.0f} s." if retry_after is not None else ""
         return SourceUnavailable(
-            f"The API is busy or failing ({told}).{waits}", "The next run tries again.", retry_after
+            f"The API is busy or failing ({told}).{waits}", "The next run tries again.", retry_after, status
         )
     if 300 <= status < 400:  # noqa: PLR2004
         return SourceRejected(

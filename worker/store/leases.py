@@ -14,7 +14,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from worker.errors import LeaseError, SignInError, StoreError, SyncError
+from asyncpg.pool import PoolConnectionProxy
+
+from worker.core.lag import Lag
+from worker.errors import LeaseError, SignInError, StoreError, SyncError, VanishedError
 from worker.store.pool import Database
 
 LEASE_SECONDS = 45
@@ -37,6 +40,8 @@ class Run:
     vanished: int = 0
     paging: str = ""
     unknown_fields: set[str] = field(default_factory=set)
+    retries: int = 0
+    lag: Lag = field(default_factory=Lag)
 
 
 @asynccontextmanager
@@ -55,11 +60,30 @@ async def run(database: Database, account: str, kind: str, *, wait_seconds: floa
         outcome, error = "stopped", "asked to stop"
         raise
     except SyncError as failure:
-        outcome, error = "refused" if isinstance(failure, SignInError) else "failed", str(failure)
+        needs_a_person = isinstance(failure, SignInError | VanishedError)
+        outcome, error = "refused" if needs_a_person else "failed", str(failure)
         raise
     finally:
         await asyncio.shield(_finish(database, current, outcome, error))
         renewal.cancel()
+
+
+async def check(connection: PoolConnectionProxy, current: Run) -> None:
+    """Hold the run's lease until the transaction ends, so that nobody can take it over in between; raises LeaseError.
+
+    Everything that is written as a run begins with this.
+    """
+    held = await connection.fetchval(
+        "SELECT true FROM sync.leases WHERE account = $1 AND kind = $2 AND fence = $3 FOR SHARE",
+        current.account,
+        current.kind,
+        current.fence,
+    )
+    if not held:
+        raise LeaseError(
+            f"Another process took over the {current.kind} of {current.account}; this one wrote nothing more.",
+            "It was paused or cut off for longer than its lease. Nothing is lost: the other one goes on.",
+        )
 
 
 async def _acquire_within(database: Database, account: str, kind: str, wait_seconds: float) -> Run:
@@ -145,7 +169,8 @@ async def _finish(database: Database, current: Run, outcome: str, error: str) ->
             await connection.execute(
                 """
                 UPDATE sync.runs SET outcome = $2, error = nullif($3, ''), finished_at = clock_timestamp(),
-                    requests = $4, paging = nullif($5, ''), unknown_fields = $6::text[], vanished = $7
+                    requests = $4, paging = nullif($5, ''), unknown_fields = $6::text[], vanished = $7, retries = $8,
+                    lag_p50 = $9, lag_p95 = $10, lag_max = $11, late_max = $12, overlap = $13, missed = $14
                 WHERE id = $1 AND outcome = 'running'
                 """,
                 current.id,
@@ -155,6 +180,13 @@ async def _finish(database: Database, current: Run, outcome: str, error: str) ->
                 current.paging,
                 sorted(current.unknown_fields),
                 current.vanished,
+                current.retries,
+                current.lag.percentile(0.5),
+                current.lag.percentile(0.95),
+                current.lag.percentile(1),
+                current.lag.late,
+                current.lag.overlap.total_seconds() if current.lag.watermark is not None else None,
+                current.lag.missed,
             )
             await connection.execute(
                 "UPDATE sync.leases SET expires_at = now() WHERE account = $1 AND kind = $2 AND fence = $3",

@@ -10,6 +10,8 @@ from typing import Any
 from worker.core.instant import Instant, to_datetime
 from worker.core.reading import Method, Reading
 from worker.core.window import TimeField, Window
+from worker.store import leases
+from worker.store.leases import Run
 from worker.store.pool import Database
 
 
@@ -54,12 +56,22 @@ async def anchor(database: Database, account: str, lower: Instant, watermark: In
     return (found["id"], Instant(found["version"])) if found else None
 
 
-async def put_back_watermark(database: Database, account: str, position: Instant) -> None:
+async def proven_so_far(database: Database, account: str) -> tuple[Instant | None, Instant | None]:
+    """Return the account's watermark, and through when its copy was last verified."""
+    async with database.transaction() as connection:
+        found = await connection.fetchrow(
+            "SELECT position, verified_through FROM sync.watermarks WHERE account = $1", account
+        )
+    return (found["position"], found["verified_through"]) if found else (None, None)
+
+
+async def put_back_watermark(database: Database, run: Run, position: Instant) -> None:
     """Move the watermark back because a person said so; it never goes forward this way."""
     async with database.transaction() as connection:
+        await leases.check(connection, run)
         await connection.execute(
             "UPDATE sync.watermarks SET position = $2, moved_at = now() WHERE account = $1 AND position > $2",
-            account,
+            run.account,
             position,
         )
 
@@ -147,16 +159,17 @@ async def covered(database: Database, account: str, field: TimeField) -> list[tu
 
 
 async def plan_backfill(
-    database: Database, account: str, asked: Window, windows: list[Window], newest_updated: Instant | None
+    database: Database, run: Run, asked: Window, windows: list[Window], newest_updated: Instant | None
 ) -> Backfill:
     """Write down a backfill and its windows; returns it as still to do."""
     async with database.transaction() as connection:
+        await leases.check(connection, run)
         backfill_id = await connection.fetchval(
             """
             INSERT INTO sync.backfills (account, field, lower, upper, newest_updated) VALUES ($1, $2, $3, $4, $5)
             RETURNING id
             """,
-            account,
+            run.account,
             asked.field.value,
             asked.lower,
             asked.upper,
@@ -175,13 +188,14 @@ async def plan_backfill(
     return Backfill(backfill_id, asked.field, newest_updated, pending, len(windows))
 
 
-async def window_done(database: Database, window_id: int) -> None:
+async def window_done(database: Database, run: Run, window_id: int) -> None:
     """Record that a window is read to its end."""
     async with database.transaction() as connection:
+        await leases.check(connection, run)
         await connection.execute("UPDATE sync.backfill_windows SET done_at = now() WHERE id = $1", window_id)
 
 
-async def backfill_loaded(database: Database, account: str, backfill: Backfill, *, sets_watermark: bool) -> bool:
+async def backfill_loaded(database: Database, run: Run, backfill: Backfill, *, sets_watermark: bool) -> bool:
     """Declare a backfill loaded if every window is, and give an account without one its first watermark.
 
     That is the newest `updatedDateTime` which the source showed when the *first* backfill was planned that this one
@@ -189,6 +203,7 @@ async def backfill_loaded(database: Database, account: str, backfill: Backfill, 
     windows, never from having finished.
     """
     async with database.transaction() as connection:
+        await leases.check(connection, run)
         loaded = await connection.fetchval(
             """
             UPDATE sync.backfills b SET loaded_at = now()
@@ -210,15 +225,16 @@ async def backfill_loaded(database: Database, account: str, backfill: Backfill, 
                 WHERE b.account = $1
                 ON CONFLICT (account) DO NOTHING
                 """,
-                account,
+                run.account,
             )
     return bool(loaded)
 
 
-async def forget_backfills(database: Database, account: str) -> None:
+async def forget_backfills(database: Database, run: Run) -> None:
     """Drop the account's backfill ledger, so that the next one reads everything again."""
     async with database.transaction() as connection:
-        await connection.execute("DELETE FROM sync.backfills WHERE account = $1", account)
+        await leases.check(connection, run)
+        await connection.execute("DELETE FROM sync.backfills WHERE account = $1", run.account)
 
 
 async def listed_here(database: Database, account: str, window: Window, before: datetime) -> set[str]:
@@ -253,11 +269,14 @@ async def live_count(database: Database, account: str) -> int:
     return count
 
 
-async def put_verified(database: Database, account: str, through: Instant | None) -> None:
+async def put_verified(database: Database, run: Run, through: Instant | None) -> None:
     """Record that a complete listing agreed with the copy about everything updated before `through`."""
     async with database.transaction() as connection:
+        await leases.check(connection, run)
         await connection.execute(
-            "UPDATE sync.watermarks SET verified_through = $2, verified_at = now() WHERE account = $1", account, through
+            "UPDATE sync.watermarks SET verified_through = $2, verified_at = now() WHERE account = $1",
+            run.account,
+            through,
         )
 
 

@@ -16,14 +16,14 @@ import msgspec
 import stamina
 from asyncpg.pool import PoolConnectionProxy
 
+from worker import RELEASE
 from worker.core import instant
 from worker.core.instant import Instant
 from worker.core.mapping import Mapped, Reject, Row, changed_columns, map_record, merge_missing
 from worker.core.outcome import Advance, Counts, ToWatermark, ToWindow
 from worker.core.page import decode_record
 from worker.core.upsert import Stored, Verdict, decide, newest_of_each
-from worker.errors import LeaseError
-from worker.store import statements
+from worker.store import leases, statements
 from worker.store.leases import Run
 from worker.store.pool import Database
 
@@ -41,6 +41,7 @@ class _Change:
     verdict: Verdict
     change: str | None  # the kind of version that it opens, if any
     columns: list[str]
+    new_to_us: bool = False  # no earlier answer had this version
 
 
 async def save(
@@ -57,17 +58,25 @@ async def save(
     ):
         with attempt:
             try:
-                return await _save(database, run, mapped, pages, advance, asked_for=asked_for, one_by_one=one_by_one)
+                counts, changes = await _save(
+                    database, run, mapped, pages, advance, asked_for=asked_for, one_by_one=one_by_one
+                )
             except (asyncpg.DataError, asyncpg.ProgramLimitExceededError):
                 one_by_one = True
-                return await _save(database, run, mapped, pages, advance, asked_for=asked_for, one_by_one=True)
+                counts, changes = await _save(
+                    database, run, mapped, pages, advance, asked_for=asked_for, one_by_one=True
+                )
+            for change in changes:
+                if change.new_to_us:
+                    run.lag.learn(change.row.version, change.row.observed_at)
+            return counts
     raise AssertionError("unreachable")
 
 
 async def mark_gone(database: Database, run: Run, ids: list[str]) -> int:
     """Mark rows that a proven listing and a look by id no longer have; returns how many were not marked before."""
     async with database.transaction() as connection:
-        await _check_lease(connection, run)
+        await leases.check(connection, run)
         now = (await connection.fetchval("SELECT now()")).isoformat()
         still_there = [
             record["id"]
@@ -81,7 +90,7 @@ async def mark_gone(database: Database, run: Run, ids: list[str]) -> int:
             document = _ENCODE(moments).decode()
             await connection.execute(statements.CLOSE_VERSIONS, run.account, document)
             await connection.execute(statements.MARK_GONE, run.account, still_there)
-            await connection.execute(statements.OPEN_VERSIONS, run.account, document)
+            await connection.execute(statements.OPEN_VERSIONS, run.account, document, run.id)
     return len(still_there)
 
 
@@ -94,15 +103,15 @@ def _may_be_tried_again(error: Exception) -> bool:
 
 async def _save(
     database: Database, run: Run, mapped: Mapped, pages: int, advance: Advance, *, asked_for: bool, one_by_one: bool
-) -> Counts:
+) -> tuple[Counts, list[_Change]]:
     rejects = list(mapped.rejects)
     async with database.transaction() as connection:
         rows = newest_of_each(mapped.rows)
         stored = await _look(connection, run.account, [row.id for row in rows])
         news = [row for row in rows if decide(row, stored.get(row.id), asked_for=asked_for) is not Verdict.KEEP]
         news = await _really_news(connection, run.account, news, stored)
-        await _check_lease(connection, run)
-        changes = []
+        await leases.check(connection, run)
+        changes: list[_Change] = []
         if news and not one_by_one:
             changes = await _write(connection, run, news, existing=stored.keys(), asked_for=asked_for)
         for row in news if one_by_one else ():
@@ -135,7 +144,7 @@ async def _save(
             counts.rejected,
             counts.pages,
         )
-    return counts
+    return counts, changes
 
 
 async def _look(connection: PoolConnectionProxy, account: str, ids: list[str]) -> dict[str, Stored]:
@@ -151,21 +160,6 @@ async def _really_news(
         return news
     held = {record["id"]: record for record in await connection.fetch(statements.READ, account, thinner)}
     return [row for row in news if row.id not in held or _judge(row, held[row.id], asked_for=False) is not None]
-
-
-async def _check_lease(connection: PoolConnectionProxy, run: Run) -> None:
-    """Hold the lease until the transaction ends, so that nobody can take it over in between."""
-    held = await connection.fetchval(
-        "SELECT true FROM sync.leases WHERE account = $1 AND kind = $2 AND fence = $3 FOR SHARE",
-        run.account,
-        run.kind,
-        run.fence,
-    )
-    if not held:
-        raise LeaseError(
-            f"Another process took over the {run.kind} of {run.account}; this one wrote nothing more.",
-            "It was paused or cut off for longer than its lease. Nothing is lost: the other one goes on.",
-        )
 
 
 async def _write(
@@ -189,7 +183,7 @@ async def _write(
     if updates:
         await connection.execute(statements.UPDATE, run.account, _rows_document(updates))
     if versions:
-        await connection.execute(statements.OPEN_VERSIONS, run.account, versions)
+        await connection.execute(statements.OPEN_VERSIONS, run.account, versions, run.id)
     await _write_children(connection, run, changes)
     await connection.execute(
         statements.CLOSE_REJECTS,
@@ -206,7 +200,7 @@ def _judge(row: Row, held: asyncpg.Record | None, *, asked_for: bool) -> _Change
     if verdict is Verdict.KEEP:
         return None
     if held is None or stored is None:
-        return _Change(row, verdict, "first", [])
+        return _Change(row, verdict, "first", [], new_to_us=True)
     before = map_record(decode_record(held["payload"].encode()), stored.observed_at)
     if verdict is Verdict.RETURN and isinstance(before, Row):
         before.etag, before.content_hash = stored.etag, stored.content_hash
@@ -220,9 +214,10 @@ def _judge(row: Row, held: asyncpg.Record | None, *, asked_for: bool) -> _Change
         row.etag = stored.etag
     if stored.deleted_at is not None:
         return _Change(row, verdict, "back", ["deleted_at", *_difference(before, row)])
+    newer = row.version > stored.version
     if row.content_hash == stored.content_hash:
-        return _Change(row, verdict, None, [])
-    return _Change(row, verdict, "changed", _difference(before, row))
+        return _Change(row, verdict, None, [], new_to_us=newer)
+    return _Change(row, verdict, "changed", _difference(before, row), new_to_us=newer)
 
 
 def _difference(before: Row | Reject, after: Row) -> list[str]:
@@ -317,6 +312,7 @@ async def _keep_aside(connection: PoolConnectionProxy, run: Run, rejects: list[R
             statements.REJECT,
             run.account,
             run.id,
+            RELEASE,
             sorted(newest),
             [reject.id for reject in kept],
             [reject.version for reject in kept],

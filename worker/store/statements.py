@@ -73,10 +73,10 @@ WHERE v.account = $1 AND v.referral_id = d.id AND v.valid_to IS NULL
 
 OPEN_VERSIONS = f"""
 INSERT INTO partner_center.referral_versions
-    (account, referral_id, valid_from, change, changed_columns, version, {", ".join(VERSION_COLUMNS)})
+    (account, referral_id, valid_from, change, changed_columns, version, run_id, {", ".join(VERSION_COLUMNS)})
 SELECT r.account, r.id, greatest(last.valid_to, coalesce(d.source_at, d.observed_at)),
     CASE WHEN d.change = 'first' AND last.valid_to IS NOT NULL THEN 'back' ELSE d.change END,
-    d.changed_columns, r.version, {", ".join(f"r.{name}" for name in VERSION_COLUMNS)}
+    d.changed_columns, r.version, $3, {", ".join(f"r.{name}" for name in VERSION_COLUMNS)}
 FROM {_recordset((*_MOMENT, ("change", "text"), ("changed_columns", "text[]")))}
 JOIN partner_center.referrals r ON r.account = $1 AND r.id = d.id
 LEFT JOIN LATERAL (
@@ -92,14 +92,16 @@ WHERE account = $1 AND id = ANY($2::text[]) AND deleted_at IS NULL RETURNING id
 
 REJECT = """
 INSERT INTO sync.rejected_records AS j
-    (account, run_id, key, referral_id, version, payload, digest, reason, field)
-SELECT $1, $2, * FROM unnest($3::text[], $4::text[], $5::bigint[], $6::bytea[], $7::bytea[], $8::text[], $9::text[])
+    (account, run_id, tried_with, key, referral_id, version, payload, digest, reason, field)
+SELECT $1, $2, $3, *
+FROM unnest($4::text[], $5::text[], $6::bigint[], $7::bytea[], $8::bytea[], $9::text[], $10::text[])
 ON CONFLICT (account, key) DO UPDATE
 SET run_id = excluded.run_id, version = excluded.version, payload = excluded.payload, digest = excluded.digest,
-    reason = excluded.reason, field = excluded.field, last_seen_at = now(), closed_at = NULL, closed_because = NULL
-WHERE j.digest <> excluded.digest AND j.version <= excluded.version
+    reason = excluded.reason, field = excluded.field, last_seen_at = now(), closed_at = NULL, closed_because = NULL,
+    attempts = 1, tried_with = excluded.tried_with
+WHERE j.digest <> excluded.digest AND (j.version <= excluded.version OR excluded.version = 0)
 """
-"""The same record read again writes nothing."""
+"""The same record read again writes nothing; an older one does not displace a newer one, one without a time does."""
 
 CLOSE_REJECTS = """
 UPDATE sync.rejected_records j SET closed_at = now(), closed_because = 'stored'

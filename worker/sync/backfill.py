@@ -43,7 +43,7 @@ async def backfill(pipeline: Pipeline, run: Run, since: Instant | None, until: I
             await distrust(pipeline, field, reading, why)
         else:
             sets_watermark = since is None and until is None
-            await ledger.backfill_loaded(pipeline.database, pipeline.account, plan, sets_watermark=sets_watermark)
+            await ledger.backfill_loaded(pipeline.database, run, plan, sets_watermark=sets_watermark)
             return counts
 
 
@@ -80,7 +80,7 @@ async def _plan(pipeline: Pipeline, run: Run, asked: Window, reading: Reading) -
     covered = await ledger.covered(pipeline.database, pipeline.account, asked.field)
     missing = subtract(asked, covered) if reading.method is Method.KEYSET else [asked]
     whole = await windows_to_read(pipeline, asked, reading) if missing == [asked] else missing
-    return await ledger.plan_backfill(pipeline.database, pipeline.account, asked, whole, newest)
+    return await ledger.plan_backfill(pipeline.database, run, asked, whole, newest)
 
 
 async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading) -> Counts:
@@ -102,7 +102,7 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading) 
             part = pending.popleft()
             found = pages(pipeline.client, part.window, reading)
             await drain(found, pipeline.database, run, partial(_to_window, part), observe)
-            await ledger.window_done(pipeline.database, part.id)
+            await ledger.window_done(pipeline.database, run, part.id)
             done += 1
             report()
 

@@ -21,6 +21,7 @@ async def incremental(pipeline: Pipeline, run: Run, watermark: Instant) -> Count
     way of reading begins again from the watermark that the database has then.
     """
     counts = Counts()
+    run.lag.watermark, run.lag.overlap = watermark, pipeline.overlap
 
     async def observe(_: Page, saved: Counts) -> None:
         nonlocal counts

@@ -1,0 +1,65 @@
+"""Erasing: one referral everywhere, or everything of an account."""
+
+from __future__ import annotations
+
+from worker.errors import LeaseError
+from worker.store.pool import Database
+
+BATCH = 1_000
+"""Rows that one transaction deletes, so that nobody waits long for their locks."""
+
+
+async def forget(database: Database, account: str, referral_id: str) -> int:
+    """Erase a referral: its row, parts, history, and every reject that names it; returns how many rows went.
+
+    A record whose id could not be read is looked for by the id's text in its bytes.
+    """
+    async with database.transaction() as connection:
+        counts = [
+            await connection.execute(statement, account, referral_id)
+            for statement in (
+                "DELETE FROM partner_center.referrals WHERE account = $1 AND id = $2",
+                "DELETE FROM partner_center.referral_versions WHERE account = $1 AND referral_id = $2",
+                """
+                DELETE FROM sync.rejected_records WHERE account = $1
+                    AND (referral_id = $2 OR position(convert_to($2, 'UTF8') IN payload) > 0)
+                """,
+            )
+        ]
+    return sum(int(status.rpartition(" ")[2]) for status in counts)
+
+
+async def remove_account(database: Database, account: str) -> int:
+    """Erase all of an account, in batches; returns how many referrals and versions went.
+
+    Raises LeaseError while a process works on the account.
+    """
+    async with database.transaction() as connection:
+        holder = await connection.fetchval(
+            "SELECT owner FROM sync.leases WHERE account = $1 AND expires_at > now() LIMIT 1", account
+        )
+    if holder:
+        raise LeaseError(
+            f"{holder} is working on {account} at this moment.",
+            "Take the account out of that worker's configuration, or stop it, and try again.",
+        )
+    removed = 0
+    for table, key in (("referrals", "id"), ("referral_versions", "ctid")):
+        while True:
+            async with database.transaction() as connection:
+                status = await connection.execute(
+                    f"""
+                    DELETE FROM partner_center.{table} WHERE account = $1 AND {key} IN (
+                        SELECT {key} FROM partner_center.{table} WHERE account = $1 LIMIT {BATCH}
+                    )
+                    """,  # noqa: S608 - constants
+                    account,
+                )
+            gone = int(status.rpartition(" ")[2])
+            removed += gone
+            if gone == 0:
+                break
+    async with database.transaction() as connection:
+        for table in ("rejected_records", "backfills", "capabilities", "watermarks", "runs", "leases"):
+            await connection.execute(f"DELETE FROM sync.{table} WHERE account = $1", account)  # noqa: S608 - constants
+    return removed

@@ -1,0 +1,34 @@
+"""Trying again what was kept aside: a person asks for it, or a new release may understand more."""
+
+from __future__ import annotations
+
+from worker.core.mapping import Mapped, Reject, Row, map_record
+from worker.core.outcome import Counts
+from worker.core.page import decode_record
+from worker.store import rejects
+from worker.store.leases import Run
+from worker.store.pool import Database
+from worker.store.save import save
+
+
+async def replay(database: Database, run: Run, *, other_release: bool = False) -> Counts:
+    """Map and save every open reject of the run's account again; what fails again stays, with one attempt more.
+
+    A payload counts as read when it was last seen, so an old one never wins over what came after it. `other_release`
+    takes only what this release has not tried yet. Counts are of records: rejected means still kept aside.
+    """
+    counts, after = Counts(), ""
+    while batch := await rejects.open_rejects(database, run.account, after=after, other_release=other_release):
+        for kept in batch:
+            mapped = map_record(decode_record(kept.payload), kept.last_seen_at)
+            if isinstance(mapped, Row):
+                saved = await save(database, run, Mapped(rows=[mapped]), pages=0, advance=None)
+            else:
+                saved = Counts(rejected=1)
+            if saved.rejected:
+                await rejects.failed_again(database, run, kept.key, mapped if isinstance(mapped, Reject) else None)
+            else:
+                await rejects.no_longer_needed(database, run, kept.key)
+            counts += saved
+        after = batch[-1].key
+    return counts
