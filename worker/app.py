@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 import structlog
@@ -15,7 +14,7 @@ from worker.config import Account, Settings, StaticToken, TokenCommand
 from worker.core.instant import Instant
 from worker.core.outcome import Counts
 from worker.core.reading import Method
-from worker.errors import ConfigError, LeaseError, StoreError, SyncError
+from worker.errors import ConfigError, StoreError, SyncError
 from worker.source.auth import TokenSource, command_token, static_token
 from worker.source.client import open_client
 from worker.store import leases, ledger, migrate, rejects
@@ -225,55 +224,3 @@ def logged(pipeline: Pipeline, kind: str, counts: Counts, run: leases.Run) -> Co
         paging=run.paging,
     )
     return counts
-
-
-async def tick(settings: Settings, database: Database, name: str, token: TokenSource) -> None:
-    """Do what the daemon does when a tick is due; while another process loads the account, it waits for the next."""
-    async with open_pipeline(settings, database, name, token) as pipeline:
-        try:
-            await sync_account(pipeline)
-        except LeaseError as held:
-            _log.info("tick_waits", account=name, why=str(held))
-
-
-async def nightly(settings: Settings, database: Database, name: str, token: TokenSource) -> None:
-    """Reconcile, once the account is loaded, and let old runs go."""
-    async with open_pipeline(settings, database, name, token) as pipeline:
-        if await ledger.watermark(database, name) is not None:
-            await reconcile_account(pipeline)
-    older_than = f"{int(settings.sync.keep_runs.total_seconds())} seconds"
-    while await ledger.delete_old_runs(database, older_than):
-        pass
-
-
-async def serve(settings: Settings) -> None:
-    """Be the daemon until a signal: migrations, scheduler, ops endpoint."""
-    from worker.daemon.scheduler import Job  # noqa: PLC0415 - APScheduler is slow to import, and only the daemon needs it
-    from worker.daemon.service import serve as serve_daemon  # noqa: PLC0415
-
-    async with database_url(settings) as url, open_database(url, connections=pool_size(settings)) as database:
-
-        async def prepare() -> None:
-            await migrate.upgrade(url)
-
-        jobs = []
-        for name, account in settings.accounts.items():
-            token = token_source(name, account)
-            jobs += [
-                Job(
-                    name,
-                    "incremental",
-                    settings.schedule.incremental,
-                    partial(tick, settings, database, name, token),
-                    at_start=True,
-                ),
-                Job(name, "reconcile", settings.schedule.reconcile, partial(nightly, settings, database, name, token)),
-            ]
-        await serve_daemon(
-            prepare=prepare,
-            status=partial(ledger.status, database, list(settings.accounts)),
-            jobs=jobs,
-            timezone=settings.schedule.timezone,
-            listen=settings.http.listen,
-            token=settings.http.token.get_secret_value(),
-        )

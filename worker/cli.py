@@ -51,9 +51,9 @@ def run() -> None:
     settings = _settings()
 
     async def work() -> int:
-        from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+        from worker.duties import serve  # noqa: PLC0415 - keeps `--help` quick
 
-        await pieces.serve(settings)
+        await serve(settings)
         return 0
 
     _finish(work(), signals=False)

@@ -20,6 +20,7 @@ _log = structlog.get_logger()
 async def serve(
     *,
     prepare: Callable[[], Awaitable[None]],
+    reachable: Callable[[], Awaitable[None]],
     status: Callable[[], Awaitable[list[dict[str, Any]]]],
     jobs: list[Job],
     timezone: str,
@@ -31,12 +32,16 @@ async def serve(
     stop_on_signal(stopped)
     ready = asyncio.Event()
 
-    async def status_when_ready() -> list[dict[str, Any]]:
+    async def prepared() -> None:
         if not ready.is_set():
             raise StoreError("The database is not prepared yet.")
+        await reachable()
+
+    async def status_when_prepared() -> list[dict[str, Any]]:
+        await prepared()
         return await status()
 
-    async with ops_endpoint(listen, token, status_when_ready):
+    async with ops_endpoint(listen, token, prepared, status_when_prepared):
         _log.info("started", listen=listen)
         await _prepared(prepare, stopped)
         if not stopped.is_set():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from worker.core.instant import Instant, to_datetime
@@ -278,6 +278,29 @@ async def put_verified(database: Database, run: Run, through: Instant | None) ->
             run.account,
             through,
         )
+
+
+async def reachable(database: Database) -> None:
+    """Raise StoreError unless the database answers and was migrated."""
+    async with database.transaction() as connection:
+        await connection.fetchval("SELECT version_num FROM sync.alembic_version")
+
+
+async def done_since(database: Database, account: str, kind: str, within: timedelta) -> bool:
+    """Tell whether a run of this kind began within a time from now and went well."""
+    async with database.transaction() as connection:
+        found: bool = await connection.fetchval(
+            """
+            SELECT EXISTS (
+                SELECT FROM sync.runs
+                WHERE account = $1 AND kind = $2 AND outcome = 'done' AND started_at > now() - $3::interval
+            )
+            """,
+            account,
+            kind,
+            within,
+        )
+    return found
 
 
 async def delete_old_runs(database: Database, older_than: str, batch: int = 1_000) -> int:

@@ -1,0 +1,136 @@
+"""What the daemon does for each account when the time comes, and the daemon itself."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+
+import structlog
+
+from worker.app import (
+    WAIT,
+    database_url,
+    open_pipeline,
+    pool_size,
+    reconcile_account,
+    replay_account,
+    sync_account,
+    token_source,
+)
+from worker.config import Settings
+from worker.daemon.scheduler import Job
+from worker.daemon.service import serve as serve_daemon
+from worker.errors import LeaseError, SourceUnavailable
+from worker.source.auth import TokenSource
+from worker.store import ledger, migrate, rejects
+from worker.store.pool import Database, open_database
+from worker.sync.pipeline import Pipeline
+
+LEASE_POLL_SECONDS = 5.0
+
+SAME_WORK = {"incremental": timedelta(0), "reconcile": timedelta(hours=1)}
+"""A run of another replica that began so long before ours was due is the same work."""
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Standing:
+    """What the daemon remembers of an account between its runs.
+
+    Where tokens come from; until when (monotonic) the API asked to be left alone; whether this process has tried again
+    what an earlier release kept aside.
+    """
+
+    token: TokenSource
+    not_before: float = 0.0
+    replayed: bool = False
+
+
+async def tick(settings: Settings, database: Database, name: str, standing: Standing) -> None:
+    """Do what the daemon does when a tick is due."""
+    async with _allowed(settings, database, name, standing) as pipeline:
+        if pipeline is None:
+            return
+        if not standing.replayed:
+            if await rejects.open_rejects(database, name, limit=1, other_release=True):
+                await replay_account(pipeline, other_release=True, wait=WAIT)
+            standing.replayed = True
+        await _in_turn(pipeline, "incremental", lambda: sync_account(pipeline))
+
+
+async def nightly(settings: Settings, database: Database, name: str, standing: Standing) -> None:
+    """Reconcile, once the account is loaded, and let old runs go."""
+    async with _allowed(settings, database, name, standing) as pipeline:
+        if pipeline is not None and await ledger.watermark(database, name) is not None:
+            await _in_turn(pipeline, "reconcile", lambda: reconcile_account(pipeline))
+    older_than = f"{int(settings.sync.keep_runs.total_seconds())} seconds"
+    while await ledger.delete_old_runs(database, older_than):
+        pass
+
+
+@asynccontextmanager
+async def _allowed(
+    settings: Settings, database: Database, name: str, standing: Standing
+) -> AsyncIterator[Pipeline | None]:
+    """Open the account's pipeline, or give None while the API has asked for a longer pause than a run waits out."""
+    if time.monotonic() < standing.not_before:
+        _log.info("left_alone", account=name, seconds=round(standing.not_before - time.monotonic()))
+        yield None
+        return
+    try:
+        async with open_pipeline(settings, database, name, standing.token) as pipeline:
+            yield pipeline
+    except SourceUnavailable as busy:
+        if busy.retry_after is not None:
+            standing.not_before = time.monotonic() + busy.retry_after
+        raise
+
+
+async def _in_turn(pipeline: Pipeline, kind: str, work: Callable[[], Awaitable[object]]) -> None:
+    """Work as soon as the lease is free: when its holder dies we go on within a minute.
+
+    Nothing is left to do when the other process did it while we waited.
+    """
+    asked = time.monotonic()
+    while True:
+        try:
+            await work()
+        except LeaseError as held:
+            _log.info("waits_for_lease", account=pipeline.account, kind=kind, why=str(held))
+            await asyncio.sleep(LEASE_POLL_SECONDS)
+            waited = timedelta(seconds=time.monotonic() - asked) + SAME_WORK[kind]
+            if await ledger.done_since(pipeline.database, pipeline.account, kind, waited):
+                return
+        else:
+            return
+
+
+async def serve(settings: Settings) -> None:
+    """Be the daemon until a signal: migrations, scheduler, ops endpoint."""
+    async with database_url(settings) as url, open_database(url, connections=pool_size(settings)) as database:
+
+        async def prepare() -> None:
+            await migrate.upgrade(url)
+
+        jobs = []
+        for name, account in settings.accounts.items():
+            standing = Standing(token_source(name, account))
+            ticks = partial(tick, settings, database, name, standing)
+            nights = partial(nightly, settings, database, name, standing)
+            jobs.append(Job(name, "incremental", settings.schedule.incremental, ticks, at_start=True))
+            jobs.append(Job(name, "reconcile", settings.schedule.reconcile, nights))
+        await serve_daemon(
+            prepare=prepare,
+            reachable=partial(ledger.reachable, database),
+            status=partial(ledger.status, database, list(settings.accounts)),
+            jobs=jobs,
+            timezone=settings.schedule.timezone,
+            listen=settings.http.listen,
+            token=settings.http.token.get_secret_value(),
+        )
