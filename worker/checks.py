@@ -7,13 +7,11 @@ from dataclasses import dataclass
 
 from worker import app
 from worker.config import Settings
-from worker.core.page import Page
-from worker.core.window import TimeField
 from worker.errors import SyncError
 from worker.source.client import Client
-from worker.source.probe import probe
-from worker.store import migrate
-from worker.store.pool import connect, open_database
+from worker.source.unknowns import answers
+from worker.store import ledger, migrate
+from worker.store.pool import Database, connect, open_database
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +29,15 @@ async def look(settings: Settings) -> AsyncIterator[Finding]:
     yield Finding("configuration", True, f"{len(settings.accounts)} account(s): {', '.join(sorted(settings.accounts))}")
     try:
         async with app.database_url(settings) as url:
-            yield await _database(url)
+            database_is = await _database(url)
+            yield database_is
             async with open_database(url, connections=2) as database:
                 for name in sorted(settings.accounts):
                     async with app.open_pipeline(settings, database, name) as pipeline:
                         async for finding in _account(name, pipeline.client):
+                            yield finding
+                    if database_is.good:
+                        async for finding in _data(name, database):
                             yield finding
     except SyncError as error:
         yield Finding("database", False, str(error), error.hint)
@@ -55,22 +57,31 @@ async def _database(url: str) -> Finding:
 async def _account(name: str, client: Client) -> AsyncIterator[Finding]:
     try:
         listing = await client.list("")
-        yield Finding(f"{name}: sign-in and API", True, f"a page of {len(listing.records)} referrals")
-        for field in TimeField:
-            reading = await probe(client, field)
-            yield Finding(f"{name}: {field.value}", True, f"read by {reading.method.value}: {reading.evidence}")
-        yield await _parity(name, client, listing.records[0].id if listing.records else None)
+        yield Finding(
+            f"{name}: sign-in and API", True, f"a page of {len(listing.records)} referrals; (12) no MFA asked"
+        )
+        async for answer in answers(client):
+            yield Finding(f"{name}: {answer.subject}", True, f"{answer.seen}. In force: {answer.default}")
     except SyncError as error:
         yield Finding(f"{name}: sign-in and API", False, str(error), error.hint)
 
 
-async def _parity(name: str, client: Client, referral_id: str | None) -> Finding:
-    """Compare what the list and a request by id say of one referral: the list may be thinner."""
-    subject = f"{name}: list against by-id"
-    page: Page | None = await client.fetch(referral_id) if referral_id is not None else None
-    if page is None or page.records[0].tree is None:
-        return Finding(subject, True, "nothing to compare")
-    listed = (await client.list("")).records
-    tree = next((record.tree for record in listed if record.id == referral_id), None) or {}
-    fuller = sorted(key for key in page.records[0].tree if key not in tree and not key.startswith("@"))
-    return Finding(subject, True, f"only by id: {', '.join(fuller)}" if fuller else "the same members")
+async def _data(name: str, database: Database) -> AsyncIterator[Finding]:
+    """Say what cannot be asked of the API, and only shows in what was read."""
+    seen = await ledger.seen_in_data(database, name)
+    silent, gone = seen.pop("silent"), seen.pop("gone")
+    yield Finding(
+        f"{name}: (3) edits that do not move updatedDateTime", True, f"{silent} seen. In force: a nightly reconcile"
+    )
+    yield Finding(
+        f"{name}: (5) rows that move while a listing is read",
+        True,
+        "cannot be asked. In force: each page begins where the last one ended, and what contradicts that is distrusted",
+    )
+    yield Finding(
+        f"{name}: (10) rows that vanish",
+        True,
+        f"{gone} marked. In force: only a proven listing and a look by id mark a row, and never many at once",
+    )
+    told = ", ".join(f"{number} {category}" for category, number in seen.items()) or "nothing loaded yet"
+    yield Finding(f"{name}: (14) marketplace leads", True, f"{told}. In force: every category is stored")

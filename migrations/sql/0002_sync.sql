@@ -96,3 +96,10 @@ COMMENT ON COLUMN sync.status.lag_p50 IS 'Seconds from a change at the source un
 COMMENT ON COLUMN sync.status.late_max IS 'How many seconds below the watermark a change appeared, at most, in the last 7 days.';
 COMMENT ON COLUMN sync.status.missed IS 'Changes that the last reconcile found which ticks should have brought.';
 COMMENT ON COLUMN sync.status.overlap_too_small IS 'Changes appear so late that they come near to escaping the overlap, or did escape it.';
+
+CREATE TABLE sync.parity (
+    account text PRIMARY KEY,
+    only_by_id text[] NOT NULL,
+    seen_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE sync.parity IS 'Which members a record has only when it is asked for by id; where there are any, changed records are.';

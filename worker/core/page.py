@@ -29,6 +29,7 @@ _ENCODER = msgspec.json.Encoder(decimal_format="number")
 class _Envelope(msgspec.Struct):
     value: list[msgspec.Raw]
     next_link: str | None = msgspec.field(name="@odata.nextLink", default=None)
+    count: Any = msgspec.field(name="@odata.count", default=None)
 
 
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
@@ -66,12 +67,16 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One list response: its records, the link to more as received, and the server's own clock when it said."""
+    """One list response: its records, the link to more as received, and the server's own clock when it said.
+
+    `count` is `@odata.count` where it was a number; nothing rests on it.
+    """
 
     records: list[Record]
     next_link: str | None
     server_time: Instant | None
     observed_at: datetime
+    count: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +101,11 @@ def parse_listing(body: bytes, *, observed_at: datetime, server_time: Instant | 
     body = body.removeprefix(b"\xef\xbb\xbf")
     try:
         envelope = _ENVELOPE.decode(body)
-        raws, next_link = [bytes(raw) for raw in envelope.value], envelope.next_link
+        raws, next_link, count = [bytes(raw) for raw in envelope.value], envelope.next_link, envelope.count
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raws, next_link = _split(body)
-    return Listing([decode_record(raw) for raw in raws], next_link, server_time, observed_at)
+        (raws, next_link), count = _split(body), None
+    records = [decode_record(raw) for raw in raws]
+    return Listing(records, next_link, server_time, observed_at, count if isinstance(count, int) else None)
 
 
 def decode_record(raw: bytes) -> Record:

@@ -38,8 +38,8 @@ async def bounds(client: Client, field: TimeField) -> Bounds:
 
 async def probe(client: Client, field: TimeField) -> Reading:
     """Find the best way to read `field` that the API was seen to serve rightly."""
-    asc = await _try(client, list_query(field=field))
-    desc = await _try(client, list_query(field=field, descending=True))
+    asc = await try_query(client, list_query(field=field))
+    desc = await try_query(client, list_query(field=field, descending=True))
     if asc is None or desc is None:
         return Reading(Method.SWEEP, evidence=f"$orderby={field.value} was rejected")
     up, down = _times(asc, field), _times(desc, field)
@@ -60,7 +60,7 @@ async def _probe_filter(client: Client, field: TimeField, up: list[Instant], dow
     reasons = []
     for quoted in (False, True):
         form = f"{field.value} ge {render(lower)}" if not quoted else f"{field.value} ge '...'"
-        filtered = await _try(client, list_query(field=field, lower=lower, quoted=quoted))
+        filtered = await try_query(client, list_query(field=field, lower=lower, quoted=quoted))
         if filtered is None:
             reasons.append(f"{form} was rejected")
             continue
@@ -83,13 +83,13 @@ def _dividing_time(up: list[Instant], down: list[Instant]) -> Instant | None:
 async def _bounded_above(client: Client, field: TimeField, lower: Instant, newest: Instant, *, quoted: bool) -> bool:
     if newest <= lower:
         return False
-    listing = await _try(client, list_query(field=field, lower=lower, upper=newest, quoted=quoted))
+    listing = await try_query(client, list_query(field=field, lower=lower, upper=newest, quoted=quoted))
     times = _times(listing, field) if listing is not None else []
     return bool(times) and lower in times and max(times) < newest
 
 
-async def _try(client: Client, query: str) -> Listing | None:
-    """Ask, taking a rejection as an answer."""
+async def try_query(client: Client, query: str) -> Listing | None:
+    """Ask; None when the API refuses the query itself."""
     try:
         return await client.list(query)
     except SourceRejected as error:

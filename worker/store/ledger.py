@@ -114,6 +114,51 @@ async def put_reading(database: Database, account: str, field: TimeField, found:
         )
 
 
+async def parity(database: Database, account: str) -> set[str] | None:
+    """Return the members that only answers by id have, as seen within a day; None when nobody looked."""
+    async with database.transaction() as connection:
+        found = await connection.fetchval(
+            "SELECT only_by_id FROM sync.parity WHERE account = $1 AND seen_at > now() - interval '1 day'", account
+        )
+    return None if found is None else set(found)
+
+
+async def put_parity(database: Database, account: str, only_by_id: set[str]) -> None:
+    """Remember which members only answers by id have."""
+    async with database.transaction() as connection:
+        await connection.execute(
+            """
+            INSERT INTO sync.parity (account, only_by_id) VALUES ($1, $2)
+            ON CONFLICT (account) DO UPDATE SET only_by_id = excluded.only_by_id, seen_at = now()
+            """,
+            account,
+            sorted(only_by_id),
+        )
+
+
+async def seen_in_data(database: Database, account: str) -> dict[str, int]:
+    """Count what only the copy can tell of the source's habits.
+
+    `silent`: changes that did not move `updatedDateTime`; `gone`: rows that vanished from the listing; and under each
+    category of `bi.referrals` its rows.
+    """
+    async with database.transaction() as connection:
+        silent = await connection.fetchval(
+            """
+            SELECT count(*) FROM partner_center.referral_versions
+            WHERE account = $1 AND change = 'changed' AND NOT 'updated_at' = ANY(changed_columns)
+            """,
+            account,
+        )
+        gone = await connection.fetchval(
+            "SELECT count(*) FROM partner_center.referrals WHERE account = $1 AND deleted_at IS NOT NULL", account
+        )
+        categories = await connection.fetch(
+            "SELECT category, count(*) AS number FROM bi.referrals WHERE account = $1 GROUP BY 1 ORDER BY 1", account
+        )
+    return {"silent": silent, "gone": gone} | {record["category"]: record["number"] for record in categories}
+
+
 async def unfinished_backfill(database: Database, account: str, field: TimeField, asked: Window) -> Backfill | None:
     """Return the backfill of exactly this range that was planned and not loaded, with what is left of it."""
     async with database.transaction() as connection:

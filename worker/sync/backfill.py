@@ -18,6 +18,7 @@ from worker.store import ledger
 from worker.store.leases import Run
 from worker.store.ledger import Backfill, LedgerWindow
 from worker.sync.drain import drain
+from worker.sync.fuller import fuller
 from worker.sync.pipeline import Pipeline, Step, distrust, reading_for
 
 WINDOWS_PER_READER = 8
@@ -100,7 +101,7 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading) 
         nonlocal done
         while pending:
             part = pending.popleft()
-            found = pages(pipeline.client, part.window, reading)
+            found = fuller(pipeline, pages(pipeline.client, part.window, reading))
             await drain(found, pipeline.database, run, partial(_to_window, part), observe)
             await ledger.window_done(pipeline.database, run, part.id)
             done += 1

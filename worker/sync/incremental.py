@@ -11,6 +11,7 @@ from worker.source.paging import Anchor, pages
 from worker.store import ledger
 from worker.store.leases import Run
 from worker.sync.drain import drain
+from worker.sync.fuller import fuller
 from worker.sync.pipeline import Pipeline, Step, distrust, reading_for
 
 
@@ -34,7 +35,7 @@ async def incremental(pipeline: Pipeline, run: Run, watermark: Instant) -> Count
         known = await ledger.anchor(pipeline.database, pipeline.account, lower, watermark)
         window = Window(TimeField.UPDATED, lower)
         try:
-            found = pages(pipeline.client, window, reading, Anchor(*known) if known else None)
+            found = fuller(pipeline, pages(pipeline.client, window, reading, Anchor(*known) if known else None))
             await drain(found, pipeline.database, run, _to_watermark, observe)
         except SourceDistrusted as why:
             await distrust(pipeline, TimeField.UPDATED, reading, why)

@@ -1,0 +1,70 @@
+"""Where the list is thinner than an answer by id, changed records are fetched by id before they are stored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import structlog
+
+from worker.core.mapping import map_pages
+from worker.core.page import Page, Record
+from worker.core.upsert import Verdict
+from worker.errors import PermissionRefused, SourceRejected
+from worker.source.unknowns import only_by_id
+from worker.store import ledger
+from worker.store.save import judge
+from worker.sync.pipeline import Pipeline
+
+_log = structlog.get_logger()
+
+
+async def fuller(pipeline: Pipeline, found: AsyncGenerator[Page]) -> AsyncGenerator[Page]:
+    """Pass pages on; before one whose records are new or changed and known to be thin, the same records by id."""
+    thin = await _list_is_thin(pipeline)
+    async with aclosing(found):
+        async for page in found:
+            if thin and (changed := await _changed(pipeline, page)):
+                by_id, rest = await _fetched(pipeline, page, changed)
+                for one in by_id:
+                    yield one
+                yield Page(rest, page.through, page.observed_at)
+            else:
+                yield page
+
+
+async def _list_is_thin(pipeline: Pipeline) -> bool:
+    """Compare a few records list against by id, once a day; what the eTag is missing from does not matter."""
+    missing = await ledger.parity(pipeline.database, pipeline.account)
+    if missing is None:
+        missing = await only_by_id(pipeline.client)
+        if missing is None:
+            return False
+        await ledger.put_parity(pipeline.database, pipeline.account, missing)
+        if missing - {"eTag"}:
+            _log.warning("list_is_thinner", account=pipeline.account, only_by_id=sorted(missing))
+    return bool(missing - {"eTag"})
+
+
+async def _changed(pipeline: Pipeline, page: Page) -> set[str]:
+    mapped = map_pages([page])
+    verdicts = await judge(pipeline.database, pipeline.account, mapped.rows) if mapped.rows else []
+    return {key for key, verdict in verdicts if verdict in (Verdict.INSERT, Verdict.UPDATE)}
+
+
+async def _fetched(pipeline: Pipeline, page: Page, changed: set[str]) -> tuple[list[Page], list[Record]]:
+    """Fetch by id what changed; what cannot be had that way is left to the list."""
+    allowed = asyncio.Semaphore(pipeline.concurrency)
+
+    async def fetch(referral_id: str) -> Page | None:
+        async with allowed:
+            try:
+                return await pipeline.client.fetch(referral_id)
+            except (PermissionRefused, SourceRejected):
+                return None
+
+    answers = await asyncio.gather(*(fetch(key) for key in sorted(changed)))
+    by_id = [answer for answer in answers if answer is not None]
+    had = {answer.records[0].id for answer in by_id}
+    return by_id, [record for record in page.records if record.id not in had]
