@@ -7,40 +7,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from worker.core.outcome import Counts
+from tests.steps import assert_chain, assert_level, listing_requests, load, prove, tick
 from worker.demo.control import Control
-from worker.store import leases, ledger
-from worker.sync.backfill import backfill
-from worker.sync.incremental import incremental
 from worker.sync.pipeline import Pipeline
-from worker.sync.reconcile import reconcile
-
-ACCOUNT = "contoso"
-
-
-async def load(pipeline: Pipeline) -> Counts:
-    async with leases.run(pipeline.database, ACCOUNT, "backfill") as run:
-        return await backfill(pipeline, run, None, None)
-
-
-async def tick(pipeline: Pipeline) -> Counts:
-    watermark = await ledger.watermark(pipeline.database, ACCOUNT)
-    assert watermark is not None
-    async with leases.run(pipeline.database, ACCOUNT, "incremental") as run:
-        return await incremental(pipeline, run, watermark)
-
-
-async def listing_requests(simulator: Control) -> int:
-    return len([r for r in await simulator.requests() if r["path"].startswith("/v1.0/engagements/referrals")])
-
-
-async def assert_level(db: asyncpg.Connection, simulator: Control) -> None:
-    """The copy's live rows are the source's, id by id and version by version."""
-    rows = await db.fetch(
-        "SELECT id, payload ->> 'updatedDateTime' AS updated FROM partner_center.referrals WHERE deleted_at IS NULL"
-    )
-    source = (await simulator.state())["referrals"]
-    assert {row["id"]: row["updated"] for row in rows} == source
 
 
 async def test_backfill_then_idle_tick(pipeline: Pipeline, simulator: Control, db: asyncpg.Connection) -> None:
@@ -87,10 +56,9 @@ async def test_level_after_changes(
     await simulator.delete(state[10])
     counts = await tick(pipeline)
     assert (counts.inserted, counts.updated) == (3, 5)
-    async with leases.run(pipeline.database, ACCOUNT, "reconcile") as run:
-        result = await reconcile(pipeline, run)
+    result = await prove(pipeline)
     assert result.vanished == 1
     await assert_level(db, simulator)
-    async with leases.run(pipeline.database, ACCOUNT, "reconcile") as run:
-        again = await reconcile(pipeline, run)
+    await assert_chain(db)
+    again = await prove(pipeline)
     assert (again.counts.inserted, again.counts.updated, again.vanished) == (0, 0, 0)

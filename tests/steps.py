@@ -1,0 +1,77 @@
+"""Steps that many tests take: load, tick, prove, and compare the copy with the source."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import asyncpg
+
+from worker.core.instant import Instant
+from worker.core.outcome import Counts
+from worker.demo.control import Control
+from worker.store import leases, ledger
+from worker.sync.backfill import backfill
+from worker.sync.incremental import incremental
+from worker.sync.pipeline import Pipeline
+from worker.sync.reconcile import Reconciled, reconcile
+
+ACCOUNT = "contoso"
+
+
+async def load(pipeline: Pipeline, since: Instant | None = None, until: Instant | None = None) -> Counts:
+    async with leases.run(pipeline.database, pipeline.account, "backfill") as run:
+        return await backfill(pipeline, run, since, until)
+
+
+async def tick(pipeline: Pipeline) -> Counts:
+    watermark = await ledger.watermark(pipeline.database, pipeline.account)
+    assert watermark is not None
+    async with leases.run(pipeline.database, pipeline.account, "incremental") as run:
+        return await incremental(pipeline, run, watermark)
+
+
+async def prove(pipeline: Pipeline, *, accept_vanished: bool = False) -> Reconciled:
+    async with leases.run(pipeline.database, pipeline.account, "reconcile") as run:
+        return await reconcile(pipeline, run, accept_vanished=accept_vanished)
+
+
+async def listing_requests(simulator: Control) -> int:
+    return len([r for r in await simulator.requests() if r["path"].startswith("/v1.0/engagements/referrals")])
+
+
+async def assert_level(db: asyncpg.Connection, simulator: Control) -> None:
+    """The copy's live rows are the source's, id by id and member by member."""
+    rows = await db.fetch("SELECT id, payload FROM partner_center.referrals WHERE deleted_at IS NULL")
+    copy = {row["id"]: _content(json.loads(row["payload"])) for row in rows}
+    records = (await simulator.state(full=True))["records"]
+    source = {key: _content(json.loads(json.dumps(record, default=float))) for key, record in records.items()}
+    assert copy.keys() == source.keys()
+    assert {key for key in copy if copy[key] != source[key]} == set()
+
+
+async def assert_chain(db: asyncpg.Connection) -> None:
+    """The versions of each referral follow one another without a hole or an overlap, and one is open."""
+    broken = await db.fetch(
+        """
+        SELECT referral_id FROM (
+            SELECT account, referral_id, valid_from, valid_to,
+                lead(valid_from) OVER (PARTITION BY account, referral_id ORDER BY valid_from) AS next_from
+            FROM partner_center.referral_versions
+        ) v WHERE valid_to IS DISTINCT FROM next_from
+        """
+    )
+    assert broken == []
+    without = await db.fetchval(
+        """
+        SELECT count(*) FROM partner_center.referrals r WHERE (
+            SELECT count(*) FROM partner_center.referral_versions v
+            WHERE v.account = r.account AND v.referral_id = r.id AND v.valid_to IS NULL
+        ) <> 1
+        """
+    )
+    assert without == 0
+
+
+def _content(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key not in ("eTag", "links") and not key.startswith("@")}
