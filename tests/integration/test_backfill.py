@@ -1,0 +1,160 @@
+"""Loading: in parallel windows, stopped anywhere and resumed, extended rather than repeated."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import replace
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.steps import assert_chain, assert_level, listing_requests, load, prove, tick
+from worker.core import instant
+from worker.core.instant import Instant
+from worker.demo.control import Control
+from worker.errors import LeaseError, SyncError
+from worker.store import leases, ledger
+from worker.sync.pipeline import Pipeline
+
+PENDING = "SELECT count(*) FROM sync.backfill_windows WHERE done_at IS NULL"
+
+
+async def middle(db: asyncpg.Connection) -> Instant:
+    """A time with about half of the referrals before it."""
+    at = await db.fetchval(
+        "SELECT date_trunc('second', percentile_disc(0.5) WITHIN GROUP (ORDER BY created_at)) FROM partner_center.referrals"
+    )
+    return instant.from_datetime(at)
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 6])
+async def test_every_page_is_read_once(
+    concurrency: int, pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    await simulator.reset(900)
+    await simulator.behaviour(page_size=20)
+    counts = await load(replace(pipeline, concurrency=concurrency))
+    assert counts.inserted == 900
+    # A page begins with the last record of the one before, and each window has a last page that is not full.
+    assert counts.unchanged <= counts.pages
+    assert counts.pages <= 900 / 19 + 8 * concurrency
+    assert await db.fetchval("SELECT loaded_at IS NOT NULL FROM sync.backfills")
+    await assert_level(db, simulator)
+
+
+async def test_stopped_anywhere_it_goes_on_there(
+    pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    """Of what was read before a stop at most the page in hand of each reader is read again."""
+    await simulator.reset(800)
+    await simulator.behaviour(page_size=10, latency=0.002)
+    dice, stops, pages = random.Random(7), 0, 0
+    for _ in range(40):
+        running = asyncio.create_task(load(pipeline))
+        done, _ = await asyncio.wait({running}, timeout=dice.uniform(0.15, 0.4))
+        if done:
+            break
+        running.cancel()
+        await asyncio.wait({running})
+        stops += 1
+        assert await ledger.watermark(pipeline.database, "contoso") is None, "not loaded, so not known"
+    else:
+        await load(pipeline)
+    pages = await db.fetchval("SELECT sum(pages) FROM sync.runs")
+    windows = await db.fetchval("SELECT count(*) FROM sync.backfill_windows")
+    assert stops >= 3
+    assert await db.fetchval("SELECT count(*) FROM sync.backfills") == 1, "one plan, resumed"
+    assert pages <= 800 / 9 + windows + stops * pipeline.concurrency
+    await assert_level(db, simulator)
+    await assert_chain(db)
+
+
+async def test_a_changed_range_extends_rather_than_repeats(
+    pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    await simulator.reset(600)
+    await load(pipeline)
+    half = await middle(db)
+    await db.execute("TRUNCATE partner_center.referrals CASCADE; TRUNCATE sync.backfills CASCADE; DELETE FROM sync.watermarks")
+    first = await load(pipeline, since=half)
+    assert await ledger.watermark(pipeline.database, "contoso") is None, "a partial load says nothing of the rest"
+    rest = await load(pipeline)
+    assert first.inserted + rest.inserted == 600
+    assert rest.unchanged <= 20, "what was loaded is not read again"
+    assert await ledger.watermark(pipeline.database, "contoso") is not None
+    again = await load(pipeline)
+    assert again.inserted == 0
+    assert again.pages <= 2
+    await assert_level(db, simulator)
+
+
+async def test_an_unfinished_part_of_another_range_is_not_taken_for_loaded(
+    pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    await simulator.reset(600)
+    await simulator.behaviour(page_size=10)
+    await simulator.faults({"kind": "status", "status": 400, "times": -1, "skip": 20})
+    with pytest.raises(SyncError):
+        await load(pipeline, until=instant.parse("2100-01-01T00:00:00Z"))
+    await simulator.clear_faults()
+    assert await db.fetchval(PENDING) > 0
+    await load(pipeline)
+    await assert_level(db, simulator)
+
+
+async def test_it_runs_beside_ticks_and_edits(pipeline: Pipeline, simulator: Control, db: asyncpg.Connection) -> None:
+    await simulator.reset(500)
+    await load(pipeline)
+    await db.execute("DELETE FROM sync.backfills")
+    await simulator.behaviour(page_size=10)
+    known = list((await simulator.state())["referrals"])
+    dice = random.Random(3)
+
+    async def edits() -> None:
+        for _ in range(30):
+            await simulator.update(dice.choice(known), {"salesStage": str(dice.random())})
+            await tick(pipeline)
+
+    await asyncio.gather(load(pipeline), edits(), prove(replace(pipeline, max_vanished_percent=100)))
+    await tick(pipeline)
+    await assert_level(db, simulator)
+    await assert_chain(db)
+
+
+async def test_a_second_one_is_told_who_runs(pipeline: Pipeline, simulator: Control) -> None:
+    await simulator.reset(5)
+    async with leases.run(pipeline.database, "contoso", "backfill"):
+        with pytest.raises(LeaseError, match=leases.OWNER):
+            await load(pipeline)
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [{"filter_created": "reject"}, {"filter_created": "reject", "filter_updated": "reject"}, {"order": "reject"}],
+    ids=str,
+)
+async def test_edits_during_a_load_come_with_the_first_tick(
+    behaviour: dict[str, Any], pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    """The first watermark is what the source showed when the load was planned, not when it ended."""
+    await simulator.reset(300)
+    await simulator.behaviour(page_size=20, latency=0.01, **behaviour)
+    known = list((await simulator.state())["referrals"])
+    loading = asyncio.create_task(load(pipeline))
+    for key in known[:20]:
+        await asyncio.sleep(0.01)
+        await simulator.update(key, {"salesStage": "Propose"})
+    await loading
+    await tick(pipeline)
+    await assert_level(db, simulator)
+
+
+async def test_429_halves_the_readers(pipeline: Pipeline, simulator: Control, db: asyncpg.Connection) -> None:
+    await simulator.reset(400)
+    await simulator.behaviour(page_size=10, latency=0.01, max_concurrent=2)
+    await load(replace(pipeline, concurrency=6))
+    refused = [request for request in await simulator.requests() if request["status"] == 429]
+    assert 0 < len(refused) < 30, "each is an order to ask less at once"
+    await assert_level(db, simulator)
