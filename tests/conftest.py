@@ -35,6 +35,18 @@ FAST = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add how often tests with dice throw them."""
+    parser.addoption("--rounds", type=int, default=1, help="how often tests that throw dice do it; many for torture")
+
+
+@pytest.fixture(scope="session")
+def rounds(request: pytest.FixtureRequest) -> int:
+    """How often a test that throws dice does it."""
+    number: int = request.config.getoption("--rounds")
+    return number
+
+
 @pytest.fixture(scope="session")
 def server_folder() -> Path:
     """Tell where to make directories for servers: in memory where there is plenty, which is many times as fast."""

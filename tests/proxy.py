@@ -22,8 +22,8 @@ class Proxy:
     delay         seconds that each chunk of the target's waits
     cut_after     bytes of the target's, counted over a connection, after which that connection is reset
     flowing       while this event is clear nothing is forwarded and nothing is closed: a half-open line
-    at_commit     called with the number of each COMMIT of the client, and "before" it is forwarded or "after" the server
-                  has answered, which the client has not seen then; true resets that connection
+    at_commit     called with the number of each COMMIT of the client, and "before" it is forwarded or "after" the
+                  server has answered, which the client has not seen then; true resets that connection
     """
 
     def __init__(self, host: str, port: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.steps import assert_chain, assert_level, listing_requests, load, prove, tick
+from tests.steps import assert_chain, assert_level, load, prove, tick
 from worker.core import instant
 from worker.core.instant import Instant
 from worker.demo.control import Control
@@ -24,7 +24,8 @@ PENDING = "SELECT count(*) FROM sync.backfill_windows WHERE done_at IS NULL"
 async def middle(db: asyncpg.Connection) -> Instant:
     """A time with about half of the referrals before it."""
     at = await db.fetchval(
-        "SELECT date_trunc('second', percentile_disc(0.5) WITHIN GROUP (ORDER BY created_at)) FROM partner_center.referrals"
+        "SELECT date_trunc('second', percentile_disc(0.5) WITHIN GROUP (ORDER BY created_at))"
+        " FROM partner_center.referrals"
     )
     return instant.from_datetime(at)
 
@@ -77,7 +78,9 @@ async def test_a_changed_range_extends_rather_than_repeats(
     await simulator.reset(600)
     await load(pipeline)
     half = await middle(db)
-    await db.execute("TRUNCATE partner_center.referrals CASCADE; TRUNCATE sync.backfills CASCADE; DELETE FROM sync.watermarks")
+    await db.execute(
+        "TRUNCATE partner_center.referrals CASCADE; TRUNCATE sync.backfills CASCADE; DELETE FROM sync.watermarks"
+    )
     first = await load(pipeline, since=half)
     assert await ledger.watermark(pipeline.database, "contoso") is None, "a partial load says nothing of the rest"
     rest = await load(pipeline)

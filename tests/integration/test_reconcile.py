@@ -1,4 +1,4 @@
-"""Proving: what differs is repaired, what is gone is marked only when that is certain, and a level copy is not touched."""
+"""Proving: what differs is repaired, only what is certainly gone is marked, and a level copy is not touched."""
 
 from __future__ import annotations
 

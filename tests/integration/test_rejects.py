@@ -1,0 +1,113 @@
+"""Records kept aside: replayed on demand and after an upgrade, closed when they are stored or overtaken."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from tests.steps import assert_level, load, tick
+from worker.core.mapping import map_pages
+from worker.core.outcome import Counts
+from worker.core.page import Page, decode_record
+from worker.demo.control import Control
+from worker.store import leases, rejects
+from worker.store.save import save
+from worker.sync.pipeline import Pipeline
+from worker.sync.replay import replay
+
+NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
+BAD = {"id": "r1", "updatedDateTime": "2024-05-01T10:00:00Z", "status": "New", "details": {"dealValue": "much"}}
+
+
+async def put(pipeline: Pipeline, *trees: dict[str, Any]) -> Counts:
+    records = [decode_record(msgspec.json.encode(tree)) for tree in trees]
+    async with leases.run(pipeline.database, pipeline.account, "incremental") as run:
+        return await save(pipeline.database, run, map_pages([Page(records, None, NOON)]), pages=1, advance=None)
+
+
+async def replayed(pipeline: Pipeline, *, other_release: bool = False) -> Counts:
+    async with leases.run(pipeline.database, pipeline.account, "replay") as run:
+        return await replay(pipeline.database, run, other_release=other_release)
+
+
+async def refused_by_an_earlier_release(db: asyncpg.Connection) -> None:
+    """Turn what is kept aside into something that this release reads, as a release before it may not have done."""
+    good = msgspec.json.encode(BAD | {"details": {"dealValue": 1}})
+    await db.execute("UPDATE sync.rejected_records SET payload = $1, tried_with = '0.0.1'", good)
+
+
+async def test_what_fails_again_stays_with_one_attempt_more(pipeline: Pipeline, db: asyncpg.Connection) -> None:
+    await put(pipeline, BAD)
+    assert (await replayed(pipeline)).rejected == 1
+    kept = await db.fetchrow("SELECT * FROM sync.rejected_records")
+    assert kept is not None
+    assert (kept["attempts"], kept["closed_at"], kept["field"]) == (2, None, "details.dealValue")
+    assert (await put(pipeline, BAD)).rejected == 1
+    assert await db.fetchval("SELECT attempts FROM sync.rejected_records") == 2, "reading it again is no replay"
+
+
+async def test_what_a_release_understands_is_stored_and_closed(pipeline: Pipeline, db: asyncpg.Connection) -> None:
+    await put(pipeline, BAD)
+    await refused_by_an_earlier_release(db)
+    assert (await replayed(pipeline)).inserted == 1
+    assert await db.fetchval("SELECT deal_value FROM partner_center.referrals WHERE id = 'r1'") == 1
+    assert await db.fetchval("SELECT closed_because FROM sync.rejected_records") == "stored"
+    assert await rejects.open_rejects(pipeline.database, pipeline.account) == []
+
+
+async def test_an_old_payload_replayed_late_never_wins(pipeline: Pipeline, db: asyncpg.Connection) -> None:
+    newer = BAD | {"updatedDateTime": "2024-05-01T11:00:00Z", "status": "Closed", "details": {"dealValue": 5}}
+    await put(pipeline, newer)
+    await put(pipeline, BAD)
+    assert len(await rejects.open_rejects(pipeline.database, pipeline.account)) == 1
+    await refused_by_an_earlier_release(db)
+    assert (await replayed(pipeline)).unchanged == 1
+    assert await db.fetchval("SELECT status FROM partner_center.referrals WHERE id = 'r1'") == "Closed"
+    assert await db.fetchval("SELECT closed_because FROM sync.rejected_records") == "superseded"
+
+
+async def test_another_release_tries_once_what_an_earlier_one_refused(
+    pipeline: Pipeline, db: asyncpg.Connection
+) -> None:
+    await put(pipeline, BAD)
+    assert (await replayed(pipeline, other_release=True)).records == 0, "this release has tried it"
+    await db.execute("UPDATE sync.rejected_records SET tried_with = '0.0.1'")
+    assert (await replayed(pipeline, other_release=True)).rejected == 1
+    assert (await replayed(pipeline, other_release=True)).records == 0
+
+
+async def test_what_postgresql_refused_is_replayed_too(pipeline: Pipeline, db: asyncpg.Connection) -> None:
+    huge = decode_record(b'{"id":"r9","anything":1e200000}')
+    async with leases.run(pipeline.database, pipeline.account, "incremental") as run:
+        await save(pipeline.database, run, map_pages([Page([huge], None, NOON)]), pages=1, advance=None)
+    assert (await replayed(pipeline)).rejected == 1
+    assert await db.fetchval("SELECT attempts FROM sync.rejected_records") == 2
+    assert "refused by PostgreSQL" in await db.fetchval("SELECT reason FROM sync.rejected_records")
+
+
+async def test_a_record_that_loses_its_time_is_kept_too(pipeline: Pipeline, db: asyncpg.Connection) -> None:
+    await put(pipeline, BAD)
+    await put(pipeline, BAD | {"updatedDateTime": "yesterday"})
+    assert await db.fetchval("SELECT field FROM sync.rejected_records") == "updatedDateTime"
+
+
+async def test_a_bad_record_stops_nothing_on_the_way(
+    pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    """The watermark passes a record that was put aside, its neighbours are stored, and its next version closes it."""
+    await simulator.reset(150)
+    await load(pipeline)
+    key = next(iter((await simulator.state())["referrals"]))
+    before = await db.fetchval("SELECT position FROM sync.watermarks")
+    await simulator.update(key, {"details": {"dealValue": "much"}})
+    await simulator.create([{}])
+    counts = await tick(pipeline)
+    assert (counts.inserted, counts.rejected) == (1, 1)
+    assert await db.fetchval("SELECT position FROM sync.watermarks") > before
+    await simulator.update(key, {"details": {"dealValue": 7}})
+    assert (await tick(pipeline)).updated == 1
+    assert await db.fetchval("SELECT closed_because FROM sync.rejected_records") == "stored"
+    await assert_level(db, simulator)

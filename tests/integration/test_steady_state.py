@@ -1,0 +1,101 @@
+"""When nothing changed, nothing is written; and how late changes appear is measured."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.steps import assert_level, listing_requests, load, tick
+from worker.core.instant import from_datetime, shift
+from worker.core.lag import MAX_SAMPLES, Lag
+from worker.demo.control import Control
+from worker.store import ledger
+from worker.sync.pipeline import Pipeline
+
+WRITES = """
+SELECT relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables
+WHERE schemaname = 'partner_center' OR relname IN ('watermarks', 'capabilities', 'rejected_records', 'parity')
+ORDER BY relname
+"""
+
+
+async def written(db: asyncpg.Connection) -> list[tuple[Any, ...]]:
+    """What PostgreSQL counted as written. A backend hands its counters over when it ends, so the worker's are ended."""
+    await db.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+    )
+    await db.execute("SELECT pg_stat_clear_snapshot()")
+    return [tuple(row) for row in await db.fetch(WRITES)]
+
+
+async def test_an_idle_tick_writes_its_run_and_nothing_else(
+    pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    await simulator.reset(400)
+    await load(pipeline)
+    await tick(pipeline)
+    before = await written(db)
+    await simulator.clear_requests()
+    wal = await db.fetchval("SELECT pg_current_wal_insert_lsn()")
+    for _ in range(5):
+        await tick(pipeline)
+    assert await db.fetchval("SELECT pg_current_wal_insert_lsn() - $1::pg_lsn", wal) < 5 * 4096, "the runs' own rows"
+    assert await written(db) == before
+    assert await listing_requests(simulator) == 5
+    assert await db.fetchval("SELECT count(*) FROM sync.runs WHERE kind = 'incremental'") == 6
+
+
+async def test_changes_within_the_overlap_arrive_and_are_measured(
+    pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    """A row that shows itself late, but within the overlap, comes with the next tick, and says how late it was."""
+    await simulator.reset(100)
+    await load(pipeline)
+    await simulator.behaviour(reveal_delay=None)
+    await simulator.create([{}])
+    late = (await simulator.create([{}]))[0]
+    await simulator.behaviour(reveal_delay=0.0)
+    await simulator.create([{}])
+    assert (await tick(pipeline)).inserted == 1
+    assert await simulator.reveal() == 2
+    assert (await tick(pipeline)).inserted == 2, f"{late['id']} lies below the watermark"
+    run = await db.fetchrow("SELECT * FROM sync.runs ORDER BY id DESC LIMIT 1")
+    assert run is not None
+    assert run["lag_max"] >= run["lag_p95"] >= run["lag_p50"] > 0
+    assert 0 < run["late_max"] < 60
+    assert run["overlap"] == 600
+    (status,) = await ledger.status(pipeline.database)
+    assert not status["overlap_too_small"]
+    await assert_level(db, simulator)
+
+
+async def test_lateness_near_the_overlap_is_warned_of(pipeline: Pipeline, db: asyncpg.Connection) -> None:
+    await db.execute("INSERT INTO sync.watermarks (account, position) VALUES ('contoso', 1)")
+    for late, warned in ((299.0, False), (301.0, True)):
+        await db.execute(
+            """
+            INSERT INTO sync.runs (account, kind, owner, fence, outcome, finished_at, late_max, overlap)
+            VALUES ('contoso', 'incremental', 'x', 1, 'done', now(), $1, 600)
+            """,
+            late,
+        )
+        (status,) = await ledger.status(pipeline.database)
+        assert status["overlap_too_small"] is warned
+
+
+@pytest.mark.parametrize(("below", "missed"), [(timedelta(minutes=5), 0), (timedelta(minutes=15), 1)])
+def test_what_lies_below_the_overlap_should_have_come_before(below: timedelta, missed: int) -> None:
+    now = datetime(2024, 5, 1, tzinfo=UTC)
+    lag = Lag(from_datetime(now), timedelta(minutes=10), proven=from_datetime(now - timedelta(days=1)))
+    lag.learn(shift(from_datetime(now), -below), now)
+    assert lag.missed == missed
+    assert lag.late == below.total_seconds()
+    lag.learn(shift(from_datetime(now), timedelta(seconds=5)), now + timedelta(seconds=9))
+    assert lag.percentile(0) == 4
+    for _ in range(MAX_SAMPLES + 5):
+        lag.learn(from_datetime(now), now)
+    assert len(lag.samples) == MAX_SAMPLES
