@@ -19,6 +19,7 @@ COMMITTED = b"C\x00\x00\x00\x0bCOMMIT\x00"
 class Proxy:
     """Forwards TCP to a target; an async context manager. Its switches may be set at any moment.
 
+    target        where new connections go
     delay         seconds that each chunk of the target's waits
     cut_after     bytes of the target's, counted over a connection, after which that connection is reset
     flowing       while this event is clear nothing is forwarded and nothing is closed: a half-open line
@@ -27,7 +28,7 @@ class Proxy:
     """
 
     def __init__(self, host: str, port: int) -> None:
-        self._target = (host, port)
+        self.target = (host, port)
         self._server: asyncio.Server | None = None
         self._tasks = set[asyncio.Task[None]]()
         self._writers = set[asyncio.StreamWriter]()
@@ -63,7 +64,7 @@ class Proxy:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         try:
-            upstream_reader, upstream_writer = await asyncio.open_connection(*self._target)
+            upstream_reader, upstream_writer = await asyncio.open_connection(*self.target)
         except OSError:
             writer.close()
             return

@@ -70,10 +70,11 @@ class Daemon:
         self.origin = origin
         self._log = log
 
-    async def status(self, path: str) -> int:
+    async def status(self, path: str, token: str = "") -> int:
         """The HTTP status of a path, 0 when nobody answers."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
-            async with aiohttp.ClientSession() as session, session.get(self.origin + path) as response:
+            async with aiohttp.ClientSession() as session, session.get(self.origin + path, headers=headers) as response:
                 return response.status
         except aiohttp.ClientError:
             return 0

@@ -11,13 +11,14 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
-from tests.acceptance.conftest import Command
+from tests.acceptance.test_daemon import until
 from tests.proxy import Proxy
 from tests.steps import assert_chain, assert_level
 from worker.demo.control import Control
@@ -49,6 +50,13 @@ async def killed_within(process: asyncio.subprocess.Process, seconds: float) -> 
         await process.wait()
         return True
     return False
+
+
+def rows_stored(db: asyncpg.Connection) -> Callable[[], Awaitable[bool]]:
+    async def some() -> bool:
+        return bool(await db.fetchval("SELECT count(*) > 0 FROM partner_center.referrals"))
+
+    return some
 
 
 async def free_leases(db: asyncpg.Connection) -> None:
@@ -138,15 +146,13 @@ async def test_killed_at_each_commit(
 
 
 async def test_paused_beyond_its_lease_it_writes_no_more(
-    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path, command: Command
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
 ) -> None:
     """Another process takes the work over; the one that wakes up is refused, and says so."""
     await simulator.reset(1000)
     await simulator.behaviour(page_size=20, latency=0.03)
     process = await start(environment, tmp_path, "backfill")
-    while not await db.fetchval("SELECT count(*) FROM partner_center.referrals"):
-        await asyncio.sleep(0.02)
-        assert process.returncode is None
+    await until(rows_stored(db), "loading")
     os.kill(process.pid, signal.SIGSTOP)
     # What a pause beyond the lease's life leaves: PostgreSQL has ended its idle transactions, and the lease is over.
     await db.execute(
@@ -175,8 +181,7 @@ async def test_asked_to_stop_it_says_where_it_stands(
     await simulator.reset(800)
     await simulator.behaviour(page_size=20, latency=0.03)
     process = await start(environment, tmp_path, "backfill")
-    while not await db.fetchval("SELECT count(*) FROM partner_center.referrals"):
-        await asyncio.sleep(0.02)
+    await until(rows_stored(db), "loading")
     process.send_signal(number)
     _, told = await asyncio.wait_for(process.communicate(), 10)
     assert process.returncode == 1

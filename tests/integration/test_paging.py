@@ -298,7 +298,7 @@ class Restless:
     def __init__(self, client: Client, simulator: Control, seed: int) -> None:
         self._client = client
         self._simulator = simulator
-        self._dice = random.Random(seed)  # noqa: S311 - dice of a test need a seed
+        self._dice = random.Random(seed)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)

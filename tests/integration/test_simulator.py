@@ -298,7 +298,7 @@ async def test_literals_may_be_wanted_quoted_rounded_or_compared_as_texts(client
 async def test_ties_may_lie_differently_for_each_request(client: Client) -> None:
     moment = "2026-03-02T00:00:00.0000000Z"
     client.simulator.create({"id": f"tie-{number:03}", "updatedDateTime": moment} for number in range(150))
-    client.simulator.rng = random.Random(4)  # noqa: S311 - a seed for the order of ties
+    client.simulator.rng = random.Random(4)
     client.simulator.behave(ties="random")
     first, second = [await client.page(orderby="updatedDateTime desc") for _ in range(2)]
     assert first.ids != second.ids

@@ -1,0 +1,249 @@
+"""Outages of everything around the daemon: it stays up, says so, and is level again afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import ssl
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+import trustme
+
+from tests.acceptance.conftest import Command
+from tests.acceptance.test_daemon import Daemon, daemon, rows, until
+from tests.proxy import Proxy
+from tests.steps import assert_chain, assert_level
+from worker.demo.control import Control
+from worker.store import embedded, migrate
+
+COUNT = "SELECT count(*) FROM partner_center.referrals"
+
+
+def said(running: Daemon, event: str) -> Callable[[], Awaitable[bool]]:
+    async def found() -> bool:
+        return bool(running.events(event))
+
+    return found
+
+
+def some(db: asyncpg.Connection, number: int) -> Callable[[], Awaitable[bool]]:
+    async def reached() -> bool:
+        return bool(await db.fetchval(COUNT) >= number)
+
+    return reached
+
+
+def ended(pid: int) -> Callable[[], Awaitable[bool]]:
+    async def is_so() -> bool:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    return is_so
+
+
+async def test_postgresql_stopped_at_once_and_started_again(
+    environment: dict[str, str], simulator: Control, server_folder: Path, tmp_path: Path
+) -> None:
+    """An immediate shutdown in the middle of a load is a crash to PostgreSQL: what was committed stands."""
+    await simulator.reset(1200)
+    await simulator.behaviour(page_size=20, latency=0.02)
+    with tempfile.TemporaryDirectory(prefix="referral-sync-", dir=server_folder) as folder:
+        port = ""
+        async with embedded.server(Path(folder), settings={"fsync": "on"}) as url:
+            await migrate.upgrade(url)
+            port = str(urlsplit(url).port)
+            proxy = Proxy("127.0.0.1", int(port))
+            async with proxy:
+                through_proxy = (
+                    urlsplit(url)._replace(netloc=urlsplit(url).netloc.replace(port, str(proxy.port))).geturl()
+                )
+                async with daemon(environment, tmp_path, REFERRAL_SYNC_DATABASE__URL=through_proxy) as running:
+                    db = await asyncpg.connect(url)
+                    await until(some(db, 100), "loading")
+                    await db.close()
+                    pid = int((Path(folder) / "pgdata" / "postmaster.pid").read_text().splitlines()[0])
+                    os.kill(pid, signal.SIGQUIT)
+                    await until(said(running, "run_failed"), "said")
+                    assert await running.status("/healthz") == 200
+
+                    async def not_ready() -> bool:
+                        return await running.status("/readyz") == 503
+
+                    await until(not_ready, "not ready")
+                    await until(ended(pid), "PostgreSQL ended")
+                    async with embedded.server(Path(folder), settings={"fsync": "on"}) as again:
+                        proxy.target = ("127.0.0.1", urlsplit(again).port or 0)
+                        db = await asyncpg.connect(again)
+                        assert await db.fetchval(COUNT) >= 100
+                        await simulator.behaviour(latency=0)
+                        await db.execute("UPDATE sync.leases SET expires_at = now()")
+                        await until(rows(db, 1200), "loaded after the crash")
+                        assert running.stop() == 0
+                        await assert_level(db, simulator)
+                        await assert_chain(db)
+                        await db.close()
+
+
+async def test_a_half_open_line_to_the_database(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    """Nothing is answered and nothing is closed; then every connection is cut."""
+    await simulator.reset(60)
+    parts = urlsplit(environment["REFERRAL_SYNC_DATABASE__URL"])
+    assert parts.port is not None
+    async with Proxy("127.0.0.1", parts.port) as proxy:
+        url = parts._replace(netloc=parts.netloc.replace(str(parts.port), str(proxy.port))).geturl()
+        async with daemon(environment, tmp_path, REFERRAL_SYNC_DATABASE__URL=url) as running:
+            await until(rows(db, 60), "loaded")
+            proxy.flowing.clear()
+            await simulator.create([{}])
+            assert await running.status("/healthz") == 200
+            proxy.reset_all()
+            proxy.flowing.set()
+            await until(rows(db, 61), "recovered")
+            assert running.stop() == 0
+
+
+async def test_the_line_to_the_api_breaks_in_every_way(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await simulator.reset(300)
+    parts = urlsplit(environment["REFERRAL_SYNC_API__BASE_URL"])
+    assert parts.port is not None
+    async with Proxy("127.0.0.1", parts.port) as proxy:
+        origin = f"http://127.0.0.1:{proxy.port}"
+        async with daemon(environment, tmp_path, REFERRAL_SYNC_API__BASE_URL=origin) as running:
+            proxy.cut_after = 150_000
+            await asyncio.sleep(2)
+            proxy.cut_after = None
+            await until(rows(db, 300), "loaded although bodies were cut")
+            proxy.flowing.clear()
+            await simulator.create([{}])
+            await asyncio.sleep(1)
+            proxy.reset_all()
+            proxy.flowing.set()
+            await until(rows(db, 301), "recovered from a half-open line")
+            proxy.delay = 0.2
+            await simulator.create([{}])
+            await until(rows(db, 302), "slow but sure")
+            assert running.stop() == 0
+    await assert_level(db, simulator)
+
+
+async def test_a_full_disk_is_said_and_outlived(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path, command: Command
+) -> None:
+    """PostgreSQL's own error for a full disk, raised where a full disk raises it: while a row is stored."""
+    await simulator.reset(30)
+    await db.execute(
+        """
+        CREATE FUNCTION no_space() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100'; END $$;
+        CREATE TRIGGER no_space BEFORE INSERT ON partner_center.referrals EXECUTE FUNCTION no_space();
+        """
+    )
+    told = command("sync")
+    assert told.returncode == 1
+    assert "out of space" in told.stderr
+    assert "Traceback" not in told.stderr
+    async with daemon(environment, tmp_path) as running:
+        await until(said(running, "run_failed"), "said")
+        await db.execute("DROP TRIGGER no_space ON partner_center.referrals")
+        await until(rows(db, 30), "recovered")
+        assert running.stop() == 0
+
+
+async def test_names_certificates_and_token_programs_that_fail(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path, command: Command
+) -> None:
+    """Each is said in a sentence with its mend, by the command and by the daemon, which stays up."""
+    await simulator.reset(10)
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    certificate.configure_cert(context)
+    server = await asyncio.start_server(greet, "127.0.0.1", 0, ssl=context)
+    tls = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    cases = {
+        "cannot be reached": {"REFERRAL_SYNC_API__BASE_URL": "https://no-such-host.invalid"},
+        "cannot be verified": {"REFERRAL_SYNC_API__BASE_URL": tls},
+        "ended with exit code": {
+            "REFERRAL_SYNC_ACCOUNTS__CONTOSO__AUTH": "command",
+            "REFERRAL_SYNC_ACCOUNTS__CONTOSO__COMMAND": '["/bin/false"]',
+        },
+    }
+
+    async def is_said(told: str, variables: dict[str, str]) -> None:
+        bare = {key: value for key, value in environment.items() if not key.endswith("ACCESS_TOKEN")}
+        settings = bare if "REFERRAL_SYNC_ACCOUNTS__CONTOSO__AUTH" in variables else environment
+        async with daemon(settings, tmp_path, **variables) as running:
+            await until(said(running, "run_failed"), told)
+            assert told in str(running.events("run_failed")[0]["error"])
+            assert await running.status("/healthz") == 200
+            assert running.stop() == 0
+
+    await asyncio.gather(*(is_said(told, variables) for told, variables in cases.items()))
+    server.close()
+    command("sync")
+    await assert_level(db, simulator)
+
+
+async def test_an_api_that_asks_for_a_long_pause_is_left_alone(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await simulator.reset(10)
+    async with daemon(environment, tmp_path) as running:
+        await until(rows(db, 10), "loaded")
+        await simulator.faults({"status": 429, "retry_after": "3600", "times": 1})
+        await until(said(running, "left_alone"), "left alone")
+        await simulator.clear_requests()
+        await asyncio.sleep(3)
+        assert await simulator.requests() == [], "not asked again before the pause is over"
+        assert running.stop() == 0
+
+
+async def test_a_replica_takes_over_from_a_dead_one_in_the_middle_of_its_work(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    """The second daemon waits for the lease of the first, and goes on with its load when that ends by itself."""
+    await simulator.reset(1500)
+    await simulator.behaviour(page_size=20, latency=0.05)
+    slow = {"REFERRAL_SYNC_SCHEDULE__INCREMENTAL": "1h"}
+    async with daemon(environment, tmp_path, **slow) as first:
+        await until(some(db, 100), "loading")
+        async with daemon(environment, tmp_path, **slow) as second:
+            await until(said(second, "waits_for_lease"), "waiting")
+            os.kill(first.process.pid, signal.SIGKILL)
+            left = await db.fetchval("SELECT max(expires_at) - now() FROM sync.leases WHERE kind = 'backfill'")
+            assert left.total_seconds() < 50, "a minute is promised, with the time to notice"
+            await db.execute("UPDATE sync.leases SET expires_at = now()")
+            await simulator.behaviour(latency=0)
+            await until(rows(db, 1500), "taken over")
+            assert second.stop() == 0
+    await assert_level(db, simulator)
+
+
+@pytest.mark.parametrize("path", ["/status", "/metrics"])
+async def test_status_and_metrics_want_the_token(
+    path: str, environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await simulator.reset(10)
+    async with daemon(environment, tmp_path, REFERRAL_SYNC_HTTP__TOKEN="a-long-secret") as running:
+        await until(rows(db, 10), "loaded")
+        assert await running.status(path) == 401
+        assert await running.status(path, token="a-long-secret") == 200
+        assert running.stop() == 0
