@@ -90,14 +90,14 @@ def template_database(postgres_url: str) -> str:
 @pytest.fixture
 async def database_url(postgres_url: str, template_database: str) -> AsyncIterator[str]:
     """Give a migrated, empty database, dropped afterwards."""
-    async with _database(postgres_url, template_database) as url:
+    async with new_database(postgres_url, template_database) as url:
         yield url
 
 
 @pytest.fixture
 async def empty_database_url(postgres_url: str) -> AsyncIterator[str]:
     """Give a database that was never migrated, dropped afterwards."""
-    async with _database(postgres_url, "template0") as url:
+    async with new_database(postgres_url, "template0") as url:
         yield url
 
 
@@ -141,7 +141,8 @@ def _own_loop() -> asyncio.Runner:
 
 
 @asynccontextmanager
-async def _database(postgres_url: str, template: str) -> AsyncIterator[str]:
+async def new_database(postgres_url: str, template: str) -> AsyncIterator[str]:
+    """Give a database made from a template, dropped afterwards."""
     name = f"t_{uuid.uuid4().hex}"
     await _execute(postgres_url, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
     try:

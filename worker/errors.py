@@ -80,7 +80,14 @@ class SourceRejected(SourceError):
 
 
 class SourceDistrusted(SourceError):
-    """The answers contradict each other, so this way of reading cannot be relied on."""
+    """The answers contradict each other, so this way of reading cannot be relied on.
+
+    `lasting` is false where it may have been a single bad answer: then the way is tried again soon.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, lasting: bool = True) -> None:
+        super().__init__(message, hint)
+        self.lasting = lasting
 
 
 class StoreError(SyncError):

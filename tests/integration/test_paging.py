@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -283,13 +284,28 @@ async def test_a_tick_falls_back_and_is_level(
     await simulator.behaviour(**options)
     for key in list(await copy(db))[:20]:
         await simulator.update(key, {"status": "Closed"})
-    if options["filter_updated"] == "reject":
-        with pytest.raises(SourceError):
-            await tick(pipeline)
-        await db.execute("UPDATE sync.capabilities SET probed_at = now() - interval '2 days'")
     await tick(pipeline)
     assert await copy(db) == (await simulator.state())["referrals"]
     assert await db.fetchval("SELECT method FROM sync.capabilities WHERE field = 'updatedDateTime'") == "scan"
+
+
+@pytest.mark.parametrize("method", [Method.SCAN, Method.SWEEP])
+async def test_a_listing_that_ends_without_what_it_must_hold_moves_nothing(
+    method: Method, pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    """The link to the next page is left out, so the listing looks whole; the row at the watermark tells otherwise."""
+    await simulator.reset(60)
+    await simulator.behaviour(page_size=10)
+    await load(pipeline)
+    before = await db.fetchval("SELECT position FROM sync.watermarks")
+    for key in list(await copy(db))[:25]:
+        await simulator.update(key, {"status": "Closed"})
+    await simulator.faults({"kind": "no_link", "times": 1})
+    with pytest.raises(SourceError, match="was not whole"):
+        await tick(replace(pipeline, paging=method))
+    assert await db.fetchval("SELECT position FROM sync.watermarks") == before
+    await tick(replace(pipeline, paging=method))
+    assert await copy(db) == (await simulator.state())["referrals"]
 
 
 class Restless:

@@ -31,7 +31,7 @@ class Reading:
     evidence: str = ""
     proven: bool = True
 
-    def demoted(self, evidence: str) -> Reading:
-        """Return the next way down, because this one contradicted itself."""
+    def demoted(self, evidence: str, *, proven: bool) -> Reading:
+        """Return the next way down, because this one contradicted itself; unproven, it is looked at again soon."""
         lower = Method.SCAN if self.method is Method.KEYSET else Method.SWEEP
-        return replace(self, method=lower, evidence=evidence)
+        return replace(self, method=lower, evidence=evidence, proven=proven)

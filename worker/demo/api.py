@@ -175,7 +175,10 @@ def _page(simulator: Simulator, raw: str, fault: Fault | None) -> tuple[bytes, i
     ordered = simulator.listing.select(plan)
     start = position.offset
     if position.after is not None:
-        start = ordered.after((deep_tuple(position.after[0]), position.after[1]))
+        try:
+            start = ordered.after((deep_tuple(position.after[0]), position.after[1]))
+        except TypeError:
+            raise BadQueryError("The skip token belongs to another order.") from None
     size = behaviour.page_size if position.left is None else min(behaviour.page_size, position.left)
     if behaviour.ties == "random" and "id" not in dict(plan.order):
         entries = ordered.shuffled(start, start + size, simulator.rng)

@@ -8,6 +8,7 @@ partner-center-api.md sections 1.4 to 1.7 and 9.2.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from datetime import timedelta
@@ -17,7 +18,7 @@ from worker.core.odata import list_query, query_of_next_link
 from worker.core.page import Listing, Page, Record
 from worker.core.reading import Method, Reading
 from worker.core.window import TimeField, Window
-from worker.errors import SourceDistrusted, SourceError, SourceRejected, SourceUnavailable
+from worker.errors import SourceDistrusted, SourceRejected
 from worker.source.client import Client
 
 FUTURE = timedelta(minutes=5)
@@ -29,6 +30,9 @@ ROUNDING = timedelta(minutes=1)
 LOOK_BACK = (timedelta(seconds=1), timedelta(minutes=1))
 MAX_LOOKS = 3
 TIE_PASSES = 10
+REFUSED_QUERY = frozenset({400, 405, 422, 501})
+"""What a server answers to an option that it does not take."""
+
 MAX_REPEATS = 5
 """So often links may lead to the very same records again: rows that shift between two pages can do that, a little."""
 
@@ -41,19 +45,32 @@ class Anchor:
     time: Instant
 
 
-def pages(client: Client, window: Window, reading: Reading, anchor: Anchor | None = None) -> AsyncGenerator[Page]:
+async def pages(client: Client, window: Window, reading: Reading, anchor: Anchor | None = None) -> AsyncGenerator[Page]:
     """Read a window; every page says how far (exclusive) the window is complete with it.
 
     `anchor` is the newest record known at or below the watermark. Raises SourceDistrusted when the answers contradict
-    each other.
+    each other, or when the API refuses a query that it was seen to accept.
     """
+    async with aclosing(_by_method(client, window, reading, anchor)) as found:
+        try:
+            async for page in found:
+                yield page
+        except SourceRejected as refusal:
+            if refusal.status in REFUSED_QUERY and reading.method is not Method.SWEEP:
+                raise SourceDistrusted(
+                    f"The API refuses what it was seen to accept. {refusal}", lasting=False
+                ) from refusal
+            raise
+
+
+def _by_method(client: Client, window: Window, reading: Reading, anchor: Anchor | None) -> AsyncGenerator[Page]:
     match reading.method:
         case Method.KEYSET:
             return _keyset(client, window, reading, anchor)
         case Method.SCAN:
-            return _scan(client, window)
+            return _scan(client, window, anchor)
         case Method.SWEEP:
-            return _sweep(client, window)
+            return _sweep(client, window, anchor)
 
 
 # -- keyset --------------------------------------------------------------------------------------------------------
@@ -199,42 +216,75 @@ def _through_ties(window: Window, at: Instant | None, after: Instant | None, lim
 # -- scan and sweep ------------------------------------------------------------------------------------------------
 
 
-async def _scan(client: Client, window: Window) -> AsyncGenerator[Page]:
+async def _scan(client: Client, window: Window, anchor: Anchor | None) -> AsyncGenerator[Page]:
     """Newest first until a page lies below the window; certain only at its end, and only up to where it began.
 
-    A record edited meanwhile moves to the front, above where the scan began: the next run gets it.
+    A record edited meanwhile moves to the front, above where the scan began: the next run gets it. Equal times that
+    go on over the end of a page may come in another order with it, so then two scans have to show the same records.
     """
-    field = window.field
-    first = await client.list(list_query(field=field, descending=True))
-    through = sane_newest(first, field)
-    if window.upper is not None and (through is None or window.upper < through):
-        through = window.upper
-    top: Instant | None = None
-    async for listing, last in _linked(client, first):
-        _check_order(listing.records, field, descending=True)
-        times = [time for record in listing.records if (time := record.time(field)) is not None]
-        if top is not None and times and times[0] > top:
-            raise SourceDistrusted(f"The API does not keep the order by {field.value} from page to page.")
-        top = times[0] if times else top
-        below = window.lower is not None and bool(times) and times[-1] < window.lower
-        yield Page(listing.records, through if last or below else None, listing.observed_at)
-        if below:
-            return
+    field, before, through = window.field, set[str | None](), window.upper
+    for number in range(TIE_PASSES):
+        first = await client.list(list_query(field=field, descending=True))
+        if number == 0:
+            newest = sane_newest(first, field)
+            through = newest if through is None or (newest is not None and newest < through) else through
+        ids, top, bottom, tied = set[str | None](), None, None, False
+        async for listing, last in _linked(client, first):
+            _check_order(listing.records, field, descending=True)
+            times = [time for record in listing.records if (time := record.time(field)) is not None]
+            if top is not None and times and times[0] > top:
+                raise SourceDistrusted(f"The API does not keep the order by {field.value} from page to page.")
+            tied = tied or any(
+                r.time(field) == bottom for r in listing.records if r.id not in ids and bottom is not None
+            )
+            top, bottom = (times[0], times[-1]) if times else (top, bottom)
+            ids |= {record.id for record in listing.records}
+            end = last or (window.lower is not None and bool(times) and times[-1] < window.lower)
+            if end:
+                await _check_end(client, field, anchor, ids, through)
+            certain = end and (not tied or ids == before)
+            yield Page(listing.records, through if certain else None, listing.observed_at)
+            if certain:
+                return
+            if end:
+                break
+        before = ids
+    raise SourceDistrusted(f"The API showed a group of equal {field.value} differently each time it was read.")
 
 
-async def _sweep(client: Client, window: Window) -> AsyncGenerator[Page]:
+async def _sweep(client: Client, window: Window, anchor: Anchor | None) -> AsyncGenerator[Page]:
     """Everything there is; certain only at its end, and only up to the newest time that the first answer showed."""
-    first = await client.list("")
+    first, ids = await client.list(""), set[str | None]()
     through = sane_newest(first, window.field)
     async for listing, last in _linked(client, first):
+        ids |= {record.id for record in listing.records}
+        if last:
+            await _check_end(client, window.field, anchor, ids, through)
         yield Page(listing.records, through if last else None, listing.observed_at)
+
+
+async def _check_end(
+    client: Client, field: TimeField, anchor: Anchor | None, ids: set[str | None], through: Instant | None
+) -> None:
+    """A listing that ends without a record that it must hold has ended too early: no link came where more was due.
+
+    A record that was edited meanwhile lies above where the reading began, or is not there any more.
+    """
+    now = await client.fetch(anchor.id) if anchor is not None and anchor.id not in ids else None
+    time = now.records[0].time(field) if now is not None else None
+    if time is not None and (through is None or time <= through):
+        raise SourceDistrusted(
+            "The API's listing ended without a record that it shows by id, so it was not whole.",
+            "Nothing rests on it: the position stays where it was, and the next run reads again.",
+            lasting=False,
+        )
 
 
 async def _linked(client: Client, listing: Listing) -> AsyncGenerator[tuple[Listing, bool]]:
     """Follow links from a listing on; yields each answer and whether it is the last.
 
-    Raises SourceError when a link comes twice or ever new links lead to the same records, and SourceUnavailable when
-    the server has forgotten one.
+    Raises SourceDistrusted when a link comes twice, when ever new links lead to the same records, and when the server
+    does not accept its own: it has forgotten it, or the link lacks what the first query said.
     """
     seen = set[str]()
     shown, repeats = list[str | None](), 0
@@ -247,7 +297,7 @@ async def _linked(client: Client, listing: Listing) -> AsyncGenerator[tuple[List
             return
         query = query_of_next_link(listing.next_link)
         if query in seen or repeats >= MAX_REPEATS:
-            raise SourceError(
+            raise SourceDistrusted(
                 "The API's next page links go in a circle, so its listing would never end.",
                 "Nothing past this page was read; the next run begins anew.",
             )
@@ -256,8 +306,10 @@ async def _linked(client: Client, listing: Listing) -> AsyncGenerator[tuple[List
             listing = await client.list(query)
         except SourceRejected as error:
             if error.status in (400, 404, 410):
-                raise SourceUnavailable(
-                    f"The API no longer accepts a next page link of its own. {error}", "The next run begins anew."
+                raise SourceDistrusted(
+                    f"The API does not accept a next page link of its own. {error}",
+                    "The next run begins anew.",
+                    lasting=False,
                 ) from error
             raise
 

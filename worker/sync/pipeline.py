@@ -70,7 +70,7 @@ async def distrust(pipeline: Pipeline, field: TimeField, reading: Reading, why: 
     """Go one way down for the next day; raises what was found when there is no way down, or a person chose this one."""
     if reading.method is Method.SWEEP or pipeline.paging is not None:
         raise why
-    lower = reading.demoted(str(why))
+    lower = reading.demoted(str(why), proven=why.lasting)
     _log.warning(
         "reading_changed", account=pipeline.account, field=field.value, method=lower.method.value, why=str(why)
     )
