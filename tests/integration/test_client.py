@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -112,6 +113,33 @@ async def test_beyond_the_cap_the_run_ends_instead_of_sleeping(connect: Open, si
         with pytest.raises(SourceUnavailable, match="86400 s"):
             await client.list("")
         assert client.requests == 1
+
+
+async def test_a_run_has_a_budget_of_repeated_requests(
+    connect: Open, simulator: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "RETRY_BUDGET", 3)
+    await simulator.faults(*({"status": 503, "times": 1, "retry_after": "0"} for _ in range(50)))
+    with stamina.set_testing(True, attempts=50):
+        async with connect() as client:
+            with pytest.raises(SourceError, match="had to be repeated"):
+                await client.list("")
+            assert client.retries == 3
+            assert client.requests == 4
+
+
+async def test_a_429_holds_the_others_back(connect: Open, simulator: Control) -> None:
+    """While one request waits as it was asked to, no other is sent."""
+    await simulator.reset(5)
+    await simulator.faults({"status": 429, "retry_after": "1", "times": 1})
+    async with connect() as client:
+        first = asyncio.create_task(client.list(""))
+        done, _ = await asyncio.wait({first}, timeout=0.3)
+        assert not done, "it waits as long as it was asked to"
+        started = time.monotonic()
+        await client.list("")
+        assert time.monotonic() - started > 0.5
+        await first
 
 
 async def test_a_401_renews_the_token_once(connect: Open, simulator: Control, tmp_path: Path) -> None:

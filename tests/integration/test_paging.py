@@ -123,6 +123,25 @@ async def test_each_request_overlaps_the_last_and_uses_seven_digits(client: Clie
     assert "ge%202024-05-01T10:09:00.0000000Z" in queries[1]
 
 
+@pytest.mark.parametrize("apart", [290, 700])
+async def test_a_literal_that_is_rounded_up_hides_nothing(apart: int, client: Client, simulator: Control) -> None:
+    """Pages begin in the middle of a second: what the rounding hides is read again a second lower."""
+    created = await fill(simulator, 60, START, timedelta(milliseconds=apart))
+    await simulator.behaviour(page_size=10, literal_rounding="second")
+    found = await read(client, Window(TimeField.UPDATED, Instant(0)), KEYSET)
+    assert ids(found) == set(created)
+
+
+async def test_a_server_that_hides_more_than_can_be_read_again_is_distrusted(
+    client: Client, simulator: Control
+) -> None:
+    """So many records in a second that no page reaches the bound again, where by id they still are."""
+    await fill(simulator, 90, START, timedelta(milliseconds=37))
+    await simulator.behaviour(page_size=10, literal_rounding="second")
+    with pytest.raises(SourceDistrusted, match="left out"):
+        await read(client, Window(TimeField.UPDATED, Instant(0)), KEYSET)
+
+
 @pytest.mark.parametrize("edit", ["bound", "all_of_page", "deleted", "inserted"])
 @pytest.mark.parametrize("reading", [KEYSET, SCAN], ids=lambda reading: reading.method.value)
 async def test_rows_that_move_between_two_pages(

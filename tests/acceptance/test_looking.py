@@ -1,0 +1,149 @@
+"""Commands that look at one thing and mend it: explain, rejects, forget, account remove, and the doctor's questions."""
+
+from __future__ import annotations
+
+import asyncpg
+import pytest
+
+from tests.acceptance.conftest import Command
+from worker.demo.control import Control
+
+UNKNOWNS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14)
+NOBODY = "00000000-0000-0000-0000-000000000000"
+
+
+async def one(simulator: Control) -> str:
+    keys: list[str] = sorted((await simulator.state())["referrals"])
+    return keys[0]
+
+
+async def test_explain_tells_all_of_one_referral(command: Command, simulator: Control) -> None:
+    await simulator.reset(20)
+    key = await one(simulator)
+    command("sync")
+    await simulator.update(key, {"status": "Closed", "substatus": "Won", "name": "\x1b[31mred\x1b[0m"})
+    behind = command("explain", key)
+    assert behind.returncode == 0, behind.stderr
+    assert f"referral-sync refresh {key}" in behind.stdout
+    command("sync")
+    level = command("explain", key)
+    assert "level with the copy" in level.stdout
+    assert "first" in level.stdout
+    assert "changed: " in level.stdout
+    assert "run " in level.stdout
+    assert "\x1b" not in level.stdout, "what strangers wrote cannot steer a terminal"
+    assert "\\x1b[31mred" in level.stdout
+    await simulator.delete(key)
+    assert "not shown, but in the copy" in command("explain", key).stdout
+    command("reconcile")
+    assert "not shown; the copy is level" in command("explain", key).stdout
+    unknown = command("explain", NOBODY)
+    assert unknown.returncode == 1
+    assert "knows nothing" in unknown.stdout
+
+
+async def test_explain_without_the_api(command: Command, simulator: Control) -> None:
+    await simulator.reset(20)
+    command("sync")
+    told = command("explain", await one(simulator), REFERRAL_SYNC_ACCOUNTS__CONTOSO__ACCESS_TOKEN="expired")
+    assert told.returncode == 0
+    assert "at the source: cannot be said" in told.stdout
+    assert "expired" not in told.stdout.replace("has expired", "")
+
+
+async def test_rejects_are_listed_without_their_contents_and_replayed(
+    command: Command, simulator: Control, db: asyncpg.Connection
+) -> None:
+    await simulator.reset(20)
+    key = await one(simulator)
+    await simulator.update(key, {"details": {"dealValue": "much", "notes": "very private"}})
+    synced = command("sync")
+    assert synced.returncode == 0, "rejects alone are no failure"
+    assert "1 rejected" in synced.stdout
+    listed = command("rejects")
+    assert listed.returncode == 0
+    assert key in listed.stdout
+    assert "details.dealValue" in listed.stdout
+    assert "private" not in listed.stdout
+    assert "1 open" in command("status").stdout
+    replayed = command("rejects", "--replay")
+    assert "0 inserted, 0 updated, 0 unchanged, 1 rejected" in replayed.stdout
+    assert "tried 2 times" in replayed.stdout
+    await simulator.update(key, {"details": {"dealValue": 1}})
+    command("sync")
+    assert "0 kept aside" in command("rejects").stdout
+
+
+async def test_forget_leaves_nothing(command: Command, simulator: Control, db: asyncpg.Connection) -> None:
+    await simulator.reset(20)
+    key = await one(simulator)
+    command("sync")
+    await simulator.update(key, {"status": "Closed"})
+    command("sync")
+    await simulator.update(key, {"details": {"dealValue": "much"}})
+    await simulator.raw("broken", b'{"id": 7, "note": "about ' + key.encode() + b'"}')
+    command("sync")
+    assert await db.fetchval("SELECT count(*) FROM sync.rejected_records") == 2
+    await simulator.delete(key)
+    told = command("forget", key)
+    assert told.returncode == 0
+    for table, column in (
+        ("partner_center.referrals", "id"),
+        ("partner_center.referral_versions", "referral_id"),
+        ("partner_center.referral_team_members", "referral_id"),
+    ):
+        assert await db.fetchval(f"SELECT count(*) FROM {table} WHERE {column} = $1", key) == 0  # noqa: S608
+    assert await db.fetchval("SELECT count(*) FROM sync.rejected_records") == 0
+    again = command("forget", key)
+    assert again.returncode == 1
+    assert "nothing is stored" in again.stdout
+
+
+async def test_an_account_that_is_not_configured_is_named_and_can_be_removed(
+    command: Command, simulator: Control, db: asyncpg.Connection, environment: dict[str, str]
+) -> None:
+    await simulator.reset(20)
+    command("sync")
+    renamed = {key.replace("CONTOSO", "FABRIKAM"): value for key, value in environment.items() if "ACCOUNTS" in key}
+    for key in [key for key in environment if "CONTOSO" in key]:
+        del environment[key]
+    command("sync", **renamed)
+    told = command("status", **renamed)
+    assert "account remove contoso" in told.stdout
+    removed = command("account", "remove", "contoso", **renamed)
+    assert removed.returncode == 0, removed.stderr
+    assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE account = 'contoso'") == 0
+    assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE account = 'fabrikam'") == 20
+    assert await db.fetchval("SELECT count(*) FROM sync.runs WHERE account = 'contoso'") == 0
+    assert "contoso" not in command("status", **renamed).stdout
+    assert command("account", "remove", "contoso", **renamed).returncode == 1
+
+
+async def test_an_account_at_work_is_not_removed(command: Command, simulator: Control, db: asyncpg.Connection) -> None:
+    await simulator.reset(5)
+    command("sync")
+    await db.execute("UPDATE sync.leases SET expires_at = now() + interval '1 minute', owner = 'another:1:x'")
+    told = command("account", "remove", "contoso")
+    assert told.returncode == 1
+    assert "another:1:x" in told.stderr
+    assert await db.fetchval("SELECT count(*) FROM partner_center.referrals") == 5
+
+
+@pytest.mark.parametrize("count", [0, 300])
+async def test_the_doctor_answers_every_unknown(count: int, command: Command, simulator: Control) -> None:
+    await simulator.reset(count)
+    told = command("check")
+    assert told.returncode == 0, told.stdout
+    assert [number for number in UNKNOWNS if f"({number})" not in told.stdout] == []
+    assert told.stdout.count("In force: ") >= len(UNKNOWNS) - 1
+
+
+async def test_the_doctor_sees_what_the_server_does(command: Command, simulator: Control) -> None:
+    await simulator.reset(300)
+    await simulator.behaviour(thin_list=True, filter_updated="reject", count="total", link="relative")
+    told = command("check").stdout
+    assert "changed records are fetched by id" in told
+    assert "(1) filter on updatedDateTime: updatedDateTime ge" in told
+    assert "read by scan" in told
+    assert "300, with 100 rows on the page" in told
+    assert "relative" in told

@@ -1,0 +1,83 @@
+"""Where the list is thinner than an answer by id, what changed is fetched by id before it is stored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import asyncpg
+
+from tests.steps import assert_level, listing_requests, load, prove, tick
+from worker.demo.control import Control
+from worker.source.unknowns import only_by_id
+from worker.store import ledger
+from worker.sync.pipeline import Pipeline
+
+CONTACTS = "SELECT count(*) FROM partner_center.referral_customer_contacts"
+
+
+async def by_id(simulator: Control) -> list[str]:
+    paths = [request["path"] for request in await simulator.requests()]
+    return [path for path in paths if path.startswith("/v1.0/engagements/referrals/")]
+
+
+async def test_what_a_thin_list_lacks_is_stored(pipeline: Pipeline, simulator: Control, db: asyncpg.Connection) -> None:
+    await simulator.reset(60)
+    await simulator.behaviour(thin_list=True)
+    await load(pipeline)
+    assert await db.fetchval(CONTACTS) > 0
+    assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE etag IS NULL") == 0
+    await assert_level(db, simulator)
+    await simulator.clear_requests()
+    await tick(pipeline)
+    assert await by_id(simulator) == [], "what did not change is not fetched again"
+    assert await listing_requests(simulator) == 1
+    key = next(iter((await simulator.state())["referrals"]))
+    await simulator.update(key, {"customerProfile": {"team": [{"firstName": "New"}]}})
+    await simulator.clear_requests()
+    assert (await tick(pipeline)).updated == 1
+    assert len(await by_id(simulator)) == 1
+    await prove(pipeline)
+    await assert_level(db, simulator)
+
+
+async def test_a_whole_list_is_taken_as_it_is(pipeline: Pipeline, simulator: Control, db: asyncpg.Connection) -> None:
+    await simulator.reset(60)
+    await load(pipeline)
+    assert len(await by_id(simulator)) == 3, "three records were compared"
+    assert await ledger.parity(pipeline.database, pipeline.account) == {"eTag"}
+
+
+async def test_what_by_id_refuses_is_taken_from_the_list(
+    pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    await simulator.reset(30)
+    await simulator.behaviour(thin_list=True)
+    await ledger.put_parity(pipeline.database, pipeline.account, {"registrations"})
+    await simulator.faults({"kind": "status", "status": 403, "times": -1, "path": "/referrals/[0-9a-f-]{36}$"})
+    assert (await load(pipeline)).inserted == 30
+
+
+async def test_parity_names_what_is_missing(pipeline: Pipeline, simulator: Control) -> None:
+    assert await only_by_id(pipeline.client) is None, "nothing to compare"
+    await simulator.reset(20)
+    assert await only_by_id(pipeline.client) == {"eTag"}
+    await simulator.behaviour(list_etag=True)
+    assert await only_by_id(pipeline.client) == set()
+    await simulator.behaviour(thin_list=True)
+    assert "customerProfile.team" in (await only_by_id(pipeline.client) or set())
+
+
+async def test_an_answer_by_id_may_be_newer_than_its_page(
+    pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    """It is stored at once, and moves no position: the next tick reads from where the list had come to."""
+    await simulator.reset(40)
+    await simulator.behaviour(thin_list=True)
+    await load(replace(pipeline, overlap=timedelta(0)))
+    before = await db.fetchval("SELECT position FROM sync.watermarks")
+    key = next(iter((await simulator.state())["referrals"]))
+    await simulator.update(key, {"salesStage": "Close"})
+    await tick(pipeline)
+    assert await db.fetchval("SELECT position FROM sync.watermarks") > before
+    await assert_level(db, simulator)
