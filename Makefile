@@ -1,9 +1,10 @@
 # Everything a developer needs. Only Python 3.11 to 3.13, pip and make have to be there.
 PYTHON ?= python3
+ROUNDS ?= 20
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test check lock clean
+.PHONY: help demo test test-system torture check lock clean
 .DEFAULT_GOAL := help
 
 help: ## say what can be made
@@ -14,6 +15,13 @@ demo: .venv/.runtime ## see the whole pipeline on this machine, in a minute
 
 test: .venv/.dev ## run the suite; starts the PostgreSQL and the simulator that it needs
 	@$(BIN)/python -m pytest -q
+
+test-system: .venv/.dev ## what needs Debian packages (pgbouncer), which it installs
+	@command -v pgbouncer >/dev/null || test -x /usr/sbin/pgbouncer || (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq pgbouncer)
+	@$(BIN)/python -m pytest -q tests/system
+
+torture: .venv/.dev ## kills, outages and the lying API again and again; ROUNDS=20 takes about half an hour
+	@$(BIN)/python -m pytest -q tests/property tests/acceptance/test_kills.py --rounds $(ROUNDS) --timeout 7200
 
 check: .venv/.dev ## lint, format, types, layers
 	@$(BIN)/ruff check .

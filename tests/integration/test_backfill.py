@@ -13,6 +13,7 @@ import pytest
 from tests.steps import assert_chain, assert_level, load, prove, tick
 from worker.core import instant
 from worker.core.instant import Instant
+from worker.core.window import TimeField, Window
 from worker.demo.control import Control
 from worker.errors import LeaseError, SyncError
 from worker.store import leases, ledger
@@ -105,6 +106,21 @@ async def test_an_unfinished_part_of_another_range_is_not_taken_for_loaded(
     assert await db.fetchval(PENDING) > 0
     await load(pipeline)
     await assert_level(db, simulator)
+
+
+async def test_it_is_loaded_when_every_window_is_and_not_before(pipeline: Pipeline, db: asyncpg.Connection) -> None:
+    """That is derived from the windows, and not from having come to an end."""
+    database = pipeline.database
+    whole, half = Window(TimeField.CREATED), instant.parse("2024-01-01T00:00:00Z")
+    parts = [Window(TimeField.CREATED, None, half), Window(TimeField.CREATED, half, None)]
+    async with leases.run(database, "contoso", "backfill") as run:
+        plan = await ledger.plan_backfill(database, run, whole, parts, half)
+        for part in plan.pending:
+            assert not await ledger.backfill_loaded(database, run, plan, sets_watermark=True)
+            assert await ledger.watermark(database, "contoso") is None
+            await ledger.window_done(database, run, part.id)
+        assert await ledger.backfill_loaded(database, run, plan, sets_watermark=True)
+    assert await ledger.watermark(database, "contoso") == half
 
 
 async def test_it_runs_beside_ticks_and_edits(pipeline: Pipeline, simulator: Control, db: asyncpg.Connection) -> None:

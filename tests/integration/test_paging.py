@@ -205,15 +205,20 @@ async def test_too_little_to_see_is_no_proof(count: int, client: Client, simulat
     assert len(ids(await read(client, ALL, found))) == count
 
 
-@pytest.mark.parametrize("options", [{"filter_updated": "ignore"}, {"order": "ignore"}], ids=str)
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"filter_updated": "ignore"}, "honour its filter"), ({"order": "ignore"}, "keep the order")],
+    ids=str,
+)
 async def test_a_server_that_stops_honouring_is_distrusted(
-    options: dict[str, Any], client: Client, simulator: Control
+    options: dict[str, Any], said: str, client: Client, simulator: Control
 ) -> None:
     await simulator.reset(300)
     await simulator.behaviour(**options)
     middle = sorted(instant.parse(at) for at in (await simulator.state())["referrals"].values())[150]
-    with pytest.raises(SourceDistrusted):
+    with pytest.raises(SourceDistrusted, match=said):
         await read(client, Window(TimeField.UPDATED, middle), KEYSET)
+    assert client.requests == 1, "seen on the first page"
 
 
 async def test_a_filter_that_hides_the_newest_known_record_is_distrusted(client: Client, simulator: Control) -> None:
