@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -151,7 +152,12 @@ async def test_a_second_one_is_told_who_runs(pipeline: Pipeline, simulator: Cont
 
 @pytest.mark.parametrize(
     "behaviour",
-    [{"filter_created": "reject"}, {"filter_created": "reject", "filter_updated": "reject"}, {"order": "reject"}],
+    [
+        {},
+        {"filter_created": "reject"},
+        {"filter_created": "reject", "filter_updated": "reject"},
+        {"order": "reject"},
+    ],
     ids=str,
 )
 async def test_edits_during_a_load_come_with_the_first_tick(
@@ -159,11 +165,15 @@ async def test_edits_during_a_load_come_with_the_first_tick(
 ) -> None:
     """The first watermark is what the source showed when the load was planned, not when it ended."""
     await simulator.reset(300)
-    await simulator.behaviour(page_size=20, latency=0.01, **behaviour)
-    known = list((await simulator.state())["referrals"])
+    await simulator.behaviour(page_size=20, latency=0.05, **behaviour)
+    pipeline = replace(pipeline, overlap=timedelta(0))
+    known = set((await simulator.state())["referrals"])
     loading = asyncio.create_task(load(pipeline))
-    for key in known[:20]:
-        await asyncio.sleep(0.01)
+    stored = set[str]()
+    while len(stored) < 40:
+        stored = {row["id"] for row in await db.fetch("SELECT id FROM partner_center.referrals")}
+    # First what was loaded already, then what is still to come: the newest that is stored is then no safe position.
+    for key in (*sorted(stored)[:5], *sorted(known - stored)[-5:]):
         await simulator.update(key, {"salesStage": "Propose"})
     await loading
     await tick(pipeline)
