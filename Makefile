@@ -14,7 +14,7 @@ demo: .venv/.runtime ## see the whole pipeline on this machine, in a minute
 	@$(BIN)/referral-sync demo
 
 test: .venv/.dev ## run the suite; starts the PostgreSQL and the simulator that it needs
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 test-system: .venv/.dev ## what needs Debian packages (pgbouncer), which it installs
 	@command -v pgbouncer >/dev/null || test -x /usr/sbin/pgbouncer || (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq pgbouncer)

@@ -148,7 +148,7 @@ async def test_it_outlives_an_outage_of_the_api(
     await simulator.reset(40)
     async with daemon(environment, tmp_path) as running:
         await until(rows(db, 40), "loaded")
-        await simulator.faults({"kind": "status", "status": 400, "times": 2})
+        await simulator.faults({"kind": "status", "status": 503, "retry_after": "0", "times": 5})
 
         async def failed() -> bool:
             return bool(running.events("run_failed"))

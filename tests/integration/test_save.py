@@ -17,7 +17,7 @@ from worker.core import instant
 from worker.core.mapping import map_pages
 from worker.core.outcome import Counts, ToWatermark
 from worker.core.page import Page, decode_record
-from worker.errors import LeaseError
+from worker.errors import LeaseError, StoreError
 from worker.store import leases
 from worker.store.leases import Run
 from worker.store.pool import Database, open_database
@@ -254,6 +254,20 @@ async def test_the_watermark_moves_with_the_rows_and_never_back(
     with pytest.raises(Exception):  # noqa: B017, PT011 - whatever makes the transaction fail
         await put(database, run, page(referral(3)), through="2024-05-01T12:00:00Z")
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE id = 'r3'") == 0, "one transaction"
+
+
+async def test_rows_versions_rejects_position_and_counts_are_one_transaction(
+    database: Database, run: Run, db: asyncpg.Connection
+) -> None:
+    """What comes last in it fails, and nothing of it stands."""
+    start = instant.parse("2024-05-01T08:00:00Z")
+    await db.execute("INSERT INTO sync.watermarks (account, position) VALUES ('contoso', $1)", start)
+    await db.execute("ALTER TABLE sync.runs ADD CHECK (pages < 1)")
+    with pytest.raises(StoreError):
+        await put(database, run, page(referral(), b"7"), through="2024-05-01T12:00:00Z")
+    assert await db.fetchval("SELECT position FROM sync.watermarks") == start
+    for table in ("partner_center.referrals", "partner_center.referral_versions", "sync.rejected_records"):
+        assert await db.fetchval(f"SELECT count(*) FROM {table}") == 0  # noqa: S608
 
 
 async def test_one_run_of_a_kind_at_a_time(database: Database) -> None:

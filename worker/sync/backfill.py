@@ -18,7 +18,7 @@ from worker.store import ledger
 from worker.store.leases import Run
 from worker.store.ledger import Backfill, LedgerWindow
 from worker.sync.drain import drain
-from worker.sync.fuller import fuller
+from worker.sync.fuller import fuller, list_is_thin
 from worker.sync.pipeline import Pipeline, Step, distrust, reading_for
 
 WINDOWS_PER_READER = 8
@@ -86,7 +86,7 @@ async def _plan(pipeline: Pipeline, run: Run, asked: Window, reading: Reading) -
 
 async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading) -> Counts:
     """Let the readers take window after window until none is left."""
-    pending = deque(plan.pending)
+    pending, thin = deque(plan.pending), await list_is_thin(pipeline)
     counts, done = Counts(), plan.windows - len(plan.pending)
 
     def report() -> None:
@@ -101,7 +101,7 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading) 
         nonlocal done
         while pending:
             part = pending.popleft()
-            found = fuller(pipeline, pages(pipeline.client, part.window, reading))
+            found = fuller(pipeline, pages(pipeline.client, part.window, reading), thin=thin)
             await drain(found, pipeline.database, run, partial(_to_window, part), observe)
             await ledger.window_done(pipeline.database, run, part.id)
             done += 1

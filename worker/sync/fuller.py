@@ -20,21 +20,7 @@ from worker.sync.pipeline import Pipeline
 _log = structlog.get_logger()
 
 
-async def fuller(pipeline: Pipeline, found: AsyncGenerator[Page]) -> AsyncGenerator[Page]:
-    """Pass pages on; before one whose records are new or changed and known to be thin, the same records by id."""
-    thin = await _list_is_thin(pipeline)
-    async with aclosing(found):
-        async for page in found:
-            if thin and (changed := await _changed(pipeline, page)):
-                by_id, rest = await _fetched(pipeline, page, changed)
-                for one in by_id:
-                    yield one
-                yield Page(rest, page.through, page.observed_at)
-            else:
-                yield page
-
-
-async def _list_is_thin(pipeline: Pipeline) -> bool:
+async def list_is_thin(pipeline: Pipeline) -> bool:
     """Compare a few records list against by id, once a day; what the eTag is missing from does not matter."""
     missing = await ledger.parity(pipeline.database, pipeline.account)
     if missing is None:
@@ -45,6 +31,19 @@ async def _list_is_thin(pipeline: Pipeline) -> bool:
         if missing - {"eTag"}:
             _log.warning("list_is_thinner", account=pipeline.account, only_by_id=sorted(missing))
     return bool(missing - {"eTag"})
+
+
+async def fuller(pipeline: Pipeline, found: AsyncGenerator[Page], *, thin: bool) -> AsyncGenerator[Page]:
+    """Pass pages on; where the list is `thin`, put what is new or changed on a page before it as fetched by id."""
+    async with aclosing(found):
+        async for page in found:
+            if thin and (changed := await _changed(pipeline, page)):
+                by_id, rest = await _fetched(pipeline, page, changed)
+                for one in by_id:
+                    yield one
+                yield Page(rest, page.through, page.observed_at)
+            else:
+                yield page
 
 
 async def _changed(pipeline: Pipeline, page: Page) -> set[str]:

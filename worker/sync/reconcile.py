@@ -18,7 +18,7 @@ from worker.store.leases import Run
 from worker.store.save import mark_gone, save
 from worker.sync.backfill import choose_field, newest_updated, windows_to_read
 from worker.sync.drain import drain
-from worker.sync.fuller import fuller
+from worker.sync.fuller import fuller, list_is_thin
 from worker.sync.pipeline import Pipeline, Step, distrust
 
 MIN_VANISHED = 5
@@ -88,7 +88,7 @@ async def _pass(pipeline: Pipeline, run: Run, window: Window, reading: Reading) 
     async def observe(page: Page, _: Counts) -> None:
         seen.update(record.id for record in page.records if record.id is not None)
 
-    found = fuller(pipeline, pages(pipeline.client, window, reading))
+    found = fuller(pipeline, pages(pipeline.client, window, reading), thin=await list_is_thin(pipeline))
     return await drain(found, pipeline.database, run, lambda _: None, observe), seen
 
 
