@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
+from tests.steps import TALLY
 from worker.demo.behaviour import Behaviour
 from worker.demo.control import Control
 from worker.demo.simulator import TOKENS
@@ -38,6 +39,13 @@ FAST = {
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add how often tests with dice throw them."""
     parser.addoption("--rounds", type=int, default=1, help="how often tests that throw dice do it; many for torture")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what the session came to."""
+    if TALLY:
+        told = ", ".join(f"{number:,} {what}" for what, number in sorted(TALLY.items()))
+        terminalreporter.write_line(f"in all: {told}")
 
 
 @pytest.fixture(scope="session")

@@ -133,6 +133,8 @@ async def recorded(pipeline: Pipeline, kind: str, wait: timedelta = timedelta(0)
             run.retries = pipeline.client.retries - retries
             if run.unknown_fields:
                 _log.warning("unknown_fields", account=run.account, run=run.id, fields=sorted(run.unknown_fields))
+            if run.lag.missed or (run.lag.late or 0) > run.lag.overlap.total_seconds() / 2:
+                _log.warning("overlap_too_small", account=run.account, late=run.lag.late, missed=run.lag.missed)
 
 
 async def sync_account(pipeline: Pipeline, since: Instant | None = None, wait: timedelta = timedelta(0)) -> Counts:

@@ -23,11 +23,11 @@ from worker.demo.control import Control
 PATIENCE = 30.0
 
 
-async def until(condition: Callable[[], Awaitable[object]], what: str) -> None:
+async def until(condition: Callable[[], Awaitable[object]], what: str, patience: float = PATIENCE) -> None:
     """Wait for something to become true; fails when it does not."""
-    deadline = asyncio.get_running_loop().time() + PATIENCE
+    deadline = asyncio.get_running_loop().time() + patience
     while not await condition():
-        assert asyncio.get_running_loop().time() < deadline, f"in {PATIENCE} s not {what}"
+        assert asyncio.get_running_loop().time() < deadline, f"in {patience} s not {what}"
         await asyncio.sleep(0.1)
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from tests.acceptance.test_daemon import until
 from tests.proxy import Proxy
-from tests.steps import assert_chain, assert_level
+from tests.steps import TALLY, assert_chain, assert_level
 from worker.demo.control import Control
 
 PAUSE_FREE = "UPDATE sync.leases SET expires_at = now()"
@@ -46,6 +46,7 @@ async def killed_within(process: asyncio.subprocess.Process, seconds: float) -> 
     try:
         await asyncio.wait_for(process.wait(), seconds)
     except TimeoutError:
+        TALLY["processes killed"] += 1
         process.kill()
         await process.wait()
         return True
@@ -124,6 +125,7 @@ async def test_killed_at_each_commit(
             def kill(count: int, when: str, *, process: asyncio.subprocess.Process = process, at: int = number) -> bool:
                 if (count, when) != (at, moment):
                     return False
+                TALLY["processes killed at a commit"] += 1
                 process.kill()
                 return True
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import asyncpg
 import stamina
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -31,7 +31,7 @@ from hypothesis.stateful import (
 )
 
 from tests.conftest import new_database
-from tests.steps import assert_chain, assert_level, load, prove, tick
+from tests.steps import TALLY, assert_chain, assert_level, load, prove, tick
 from worker.core import instant
 from worker.demo.behaviour import Behaviour
 from worker.demo.control import Control
@@ -141,6 +141,8 @@ class LyingApi(RuleBasedStateMachine):
         else:
             await tick(self.pipeline)
         await prove(self.pipeline)
+        for row in await self.db.fetch("SELECT field, method, evidence FROM sync.capabilities"):
+            note(f"{row['field']} was read by {row['method']}: {row['evidence']}")
         await assert_level(self.db, self.control)
         await assert_chain(self.db)
         before = await self.db.fetch("SELECT id, xmin::text FROM partner_center.referrals ORDER BY id")
@@ -222,6 +224,7 @@ class LyingApi(RuleBasedStateMachine):
 
     @rule(fault=FAULT)
     def fail(self, fault: dict[str, Any]) -> None:
+        TALLY["faults ordered"] += fault["times"]
         self.do(self.control.faults(fault))
 
     @rule()
@@ -234,7 +237,9 @@ class LyingApi(RuleBasedStateMachine):
         """Run to the end, to an error that a person could read, or to a stop."""
         task = asyncio.create_task(work)
         await asyncio.wait({task}, timeout=stop_after)
+        TALLY["runs"] += 1
         if not task.done():
+            TALLY["runs stopped somewhere"] += 1
             task.cancel()
         try:
             await task
