@@ -97,6 +97,9 @@ COMMENT ON COLUMN sync.status.late_max IS 'How many seconds below the watermark 
 COMMENT ON COLUMN sync.status.missed IS 'Changes that the last reconcile found which ticks should have brought.';
 COMMENT ON COLUMN sync.status.overlap_too_small IS 'Changes appear so late that they come near to escaping the overlap, or did escape it.';
 
+ALTER TABLE sync.capabilities ADD COLUMN links boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN sync.capabilities.links IS 'Next page links were seen to carry order and filter on.';
+
 CREATE TABLE sync.parity (
     account text PRIMARY KEY,
     only_by_id text[] NOT NULL,

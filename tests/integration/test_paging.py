@@ -332,6 +332,24 @@ async def test_a_listing_that_ends_without_what_it_must_hold_moves_nothing(
     assert await copy(db) == (await simulator.state())["referrals"]
 
 
+@pytest.mark.parametrize("options", [{}, {"filter_updated": "ignore", "filter_created": "ignore"}], ids=str)
+async def test_links_that_do_not_carry_the_query_are_not_relied_on(
+    options: dict[str, Any], pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    """Such a link leads into a listing without filter or order: groups of equal times would lose their rest."""
+    await fill(simulator, 30, START, MINUTE)
+    await fill(simulator, 25, START + timedelta(hours=2), timedelta(0))
+    await simulator.behaviour(page_size=7, token_carries_query=False, **options)
+    await load(pipeline)
+    assert await copy(db) == (await simulator.state())["referrals"]
+    assert not await db.fetchval("SELECT bool_or(links) FROM sync.capabilities")
+    tied = await simulator.create([{} for _ in range(20)])
+    for record in tied:
+        await simulator.update(record["id"], {"updatedDateTime": tied[-1]["updatedDateTime"]})
+    await tick(pipeline)
+    assert await copy(db) == (await simulator.state())["referrals"]
+
+
 class Restless:
     """A client that lets the source change between any two requests."""
 

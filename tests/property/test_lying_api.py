@@ -50,6 +50,7 @@ FIXED = st.fixed_dictionaries(
         "literal_rounding": st.sampled_from(("none", "second", "string")),
         "date_literal": st.sampled_from(("unquoted", "quoted", "both")),
         "thin_list": st.booleans(),
+        "token_carries_query": st.booleans(),
     }
 )
 CHANGING = st.fixed_dictionaries(
@@ -59,7 +60,6 @@ CHANGING = st.fixed_dictionaries(
         "paging": st.sampled_from(("offset", "keyset")),
         "ties": st.sampled_from(("by_id", "random")),
         "link": st.sampled_from(("documented", "relative", "full")),
-        "token_carries_query": st.booleans(),
         "filter_updated": OPTION,
         "filter_created": OPTION,
     },

@@ -22,7 +22,9 @@ class Reading:
     """A way to read one time field, with what it rests on.
 
     `quoted`: the filter's literal stands in quotes. `bounded_above`: an upper bound in the filter is honoured too.
-    `evidence` says what was seen; `proven` is false while there was too little to see, and then it is asked again.
+    `links`: next page links were seen to carry order and filter on; where they do not, only a listing without either
+    can be followed. `evidence` says what was seen; `proven` is false while there was too little to see, and then it is
+    asked again.
     """
 
     method: Method
@@ -30,8 +32,9 @@ class Reading:
     bounded_above: bool = False
     evidence: str = ""
     proven: bool = True
+    links: bool = True
 
     def demoted(self, evidence: str, *, proven: bool) -> Reading:
         """Return the next way down, because this one contradicted itself; unproven, it is looked at again soon."""
-        lower = Method.SCAN if self.method is Method.KEYSET else Method.SWEEP
+        lower = Method.SCAN if self.method is Method.KEYSET and self.links else Method.SWEEP
         return replace(self, method=lower, evidence=evidence, proven=proven)

@@ -68,7 +68,7 @@ def _by_method(client: Client, window: Window, reading: Reading, anchor: Anchor 
         case Method.KEYSET:
             return _keyset(client, window, reading, anchor)
         case Method.SCAN:
-            return _scan(client, window, anchor)
+            return _scan(client, window, anchor, links=reading.links)
         case Method.SWEEP:
             return _sweep(client, window, anchor)
 
@@ -186,6 +186,10 @@ async def _ties(
     Only then does `through` pass the group. What comes after it goes into `after`; nothing does at the listing's end.
     """
     field, before = window.field, None
+    if not reading.links and listing.next_link is not None:
+        raise SourceDistrusted(
+            f"A group of equal {field.value} is longer than a page, and links were not seen to hold."
+        )
     for _ in range(TIE_PASSES):
         ids = set[str | None]()
         after.time, after.records = None, []
@@ -213,10 +217,16 @@ def _through_ties(window: Window, at: Instant | None, after: Instant | None, lim
     return min(ends) if ends and min(ends) <= limit else None
 
 
+def _links_unseen(field: TimeField) -> SourceDistrusted:
+    return SourceDistrusted(
+        f"More than a page by {field.value} is needed, and links were not seen to hold.", lasting=False
+    )
+
+
 # -- scan and sweep ------------------------------------------------------------------------------------------------
 
 
-async def _scan(client: Client, window: Window, anchor: Anchor | None) -> AsyncGenerator[Page]:
+async def _scan(client: Client, window: Window, anchor: Anchor | None, *, links: bool) -> AsyncGenerator[Page]:
     """Newest first until a page lies below the window; certain only at its end, and only up to where it began.
 
     A record edited meanwhile moves to the front, above where the scan began: the next run gets it. Equal times that
@@ -248,6 +258,8 @@ async def _scan(client: Client, window: Window, anchor: Anchor | None) -> AsyncG
                 return
             if end:
                 break
+            if not links:
+                raise _links_unseen(field)
         before = ids
     raise SourceDistrusted(f"The API showed a group of equal {field.value} differently each time it was read.")
 

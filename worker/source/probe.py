@@ -1,20 +1,20 @@
 """Seeing what the API can do for a time field, before anything rests on it.
 
 An option that a server ignores is answered with 200 too, so each answer is compared with what it must and must not
-hold (partner-center-api.md sections 1.4 and 9.2). Four or five requests for a field, about once a day.
+hold (partner-center-api.md sections 1.4, 1.7 and 9.2). Six or seven requests for a field, about once a day.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from worker.core.instant import Instant, render, shift
-from worker.core.odata import list_query
+from worker.core.odata import list_query, query_of_next_link
 from worker.core.page import Listing
 from worker.core.reading import Method, Reading
 from worker.core.window import TimeField
-from worker.errors import SourceRejected
+from worker.errors import SourceDistrusted, SourceRejected
 from worker.source.client import Client
 from worker.source.paging import sane_newest
 
@@ -49,7 +49,28 @@ async def probe(client: Client, field: TimeField) -> Reading:
         return Reading(Method.SWEEP, evidence="too few records to see an order", proven=False)
     if [record.id for record in asc.records] == [record.id for record in desc.records] or up[0] > down[-1]:
         return Reading(Method.SWEEP, evidence=f"$orderby={field.value} asc and desc gave the same")
-    return await _probe_filter(client, field, up, down)
+    links = await _links_carry_on(client, asc, desc)
+    found = await _probe_filter(client, field, up, down)
+    if found.method is Method.SCAN and not links and asc.next_link is not None:
+        return Reading(Method.SWEEP, evidence=f"{found.evidence}; links do not carry the order on", links=False)
+    return replace(found, links=links)
+
+
+async def _links_carry_on(client: Client, asc: Listing, desc: Listing) -> bool:
+    """Follow the links of both orders: such as carry their order on lead to other records, or to them the other way.
+
+    A link whose token is only a position in a listing without order leads both times to the same page.
+    """
+    seconds = []
+    for first in (asc, desc):
+        if first.next_link is None:
+            return False
+        try:
+            second = await try_query(client, query_of_next_link(first.next_link))
+        except SourceDistrusted:
+            return False
+        seconds.append([record.id for record in second.records] if second is not None else [])
+    return bool(seconds[0]) and bool(seconds[1]) and seconds[0] != seconds[1]
 
 
 async def _probe_filter(client: Client, field: TimeField, up: list[Instant], down: list[Instant]) -> Reading:

@@ -81,7 +81,7 @@ async def reading(database: Database, account: str, field: TimeField) -> Reading
     async with database.transaction() as connection:
         found = await connection.fetchrow(
             """
-            SELECT method, quoted, bounded_above, evidence, proven FROM sync.capabilities
+            SELECT method, quoted, bounded_above, evidence, proven, links FROM sync.capabilities
             WHERE account = $1 AND field = $2
                 AND probed_at > now() - CASE WHEN proven THEN interval '1 day' ELSE interval '10 minutes' END
             """,
@@ -90,7 +90,7 @@ async def reading(database: Database, account: str, field: TimeField) -> Reading
         )
     if found is None:
         return None
-    return Reading(Method(found["method"]), found["quoted"], found["bounded_above"], found["evidence"], found["proven"])
+    return Reading(**{**found, "method": Method(found["method"])})
 
 
 async def put_reading(database: Database, account: str, field: TimeField, found: Reading) -> None:
@@ -98,11 +98,11 @@ async def put_reading(database: Database, account: str, field: TimeField, found:
     async with database.transaction() as connection:
         await connection.execute(
             """
-            INSERT INTO sync.capabilities (account, field, method, quoted, bounded_above, evidence, proven)
-            VALUES ($1, $2, $3, $4, $5, $6, $7)
+            INSERT INTO sync.capabilities (account, field, method, quoted, bounded_above, evidence, proven, links)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
             ON CONFLICT (account, field) DO UPDATE SET method = excluded.method, quoted = excluded.quoted,
                 bounded_above = excluded.bounded_above, evidence = excluded.evidence, proven = excluded.proven,
-                probed_at = now()
+                links = excluded.links, probed_at = now()
             """,
             account,
             field.value,
@@ -111,6 +111,7 @@ async def put_reading(database: Database, account: str, field: TimeField, found:
             found.bounded_above,
             found.evidence,
             found.proven,
+            found.links,
         )
 
 
