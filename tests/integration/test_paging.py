@@ -332,14 +332,26 @@ async def test_a_listing_that_ends_without_what_it_must_hold_moves_nothing(
     assert await copy(db) == (await simulator.state())["referrals"]
 
 
+@pytest.mark.parametrize("reading", [KEYSET, SCAN], ids=lambda reading: reading.method.value)
+async def test_links_that_were_not_seen_to_hold_are_not_followed(
+    reading: Reading, client: Client, simulator: Control
+) -> None:
+    await fill(simulator, 20, START, timedelta(0))
+    await simulator.behaviour(page_size=7)
+    with pytest.raises(SourceDistrusted, match="links were not seen to hold"):
+        await read(client, ALL, replace(reading, links=False))
+    assert client.requests == 1
+
+
 @pytest.mark.parametrize("options", [{}, {"filter_updated": "ignore", "filter_created": "ignore"}], ids=str)
 async def test_links_that_do_not_carry_the_query_are_not_relied_on(
     options: dict[str, Any], pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
 ) -> None:
     """Such a link leads into a listing without filter or order: groups of equal times would lose their rest."""
-    await fill(simulator, 30, START, MINUTE)
-    await fill(simulator, 25, START + timedelta(hours=2), timedelta(0))
-    await simulator.behaviour(page_size=7, token_carries_query=False, **options)
+    await fill(simulator, 5, START - timedelta(hours=1), MINUTE)
+    for second in range(12):  # all within the minute that a literal may be rounded by
+        await fill(simulator, 3, START + second * timedelta(seconds=4), timedelta(0))
+    await simulator.behaviour(page_size=2, token_carries_query=False, **options)
     await load(pipeline)
     assert await copy(db) == (await simulator.state())["referrals"]
     assert not await db.fetchval("SELECT bool_or(links) FROM sync.capabilities")
