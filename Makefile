@@ -4,7 +4,7 @@ ROUNDS ?= 20
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test test-system torture check lock clean
+.PHONY: help demo test test-system torture check dictionary lock clean
 .DEFAULT_GOAL := help
 
 help: ## say what can be made
@@ -28,6 +28,9 @@ check: .venv/.dev ## lint, format, types, layers
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+dictionary: .venv/.dev ## write docs/data-dictionary.md from the comments in the database
+	@$(BIN)/python -m tests.dictionary
 
 lock: .venv/.dev ## resolve the dependencies anew
 	@$(BIN)/pip install -q uv

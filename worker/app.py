@@ -59,6 +59,17 @@ async def migrated_database(settings: Settings) -> AsyncIterator[Database]:
             yield database
 
 
+async def prepare_database(settings: Settings, url: str) -> list[str]:
+    """Migrate, hand over the settings that views need, and say what is left for a person with more rights."""
+    told = [f"The database is at revision {await migrate.upgrade(url)}."]
+    async with open_database(url, connections=1) as database:
+        await ledger.put_setting(database, "bi.timezone", settings.bi.timezone)
+        if await ledger.readers_missing(database):
+            told += ["The roles of dashboards could not be made. Somebody with CREATEROLE has to run this once:", ""]
+            told.append(migrate.roles_sql())
+    return told
+
+
 async def require_migrated(url: str) -> None:
     """Raise StoreError unless the database is migrated; a newer release's revision is fine, its changes only add."""
     revision = await migrate.current(url)

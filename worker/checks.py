@@ -32,6 +32,8 @@ async def look(settings: Settings) -> AsyncIterator[Finding]:
             database_is = await _database(url)
             yield database_is
             async with open_database(url, connections=2) as database:
+                if database_is.good:
+                    yield await _readers(database)
                 for name in sorted(settings.accounts):
                     async with app.open_pipeline(settings, database, name) as pipeline:
                         async for finding in _account(name, pipeline.client):
@@ -52,6 +54,12 @@ async def _database(url: str) -> Finding:
             "database", False, f"PostgreSQL {version}, at revision {revision or 'none'}", "Run `referral-sync migrate`."
         )
     return Finding("database", True, f"PostgreSQL {version}, revision {revision}")
+
+
+async def _readers(database: Database) -> Finding:
+    if await ledger.readers_missing(database):
+        return Finding("roles of dashboards", True, "bi_reader and bi_reader_pii are missing; `migrate` prints the SQL")
+    return Finding("roles of dashboards", True, "bi_reader, and bi_reader_pii for personal data")
 
 
 async def _account(name: str, client: Client) -> AsyncIterator[Finding]:

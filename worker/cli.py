@@ -176,9 +176,8 @@ def migrate(
                 await pieces.require_migrated(url)
                 _out.print("The database is at the newest revision.")
             else:
-                from worker.store.migrate import upgrade  # noqa: PLC0415
-
-                _out.print(f"The database is at revision {await upgrade(url)}.")
+                for line in await pieces.prepare_database(settings, url):
+                    _out.print(line, markup=False)
         return 0
 
     _finish(work())

@@ -179,6 +179,12 @@ class Sync(_Section):
     keep_runs: Annotated[Duration, Field(ge=timedelta(hours=1))] = timedelta(days=90)
 
 
+class Bi(_Section):
+    """What dashboards read: in which time zone days begin and end."""
+
+    timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
+
+
 class Http(_Section):
     """The ops endpoint."""
 
@@ -212,6 +218,7 @@ class Settings(BaseSettings):
     accounts: Annotated[dict[str, Account], AfterValidator(_account_names), Field(min_length=1)]
     schedule: Schedule = Schedule()
     sync: Sync = Sync()
+    bi: Bi = Bi()
     http: Http = Http()
     log: Log = Log()
 

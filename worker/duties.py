@@ -65,12 +65,14 @@ async def tick(settings: Settings, database: Database, name: str, standing: Stan
 
 
 async def nightly(settings: Settings, database: Database, name: str, standing: Standing) -> None:
-    """Reconcile, once the account is loaded, and let old runs go."""
+    """Reconcile, once the account is loaded, and let old runs and closed rejects go."""
     async with _allowed(settings, database, name, standing) as pipeline:
         if pipeline is not None and await ledger.watermark(database, name) is not None:
             await _in_turn(pipeline, "reconcile", lambda: reconcile_account(pipeline))
     older_than = f"{int(settings.sync.keep_runs.total_seconds())} seconds"
     while await ledger.delete_old_runs(database, older_than):
+        pass
+    while await ledger.delete_closed_rejects(database, older_than):
         pass
 
 
@@ -117,6 +119,7 @@ async def serve(settings: Settings) -> None:
 
         async def prepare() -> None:
             await migrate.upgrade(url)
+            await ledger.put_setting(database, "bi.timezone", settings.bi.timezone)
 
         jobs = []
         for name, account in settings.accounts.items():

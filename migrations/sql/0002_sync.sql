@@ -1,6 +1,9 @@
 -- What proving takes: which run made a version, which release last tried a reject, how late records appear, and a
 -- health that an unproven copy shows in.
 
+-- In the order in which a reader of the view locks: taken one by one further down, they could be waited for in a circle.
+LOCK TABLE sync.status IN ACCESS EXCLUSIVE MODE;
+
 ALTER TABLE partner_center.referral_versions ADD COLUMN run_id bigint;
 COMMENT ON COLUMN partner_center.referral_versions.run_id IS 'The run in sync.runs that stored this version; null for versions stored by the first release.';
 

@@ -326,6 +326,46 @@ async def put_verified(database: Database, run: Run, through: Instant | None) ->
         )
 
 
+async def put_setting(database: Database, name: str, value: str) -> None:
+    """Hand a setting to the views that need it; writes only what differs."""
+    async with database.transaction() as connection:
+        await connection.execute(
+            """
+            INSERT INTO sync.settings AS s (name, value) VALUES ($1, $2)
+            ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE s.value <> excluded.value
+            """,
+            name,
+            value,
+        )
+
+
+async def readers_missing(database: Database) -> bool:
+    """Tell whether the roles that read `bi` still have to be made by someone with the right."""
+    async with database.transaction() as connection:
+        present: int = await connection.fetchval(
+            """
+            SELECT count(*) FROM pg_roles
+            WHERE rolname IN ('bi_reader', 'bi_reader_pii') AND has_table_privilege(rolname, 'bi.referrals', 'SELECT')
+            """
+        )
+    return present < 2  # noqa: PLR2004 - both
+
+
+async def delete_closed_rejects(database: Database, older_than: str, batch: int = 1_000) -> int:
+    """Delete one batch of rejects that were closed longer ago than an interval of PostgreSQL; returns how many went."""
+    async with database.transaction() as connection:
+        status = await connection.execute(
+            """
+            DELETE FROM sync.rejected_records WHERE (account, key) IN (
+                SELECT account, key FROM sync.rejected_records WHERE closed_at < now() - $1::text::interval LIMIT $2
+            )
+            """,
+            older_than,
+            batch,
+        )
+    return int(status.rpartition(" ")[2])
+
+
 async def reachable(database: Database) -> None:
     """Raise StoreError unless the database answers and was migrated."""
     async with database.transaction() as connection:

@@ -1,7 +1,8 @@
 """Migrations: Alembic under an advisory lock, so that two processes that start together do not race.
 
-Every statement waits at most `LOCK_TIMEOUT` for a lock, so a migration queues no reader behind it for longer; it is
-tried again a few times before it gives up.
+Every statement waits at most `LOCK_TIMEOUT` for a lock, so a migration queues no reader behind it for longer. That is
+also less than the second after which PostgreSQL looks for deadlocks: of a migration and a reader that wait for each
+other, the migration gives way, and is tried again for a minute or two.
 """
 
 from __future__ import annotations
@@ -13,23 +14,34 @@ import stamina
 
 from worker.errors import StoreError
 
-LOCK_TIMEOUT = "5s"
+LOCK_TIMEOUT = "500ms"
+ATTEMPTS = 40
 _ADVISORY_LOCK = 0x72656673796E63
 _MIGRATIONS = Path(__file__).parent.parent / "_migrations"
 _FROM_CHECKOUT = Path(__file__).parent.parent.parent / "migrations"
 
 
-async def upgrade(url: str) -> str:
-    """Bring the database at `url` to the newest revision and return that revision.
+async def upgrade(url: str, revision: str = "head") -> str:
+    """Bring the database at `url` to a revision, the newest unless told otherwise, and return which that is.
 
     Safe beside other processes doing the same. Raises StoreError with the mend when the database refuses.
     """
-    newest = _script().get_current_head()
-    if await current(url) != newest:
-        async for attempt in stamina.retry_context(on=_is_lock_timeout, attempts=5, wait_initial=1.0, timeout=None):
-            with attempt:
-                await _upgrade(url)
-    return newest or ""
+    wanted = newest() if revision == "head" else revision
+    if await current(url) != wanted:
+        try:
+            async for attempt in stamina.retry_context(
+                on=_is_lock_timeout, attempts=ATTEMPTS, wait_initial=0.2, wait_max=3, timeout=None
+            ):
+                with attempt:
+                    await _upgrade(url, _steps(wanted))
+        except Exception as error:
+            if not _is_lock_timeout(error):
+                raise
+            raise StoreError(
+                "The migration found what it has to change in use, again and again; nothing was changed.",
+                "End long transactions that read schema bi (pg_stat_activity shows them), and run it again.",
+            ) from error
+    return wanted
 
 
 async def current(url: str) -> str | None:
@@ -53,6 +65,12 @@ def knows(revision: str) -> bool:
     return revision in {script.revision for script in _script().walk_revisions()}
 
 
+def roles_sql() -> str:
+    """Return the SQL that makes the roles of dashboards, for a person who may run it."""
+    folder = _MIGRATIONS if _MIGRATIONS.is_dir() else _FROM_CHECKOUT
+    return (folder / "sql" / "0003_roles.sql").read_text(encoding="utf-8")
+
+
 def _config() -> Any:
     from alembic.config import Config  # noqa: PLC0415 - keeps `--help` quick
 
@@ -73,7 +91,13 @@ def _is_lock_timeout(error: Exception) -> bool:
     return getattr(getattr(error, "orig", error), "sqlstate", None) == "55P03"
 
 
-async def _upgrade(url: str) -> None:
+def _steps(wanted: str) -> list[str]:
+    """Name the revisions up to the wanted one, oldest first."""
+    return [script.revision for script in _script().walk_revisions("base", wanted)][::-1]
+
+
+async def _upgrade(url: str, revisions: list[str]) -> None:
+    """Go through the revisions, each in a transaction of its own: the less is locked at once, the less can deadlock."""
     import asyncpg  # noqa: PLC0415
     from sqlalchemy import text  # noqa: PLC0415 - keeps `--help` quick
     from sqlalchemy.engine import make_url  # noqa: PLC0415
@@ -87,11 +111,12 @@ async def _upgrade(url: str) -> None:
         async_creator=lambda: asyncpg.connect(url, statement_cache_size=0),
     )
     try:
-        async with engine.begin() as connection:
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
-            await connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
-            await connection.execute(text("CREATE SCHEMA IF NOT EXISTS sync"))
-            await connection.run_sync(_run_alembic)
+        for revision in revisions:
+            async with engine.begin() as connection:
+                await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+                await connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
+                await connection.execute(text("CREATE SCHEMA IF NOT EXISTS sync"))
+                await connection.run_sync(_run_alembic, revision)
     except (DBAPIError, asyncpg.PostgresError) as error:
         if _is_lock_timeout(error):
             raise
@@ -103,9 +128,9 @@ async def _upgrade(url: str) -> None:
         await engine.dispose()
 
 
-def _run_alembic(connection: Any) -> None:
+def _run_alembic(connection: Any, revision: str) -> None:
     from alembic import command  # noqa: PLC0415 - keeps `--help` quick
 
     config = _config()
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)

@@ -1,0 +1,34 @@
+"""The views that analysts ask for, each column with its comment, and the roles that read them where that is permitted.
+
+Revision ID: 0003
+Revises: 0002
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import asyncpg
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    """Create the views; and the roles, unless the worker's own role may not."""
+    sql = Path(__file__).parent.parent / "sql"
+    connection = op.get_bind().connection.dbapi_connection
+    assert connection is not None  # noqa: S101 - a bind that migrates is connected
+    script = (sql / "0003_bi.sql").read_text(encoding="utf-8")
+    connection.run_async(lambda driver: driver.execute(script))
+    roles = (sql / "0003_roles.sql").read_text(encoding="utf-8")
+    connection.run_async(lambda driver: _where_permitted(driver, roles))
+
+
+async def _where_permitted(driver: asyncpg.Connection, roles: str) -> None:
+    try:
+        async with driver.transaction():
+            await driver.execute(roles)
+    except asyncpg.InsufficientPrivilegeError:
+        return  # `check` prints what a person with the right has to run

@@ -1,0 +1,126 @@
+"""Writes `docs/data-dictionary.md` from the comments in the database: `make dictionary`.
+
+Types and meanings are the database's own. An example is the first value that the column has in a made-up copy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from worker.demo.behaviour import Behaviour
+from worker.demo.data import make_referrals
+from worker.demo.simulator import start
+from worker.report.logging import configure
+from worker.source.auth import static_token
+from worker.source.client import open_client
+from worker.store import embedded, leases, migrate
+from worker.store.pool import open_database
+from worker.sync.backfill import backfill
+from worker.sync.pipeline import Pipeline
+
+TARGET = Path(__file__).parent.parent / "docs" / "data-dictionary.md"
+HEAD = """# Data dictionary
+
+Made from the comments in the database by `make dictionary`. Dashboards read schema `bi`, with the role `bi_reader`
+(`bi_reader_pii` where personal data is needed); its names and columns stay. Schema `partner_center` is the copy itself.
+Times are `timestamptz`; amounts are in the currency that stands beside them and are never added across currencies.
+"""
+RELATIONS = """
+SELECT n.nspname AS schema, c.relname AS name, obj_description(c.oid, 'pg_class') AS told
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname IN ('bi', 'partner_center') AND c.relkind IN ('r', 'v') ORDER BY 1, 2
+"""
+COLUMNS = """
+SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type, col_description(a.attrelid, a.attnum) AS told
+FROM pg_attribute a WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+"""
+_API = re.compile(r"\s*API: (\S+?)\.?$")
+_PASSING = re.compile(r"days|(^|_)id$|email|first_name|last_name")
+"""Columns whose values pass with time or name somebody, so that an example would say nothing."""
+
+_VOLATILE = ("timestamp with time zone", "date", "uuid", "bigint", "jsonb", "text[]", "double precision")
+"""Types whose values differ with the day or the run; their examples would never stand still."""
+
+
+async def dictionary(connection: asyncpg.Connection, examples: dict[tuple[str, str], str]) -> str:
+    """Write the dictionary of the database at hand; `examples` by relation and column."""
+    parts = [HEAD]
+    for relation in await connection.fetch(RELATIONS):
+        name = f"{relation['schema']}.{relation['name']}"
+        parts.append(
+            f"\n## {name}\n\n{relation['told']}\n\n| column | type | is | API | example |\n|---|---|---|---|---|"
+        )
+        for column in await connection.fetch(COLUMNS, name):
+            told = column["told"] or ""
+            found = _API.search(told)
+            path = f"`{found[1]}`" if found else ""
+            told = _API.sub("", told).rstrip(".")
+            example = examples.get((name, column["name"]), "")
+            cells = (
+                f"`{column['name']}`",
+                column["type"].replace("timestamp with time zone", "timestamptz"),
+                told,
+                path,
+            )
+            parts.append(f"| {' | '.join(cells)} | {example} |")
+    return "\n".join(parts) + "\n"
+
+
+async def examples(connection: asyncpg.Connection) -> dict[tuple[str, str], str]:
+    """Find a value of each column whose values stand still; none of personal data."""
+    found = {}
+    for relation in await connection.fetch(RELATIONS):
+        name = f"{relation['schema']}.{relation['name']}"
+        for column in await connection.fetch(COLUMNS, name):
+            if column["type"] in _VOLATILE or "ersonal" in (column["told"] or "") or "ersonal" in relation["told"]:
+                continue
+            value = await connection.fetchval(
+                f"""SELECT min("{column["name"]}"::text) FROM {name} WHERE "{column["name"]}"::text <> ''"""  # noqa: S608 - names of the catalogue
+            )
+            if value is not None and not _PASSING.search(column["name"]):
+                found[name, column["name"]] = f"`{value[:40]}`".replace("|", "/")
+    return found
+
+
+async def load(url: str, count: int = 200) -> None:
+    """Fill a migrated database from a simulator in this process, always with the same referrals."""
+    simulator = await start(make_referrals(count, 1, datetime(2026, 1, 1, tzinfo=UTC)), Behaviour())
+    try:
+        async with (
+            open_database(url, connections=6) as database,
+            open_client(
+                base_url=simulator.origin,
+                token=static_token("simulator", "dictionary"),
+                clock=await database.clock(),
+                ca_file=None,
+                max_page_bytes=1 << 26,
+            ) as client,
+            leases.run(database, "contoso", "backfill") as run,
+        ):
+            await backfill(Pipeline("contoso", database, client, timedelta(minutes=10)), run, None, None)
+    finally:
+        await simulator.stop()
+
+
+async def main() -> None:
+    """Start a server, fill a database, and write the file."""
+    configure("warning", "auto")
+    with tempfile.TemporaryDirectory(prefix="referral-sync-") as folder:
+        async with embedded.server(Path(folder)) as url:
+            await migrate.upgrade(url)
+            await load(url)
+            connection = await asyncpg.connect(url)
+            told: Any = await dictionary(connection, await examples(connection))
+            await connection.close()
+    TARGET.write_text(told, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
