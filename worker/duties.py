@@ -13,7 +13,6 @@ from functools import partial
 import structlog
 
 from worker.app import (
-    WAIT,
     database_url,
     open_pipeline,
     pool_size,
@@ -33,7 +32,7 @@ from worker.sync.pipeline import Pipeline
 
 LEASE_POLL_SECONDS = 5.0
 
-SAME_WORK = {"incremental": timedelta(0), "reconcile": timedelta(hours=1)}
+SAME_WORK = {"incremental": timedelta(0), "replay": timedelta(0), "reconcile": timedelta(hours=1)}
 """A run of another replica that began so long before ours was due is the same work."""
 
 _log = structlog.get_logger()
@@ -59,7 +58,7 @@ async def tick(settings: Settings, database: Database, name: str, standing: Stan
             return
         if not standing.replayed:
             if await rejects.open_rejects(database, name, limit=1, other_release=True):
-                await replay_account(pipeline, other_release=True, wait=WAIT)
+                await _in_turn(pipeline, "replay", lambda: replay_account(pipeline, other_release=True))
             standing.replayed = True
         await _in_turn(pipeline, "incremental", lambda: sync_account(pipeline))
 

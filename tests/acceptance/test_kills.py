@@ -43,14 +43,16 @@ async def start(
 
 async def killed_within(process: asyncio.subprocess.Process, seconds: float) -> bool:
     """Wait for a while, then kill; whether it was still alive."""
-    try:
-        await asyncio.wait_for(process.wait(), seconds)
-    except TimeoutError:
-        TALLY["processes killed"] += 1
-        process.kill()
-        await process.wait()
-        return True
-    return False
+    ending = asyncio.create_task(process.wait())
+    done, _ = await asyncio.wait({ending}, timeout=seconds)
+    if not done:
+        try:
+            process.kill()
+        except ProcessLookupError:  # it ended just now
+            done = {ending}
+    await ending
+    TALLY["processes killed"] += not done
+    return not done
 
 
 def rows_stored(db: asyncpg.Connection) -> Callable[[], Awaitable[bool]]:

@@ -74,10 +74,11 @@ async def check(connection: PoolConnectionProxy, current: Run) -> None:
     Everything that is written as a run begins with this.
     """
     held = await connection.fetchval(
-        "SELECT true FROM sync.leases WHERE account = $1 AND kind = $2 AND fence = $3 FOR SHARE",
+        "SELECT true FROM sync.leases WHERE account = $1 AND kind = $2 AND fence = $3 AND owner = $4 FOR SHARE",
         current.account,
         current.kind,
         current.fence,
+        OWNER,
     )
     if not held:
         raise LeaseError(
