@@ -6,8 +6,10 @@ import asyncio
 import json
 import signal
 import sys
+import traceback
 from collections.abc import Awaitable, Callable, Coroutine
-from datetime import datetime
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -335,6 +337,36 @@ def config() -> None:
 
 
 @app.command()
+def report(
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the page goes.")],
+    account: AccountOption = None,
+) -> None:
+    """Draw the pipeline as one self-contained page: no server and no network is needed to look at it.
+
+    Example: referral-sync report --out pipeline.html
+    """
+    settings = _settings()
+
+    async def work() -> int:
+        from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+        from worker.report.page import report as page  # noqa: PLC0415
+        from worker.store.analysis import analysis  # noqa: PLC0415
+
+        async with pieces.migrated_database(settings) as database:
+            if account is not None and account not in await pieces.accounts_in_data(database, settings):
+                raise ConfigError([f"--account: there is no {account}"])
+            rows = await analysis(database, account)
+        try:
+            out.write_text(page(rows, datetime.now(UTC)), encoding="utf-8")
+        except OSError as error:
+            raise SyncError(f"{out} cannot be written: {error.strerror}.", "Name another file with --out.") from None
+        _out.print(f"The report is in {out}.", markup=False)
+        return 0
+
+    _finish(work())
+
+
+@app.command()
 def simulate(
     count: Annotated[int, typer.Option(min=0, help="Referrals to make up.")] = 5_000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same referrals.")] = 1,
@@ -443,7 +475,22 @@ def _finish(work: Coroutine[Any, Any, int], *, signals: bool = True) -> None:
     except (asyncio.CancelledError, KeyboardInterrupt):
         _err.print("Stopped. What was saved stands; run the same command again to go on.")
         code = 1
+    except Exception as error:  # noqa: BLE001 - the last place that can say it in a sentence
+        _print_error(_bug(error))
+        code = 1
     raise typer.Exit(code)
+
+
+def _bug(error: Exception) -> SyncError:
+    """Say where an unforeseen error came from, without its message, which may quote data; debug has the whole of it."""
+    import structlog  # noqa: PLC0415 - keeps `--help` quick
+
+    structlog.get_logger().debug("bug", exc_info=error)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return SyncError(
+        f"An unforeseen {type(error).__name__} in {Path(last.filename).name}, line {last.lineno}.",
+        "What was saved stands. This is a bug: run it again with REFERRAL_SYNC_LOG__LEVEL=debug and report what that prints.",
+    )
 
 
 def _print_error(error: SyncError) -> None:

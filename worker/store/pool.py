@@ -96,7 +96,7 @@ def _translated() -> Iterator[None]:
         raise
     except asyncpg.PostgresError as error:
         raise _from_sqlstate(error) from error
-    except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
+    except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise StoreUnavailable(
             f"The database does not answer: {_first_line(error)}",
             "Check `database.url` and that PostgreSQL is running; the daemon tries again by itself.",
