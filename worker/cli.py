@@ -489,7 +489,7 @@ def _bug(error: Exception) -> SyncError:
     last = traceback.extract_tb(error.__traceback__)[-1]
     return SyncError(
         f"An unforeseen {type(error).__name__} in {Path(last.filename).name}, line {last.lineno}.",
-        "What was saved stands. This is a bug: run it again with REFERRAL_SYNC_LOG__LEVEL=debug and report what that prints.",
+        "What was saved stands. This is a bug: please report what it prints with REFERRAL_SYNC_LOG__LEVEL=debug.",
     )
 
 
