@@ -21,7 +21,7 @@ test-system: .venv/.dev ## what needs Debian packages (pgbouncer, chromium), whi
 		|| (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq pgbouncer chromium)
 	@$(BIN)/python -m pytest -q tests/system
 
-torture: .venv/.dev ## kills, outages and the lying API again and again; ROUNDS=20 takes about half an hour
+torture: .venv/.dev ## kills, outages and the lying API again and again; ROUNDS=20 takes about a quarter of an hour
 	@$(BIN)/python -m pytest -q tests/property tests/acceptance/test_kills.py tests/torture --rounds $(ROUNDS) --timeout 7200
 
 check: .venv/.dev ## lint, format, types, layers
