@@ -71,9 +71,8 @@ async def prepare_database(settings: Settings, url: str) -> list[str]:
 
 
 async def require_migrated(url: str) -> None:
-    """Raise StoreError unless the database is migrated; a newer release's revision is fine, its changes only add."""
-    revision = await migrate.current(url)
-    if revision is None or (revision != migrate.newest() and migrate.knows(revision)):
+    """Raise StoreError unless the database is at a revision that this release can work with."""
+    if not migrate.suffices(await migrate.current(url)):
         raise StoreError("The database is not migrated to this release.", "Run `referral-sync migrate`.")
 
 
@@ -216,7 +215,7 @@ async def all_rejects(pipeline: Pipeline) -> AsyncIterator[rejects.Kept]:
 
 async def accounts_in_data(database: Database, settings: Settings, *, configured: bool = True) -> list[str]:
     """Return the accounts that the database knows, and with `configured` those of the configuration too."""
-    known = {row["account"] for row in await ledger.status(database)}
+    known = await ledger.accounts(database)
     return sorted(known | set(settings.accounts if configured else ()))
 
 

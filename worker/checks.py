@@ -49,7 +49,7 @@ async def _database(url: str) -> Finding:
     async with connect(url) as connection:
         version = await connection.fetchval("SHOW server_version")
     revision = await migrate.current(url)
-    if revision is None or (revision != migrate.newest() and migrate.knows(revision)):
+    if not migrate.suffices(revision):
         return Finding(
             "database", False, f"PostgreSQL {version}, at revision {revision or 'none'}", "Run `referral-sync migrate`."
         )

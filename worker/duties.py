@@ -16,6 +16,7 @@ from worker.app import (
     database_url,
     open_pipeline,
     pool_size,
+    prepare_database,
     reconcile_account,
     replay_account,
     sync_account,
@@ -26,7 +27,7 @@ from worker.daemon.scheduler import Job
 from worker.daemon.service import serve as serve_daemon
 from worker.errors import LeaseError, SourceUnavailable
 from worker.source.auth import TokenSource
-from worker.store import ledger, migrate, rejects
+from worker.store import ledger, rejects
 from worker.store.pool import Database, open_database
 from worker.sync.pipeline import Pipeline
 
@@ -117,8 +118,7 @@ async def serve(settings: Settings) -> None:
     async with database_url(settings) as url, open_database(url, connections=pool_size(settings)) as database:
 
         async def prepare() -> None:
-            await migrate.upgrade(url)
-            await ledger.put_setting(database, "bi.timezone", settings.bi.timezone)
+            await prepare_database(settings, url)
 
         jobs = []
         for name, account in settings.accounts.items():

@@ -30,7 +30,10 @@ OWNER = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 @dataclass(slots=True)
 class Run:
-    """One recorded attempt, and the right to write as it. The flow fills in what it learns on the way."""
+    """One recorded attempt, and the right to write as it. The flow fills in what it learns on the way.
+
+    `thin`: whether the list lacks members that answers by id have; None until somebody looked.
+    """
 
     id: int
     account: str
@@ -42,6 +45,7 @@ class Run:
     unknown_fields: set[str] = field(default_factory=set)
     retries: int = 0
     lag: Lag = field(default_factory=Lag)
+    thin: bool | None = None
 
 
 @asynccontextmanager

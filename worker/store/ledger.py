@@ -405,6 +405,12 @@ async def delete_old_runs(database: Database, older_than: str, batch: int = 1_00
     return int(status.rpartition(" ")[2])
 
 
+async def accounts(database: Database) -> set[str]:
+    """Name the accounts that the books know, without counting their rows."""
+    async with database.transaction() as connection:
+        return {row["account"] for row in await connection.fetch("SELECT account FROM sync.status")}
+
+
 async def status(database: Database, accounts: Iterable[str] = ()) -> list[dict[str, Any]]:
     """Return the rows of `sync.status`, and one that says "never ran" for each account without any."""
     async with database.transaction() as connection:

@@ -65,6 +65,11 @@ def knows(revision: str) -> bool:
     return revision in {script.revision for script in _script().walk_revisions()}
 
 
+def suffices(revision: str | None) -> bool:
+    """Tell whether this release can work at a revision: its own, or a newer release's, whose changes only add."""
+    return revision is not None and (revision == newest() or not knows(revision))
+
+
 def roles_sql() -> str:
     """Return the SQL that makes the roles of dashboards, for a person who may run it."""
     folder = _MIGRATIONS if _MIGRATIONS.is_dir() else _FROM_CHECKOUT

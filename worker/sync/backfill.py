@@ -86,7 +86,8 @@ async def _plan(pipeline: Pipeline, run: Run, asked: Window, reading: Reading) -
 
 async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading) -> Counts:
     """Let the readers take window after window until none is left."""
-    pending, thin = deque(plan.pending), await list_is_thin(pipeline)
+    pending = deque(plan.pending)
+    await list_is_thin(pipeline, run)  # before the readers start, so that not each of them looks
     counts, done = Counts(), plan.windows - len(plan.pending)
 
     def report() -> None:
@@ -101,7 +102,7 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading) 
         nonlocal done
         while pending:
             part = pending.popleft()
-            found = fuller(pipeline, pages(pipeline.client, part.window, reading), thin=thin)
+            found = fuller(pipeline, run, pages(pipeline.client, part.window, reading))
             await drain(found, pipeline.database, run, partial(_to_window, part), observe)
             await ledger.window_done(pipeline.database, run, part.id)
             done += 1

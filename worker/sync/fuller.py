@@ -14,14 +14,36 @@ from worker.core.upsert import Verdict
 from worker.errors import PermissionRefused, SourceRejected
 from worker.source.unknowns import only_by_id
 from worker.store import ledger
+from worker.store.leases import Run
 from worker.store.save import judge
 from worker.sync.pipeline import Pipeline
 
 _log = structlog.get_logger()
 
 
-async def list_is_thin(pipeline: Pipeline) -> bool:
-    """Compare a few records list against by id, once a day; what the eTag is missing from does not matter."""
+async def list_is_thin(pipeline: Pipeline, run: Run) -> bool:
+    """Say whether the list is thinner than answers by id; looked up once a run, compared at the API once a day."""
+    if run.thin is None:
+        run.thin = await _compared(pipeline)
+    return run.thin
+
+
+async def fuller(pipeline: Pipeline, run: Run, found: AsyncGenerator[Page]) -> AsyncGenerator[Page]:
+    """Pass pages on; where the list is thin, put what is new or changed on a page before it as fetched by id."""
+    async with aclosing(found):
+        thin = await list_is_thin(pipeline, run)
+        async for page in found:
+            if thin and (changed := await _changed(pipeline, page)):
+                by_id, rest = await _fetched(pipeline, page, changed)
+                for one in by_id:
+                    yield one
+                yield Page(rest, page.through, page.observed_at)
+            else:
+                yield page
+
+
+async def _compared(pipeline: Pipeline) -> bool:
+    """Compare a few records list against by id; that the eTag is missing does not matter."""
     missing = await ledger.parity(pipeline.database, pipeline.account)
     if missing is None:
         missing = await only_by_id(pipeline.client)
@@ -31,19 +53,6 @@ async def list_is_thin(pipeline: Pipeline) -> bool:
         if missing - {"eTag"}:
             _log.warning("list_is_thinner", account=pipeline.account, only_by_id=sorted(missing))
     return bool(missing - {"eTag"})
-
-
-async def fuller(pipeline: Pipeline, found: AsyncGenerator[Page], *, thin: bool) -> AsyncGenerator[Page]:
-    """Pass pages on; where the list is `thin`, put what is new or changed on a page before it as fetched by id."""
-    async with aclosing(found):
-        async for page in found:
-            if thin and (changed := await _changed(pipeline, page)):
-                by_id, rest = await _fetched(pipeline, page, changed)
-                for one in by_id:
-                    yield one
-                yield Page(rest, page.through, page.observed_at)
-            else:
-                yield page
 
 
 async def _changed(pipeline: Pipeline, page: Page) -> set[str]:

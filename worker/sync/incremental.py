@@ -11,7 +11,7 @@ from worker.source.paging import Anchor, pages
 from worker.store import ledger
 from worker.store.leases import Run
 from worker.sync.drain import drain
-from worker.sync.fuller import fuller, list_is_thin
+from worker.sync.fuller import fuller
 from worker.sync.pipeline import Pipeline, Step, distrust, reading_for
 
 
@@ -29,17 +29,14 @@ async def incremental(pipeline: Pipeline, run: Run, watermark: Instant) -> Count
         counts += saved
         pipeline.progress(Step(pipeline.account, "incremental", counts, 0, 0))
 
-    thin = await list_is_thin(pipeline)
     while True:
         reading = await reading_for(pipeline, run, TimeField.UPDATED)
         lower = shift(watermark, -pipeline.overlap)
         known = await ledger.anchor(pipeline.database, pipeline.account, lower, watermark)
         window = Window(TimeField.UPDATED, lower)
         try:
-            found = fuller(
-                pipeline, pages(pipeline.client, window, reading, Anchor(*known) if known else None), thin=thin
-            )
-            await drain(found, pipeline.database, run, _to_watermark, observe)
+            found = pages(pipeline.client, window, reading, Anchor(*known) if known else None)
+            await drain(fuller(pipeline, run, found), pipeline.database, run, _to_watermark, observe)
         except SourceDistrusted as why:
             await distrust(pipeline, TimeField.UPDATED, reading, why)
             watermark = await ledger.watermark(pipeline.database, pipeline.account) or watermark

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from worker.core.instant import Instant
 from worker.core.mapping import map_pages
 from worker.core.outcome import Counts
 from worker.core.page import Page
@@ -18,7 +17,7 @@ from worker.store.leases import Run
 from worker.store.save import mark_gone, save
 from worker.sync.backfill import choose_field, newest_updated, windows_to_read
 from worker.sync.drain import drain
-from worker.sync.fuller import fuller, list_is_thin
+from worker.sync.fuller import fuller
 from worker.sync.pipeline import Pipeline, Step, distrust
 
 MIN_VANISHED = 5
@@ -29,11 +28,10 @@ MAX_PASSES = 5
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """What a reconcile came to: counts of the listing, rows marked gone, and through when the copy is now verified."""
+    """What a reconcile came to: counts of the listing, and rows marked gone."""
 
     counts: Counts
     vanished: int
-    verified_through: Instant | None
 
 
 async def reconcile(pipeline: Pipeline, run: Run, *, accept_vanished: bool = False) -> Reconciled:
@@ -58,7 +56,7 @@ async def reconcile(pipeline: Pipeline, run: Run, *, accept_vanished: bool = Fal
         run.vanished = await mark_gone(pipeline.database, run, gone) if gone else 0
         through = verified or await ledger.watermark(pipeline.database, pipeline.account)
         await ledger.put_verified(pipeline.database, run, through)
-        return Reconciled(counts, run.vanished, through)
+        return Reconciled(counts, run.vanished)
 
 
 async def _compare(
@@ -88,7 +86,7 @@ async def _pass(pipeline: Pipeline, run: Run, window: Window, reading: Reading) 
     async def observe(page: Page, _: Counts) -> None:
         seen.update(record.id for record in page.records if record.id is not None)
 
-    found = fuller(pipeline, pages(pipeline.client, window, reading), thin=await list_is_thin(pipeline))
+    found = fuller(pipeline, run, pages(pipeline.client, window, reading))
     return await drain(found, pipeline.database, run, lambda _: None, observe), seen
 
 
