@@ -42,7 +42,7 @@ SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type, col_desc
 FROM pg_attribute a WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
 _API = re.compile(r"\s*API: (\S+?)\.?$")
-_PASSING = re.compile(r"days|(^|_)id$|email|first_name|last_name")
+_PASSING = re.compile(r"days|seconds|(^|_)id$|email|first_name|last_name")
 """Columns whose values pass with time or name somebody, so that an example would say nothing."""
 
 _VOLATILE = ("timestamp with time zone", "date", "uuid", "bigint", "jsonb", "text[]", "double precision")

@@ -17,7 +17,7 @@ from worker.core.reading import Method
 from worker.errors import ConfigError, StoreError, SyncError
 from worker.source.auth import TokenSource, command_token, static_token
 from worker.source.client import open_client
-from worker.store import leases, ledger, migrate, rejects
+from worker.store import analysis, leases, ledger, migrate, privacy, rejects
 from worker.store.pool import Database, open_database
 from worker.sync.backfill import backfill
 from worker.sync.incremental import incremental
@@ -64,6 +64,8 @@ async def prepare_database(settings: Settings, url: str) -> list[str]:
     told = [f"The database is at revision {await migrate.upgrade(url)}."]
     async with open_database(url, connections=1) as database:
         await ledger.put_setting(database, "bi.timezone", settings.bi.timezone)
+        await privacy.in_force(database, settings.privacy.contacts, settings.privacy.after_expiry)
+        await refresh_history(database)
         if await ledger.readers_missing(database):
             told += ["The roles of dashboards could not be made. Somebody with CREATEROLE has to run this once:", ""]
             told.append(migrate.roles_sql())
@@ -105,12 +107,14 @@ async def open_pipeline(
 ) -> AsyncIterator[Pipeline]:
     """Open one account's way from the API to the database."""
     api = settings.api
+    rules = await privacy.in_force(database, settings.privacy.contacts, settings.privacy.after_expiry)
     async with open_client(
         base_url=api.base_url,
         token=token or token_source(name, settings.accounts[name]),
         clock=await database.clock(),
         ca_file=api.ca_file,
         max_page_bytes=api.max_page_bytes,
+        admit=rules.admit,
     ) as client:
         options: dict[str, Any] = {"progress": show} if show is not None else {}
         yield Pipeline(
@@ -121,15 +125,41 @@ async def open_pipeline(
             paging=None if api.paging == "auto" else Method(api.paging),
             concurrency=api.concurrency,
             max_vanished_percent=settings.sync.max_vanished_percent,
+            privacy=rules,
             **options,
         )
 
 
+async def refresh_history(database: Database) -> None:
+    """Bring up to date what dashboards read from a materialised view; when that fails, the copy itself is as good."""
+    try:
+        await analysis.refresh_history(database)
+    except StoreError as error:
+        _log.warning("history_not_refreshed", error=str(error), hint=error.hint)
+
+
 @asynccontextmanager
 async def recorded(pipeline: Pipeline, kind: str, wait: timedelta = timedelta(0)) -> AsyncIterator[leases.Run]:
-    """Run under the lease of this kind of work, with a limit on its time, and log what came of it."""
+    """Run under the lease of this kind of work; afterwards let dashboards see what it changed, also when it failed."""
+    run: leases.Run | None = None
+    try:
+        async with _leased(pipeline, kind, wait) as run:
+            yield run
+    except SyncError:
+        if run is not None and run.changed:
+            await refresh_history(pipeline.database)
+        raise
+    if run.changed:
+        await refresh_history(pipeline.database)
+
+
+@asynccontextmanager
+async def _leased(pipeline: Pipeline, kind: str, wait: timedelta) -> AsyncIterator[leases.Run]:
+    """Run under the lease, with a limit on its time, and log what is worth a look."""
     requests, retries = pipeline.client.requests, pipeline.client.retries
-    async with leases.run(pipeline.database, pipeline.account, kind, wait_seconds=wait.total_seconds()) as run:
+    async with leases.run(
+        pipeline.database, pipeline.account, kind, wait_seconds=wait.total_seconds(), privacy=pipeline.privacy
+    ) as run:
         try:
             async with asyncio.timeout(RUN_HOURS[kind] * 3600):
                 yield run

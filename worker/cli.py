@@ -295,6 +295,7 @@ def forget(ids: Annotated[list[str], typer.Argument(metavar="ID...")], account: 
                 rows = sum([await erase(database, name, key) for name in names])
                 absent += not rows
                 _out.print(f"{key}: {rows} rows erased" if rows else f"{key}: nothing is stored of it", markup=False)
+            await pieces.refresh_history(database)
         return 1 if absent else 0
 
     _finish(work())
@@ -320,6 +321,7 @@ def remove(name: Annotated[str, typer.Argument(metavar="A")]) -> None:
             if name not in await pieces.accounts_in_data(database, settings, configured=False):
                 raise SyncError(f"The data holds no account {name}.", "`referral-sync status` names those that it has.")
             removed = await remove_account(database, name)
+            await pieces.refresh_history(database)
         _out.print(f"{name}: {removed:,} referrals and versions erased.", markup=False)
         if name in settings.accounts:
             _out.print("It is still in the configuration, so the next run loads it again.")

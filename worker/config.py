@@ -179,6 +179,13 @@ class Sync(_Section):
     keep_runs: Annotated[Duration, Field(ge=timedelta(hours=1))] = timedelta(days=90)
 
 
+class Privacy(_Section):
+    """What is stored of people: customer contacts, phone numbers and notes."""
+
+    contacts: Literal["keep", "hash", "drop"] = "keep"
+    after_expiry: Literal["history", "keep", "erase"] = "history"
+
+
 class Bi(_Section):
     """What dashboards read: in which time zone days begin and end."""
 
@@ -218,6 +225,7 @@ class Settings(BaseSettings):
     accounts: Annotated[dict[str, Account], AfterValidator(_account_names), Field(min_length=1)]
     schedule: Schedule = Schedule()
     sync: Sync = Sync()
+    privacy: Privacy = Privacy()
     bi: Bi = Bi()
     http: Http = Http()
     log: Log = Log()

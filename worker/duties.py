@@ -18,6 +18,7 @@ from worker.app import (
     pool_size,
     prepare_database,
     reconcile_account,
+    refresh_history,
     replay_account,
     sync_account,
     token_source,
@@ -65,7 +66,7 @@ async def tick(settings: Settings, database: Database, name: str, standing: Stan
 
 
 async def nightly(settings: Settings, database: Database, name: str, standing: Standing) -> None:
-    """Reconcile, once the account is loaded, and let old runs and closed rejects go."""
+    """Reconcile, once the account is loaded; let old runs and closed rejects go; and see that history is up to date."""
     async with _allowed(settings, database, name, standing) as pipeline:
         if pipeline is not None and await ledger.watermark(database, name) is not None:
             await _in_turn(pipeline, "reconcile", lambda: reconcile_account(pipeline))
@@ -74,6 +75,7 @@ async def nightly(settings: Settings, database: Database, name: str, standing: S
         pass
     while await ledger.delete_closed_rejects(database, older_than):
         pass
+    await refresh_history(database)
 
 
 @asynccontextmanager

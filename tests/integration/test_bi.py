@@ -27,6 +27,7 @@ from worker.core.page import Page, decode_record
 from worker.demo.control import Control
 from worker.errors import StoreError
 from worker.store import embedded, leases, ledger, migrate
+from worker.store.analysis import refresh_history
 from worker.store.save import mark_gone, save
 from worker.sync.pipeline import Pipeline
 
@@ -45,6 +46,7 @@ async def test_every_view_shows_rows_of_a_filled_database(
 ) -> None:
     await simulator.reset(400)
     await load(pipeline)
+    await refresh_history(pipeline.database)
     empty = {view for view in await views(db) if not await db.fetchval(f"SELECT count(*) FROM bi.{view}")}  # noqa: S608
     assert empty == EMPTY
     key = min((await simulator.state())["referrals"])
@@ -128,6 +130,7 @@ async def test_the_pipeline_as_of_any_day(zone: str, pipeline: Pipeline, db: asy
     await put(pipeline, referral(1, on(5), status="New", details={"dealValue": 1, "currency": "EUR"}))  # too late
     async with leases.run(pipeline.database, pipeline.account, "reconcile") as run:
         await mark_gone(pipeline.database, run, ["r3"])
+    await refresh_history(pipeline.database)
     versions = await db.fetch("SELECT * FROM partner_center.referral_versions WHERE change <> 'gone'")
     shown = {
         (row["day"], row["status"], row["currency"]): (row["deals"], row["deal_value"])

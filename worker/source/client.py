@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from yarl import URL
 from worker import RELEASE
 from worker.core import instant
 from worker.core.instant import Instant
-from worker.core.page import Listing, Page, decode_record, parse_listing
+from worker.core.page import Listing, Page, Record, decode_record, parse_listing
 from worker.errors import PermissionRefused, SignInError, SourceError, SourceRejected, SourceUnavailable
 from worker.source.auth import TokenSource
 from worker.source.gate import Gate
@@ -56,6 +56,10 @@ class _Answer:
     server_time: Instant | None
 
 
+def _as_it_is(record: Record) -> Record:
+    return record
+
+
 class Client:
     """The API as one account sees it; make it with `open_client`."""
 
@@ -66,12 +70,14 @@ class Client:
         token: TokenSource,
         clock: Callable[[], datetime],
         max_page_bytes: int,
+        admit: Callable[[Record], Record],
     ) -> None:
         self._session = session
         self._base_url = base_url.rstrip("/")
         self._token = token
         self._clock = clock
         self._max_page_bytes = max_page_bytes
+        self._admit = admit
         self._gate = Gate()
         self.requests = 0
         self.retries = 0
@@ -80,7 +86,8 @@ class Client:
         """Ask for one page of the listing; `query` is raw and is sent byte for byte."""
 
         def read(answer: _Answer) -> Listing:
-            return parse_listing(answer.body, observed_at=answer.observed_at, server_time=answer.server_time)
+            listing = parse_listing(answer.body, observed_at=answer.observed_at, server_time=answer.server_time)
+            return replace(listing, records=[self._admit(record) for record in listing.records])
 
         return await self._get(f"{LIST_PATH}?{query}" if query else LIST_PATH, read)
 
@@ -91,7 +98,7 @@ class Client:
             record = decode_record(answer.body)
             if record.id != referral_id:
                 raise SourceUnavailable("The API answered a request for one referral with something else.")
-            return Page([record], None, answer.observed_at, by_id=True)
+            return Page([self._admit(record)], None, answer.observed_at, by_id=True)
 
         try:
             return await self._get(f"{LIST_PATH}/{quote(referral_id, safe='')}", read)
@@ -192,9 +199,19 @@ class Client:
 
 @asynccontextmanager
 async def open_client(
-    *, base_url: str, token: TokenSource, clock: Callable[[], datetime], ca_file: Path | None, max_page_bytes: int
+    *,
+    base_url: str,
+    token: TokenSource,
+    clock: Callable[[], datetime],
+    ca_file: Path | None,
+    max_page_bytes: int,
+    admit: Callable[[Record], Record] = _as_it_is,
 ) -> AsyncIterator[Client]:
-    """Open one account's connections. Proxies come from the environment; `ca_file` adds a certificate authority."""
+    """Open one account's connections.
+
+    Proxies come from the environment; `ca_file` adds a certificate authority. `admit` takes out of each record what may
+    not be stored, before anybody else sees it.
+    """
     context = ssl.create_default_context()
     if ca_file is not None:
         context.load_verify_locations(ca_file)
@@ -208,7 +225,7 @@ async def open_client(
         max_line_size=_MAX_HEADER_BYTES,
         max_field_size=_MAX_HEADER_BYTES,
     ) as session:
-        yield Client(session, base_url, token, clock, max_page_bytes)
+        yield Client(session, base_url, token, clock, max_page_bytes, admit)
 
 
 class _TokenRefusedError(Exception):

@@ -57,6 +57,15 @@ _QUERIES = {
 }
 
 
+async def refresh_history(database: Database) -> None:
+    """Bring up to date what `bi` reads from a materialised view, beside its readers.
+
+    Raises StoreError where the role does not own the view.
+    """
+    async with database.transaction() as connection:
+        await connection.execute("REFRESH MATERIALIZED VIEW CONCURRENTLY sync.pipeline_spans")
+
+
 async def analysis(database: Database, account: str | None = None) -> dict[str, list[dict[str, Any]]]:
     """Return the rows behind each part of the report, in one snapshot; of all accounts unless one is named."""
     async with database.transaction() as connection:

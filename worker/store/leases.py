@@ -17,12 +17,14 @@ from dataclasses import dataclass, field
 from asyncpg.pool import PoolConnectionProxy
 
 from worker.core.lag import Lag
+from worker.core.privacy import Privacy
 from worker.errors import LeaseError, SignInError, StoreError, SyncError, VanishedError
 from worker.store.pool import Database
 
 LEASE_SECONDS = 45
 RENEW_SECONDS = 10
 _RETRY_SECONDS = 1.0
+_KEEP = Privacy()
 
 OWNER = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 """This process and term; a host name alone would let a successor take itself for its predecessor."""
@@ -32,7 +34,8 @@ OWNER = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 class Run:
     """One recorded attempt, and the right to write as it. The flow fills in what it learns on the way.
 
-    `thin`: whether the list lacks members that answers by id have; None until somebody looked.
+    `thin`: whether the list lacks members that answers by id have; None until somebody looked. `changed`: whether it
+    stored a change.
     """
 
     id: int
@@ -45,16 +48,21 @@ class Run:
     unknown_fields: set[str] = field(default_factory=set)
     retries: int = 0
     lag: Lag = field(default_factory=Lag)
+    privacy: Privacy = _KEEP
     thin: bool | None = None
+    changed: bool = False
 
 
 @asynccontextmanager
-async def run(database: Database, account: str, kind: str, *, wait_seconds: float = 0) -> AsyncIterator[Run]:
+async def run(
+    database: Database, account: str, kind: str, *, wait_seconds: float = 0, privacy: Privacy = _KEEP
+) -> AsyncIterator[Run]:
     """Take the lease, record the run, keep the lease alive, and record the outcome.
 
     Waits up to `wait_seconds` for another holder; then raises LeaseError that names it.
     """
     current = await _acquire_within(database, account, kind, wait_seconds)
+    current.privacy = privacy
     renewal = asyncio.create_task(_renew(database, current))
     outcome, error = "failed", "ended by an unexpected error; the log of this process has it"
     try:
@@ -75,16 +83,25 @@ async def run(database: Database, account: str, kind: str, *, wait_seconds: floa
 async def check(connection: PoolConnectionProxy, current: Run) -> None:
     """Hold the run's lease until the transaction ends, so that nobody can take it over in between; raises LeaseError.
 
-    Everything that is written as a run begins with this.
+    Everything that is written as a run begins with this. What the run lets in of people must still be what is asked
+    for: raises StoreError when another process changed that.
     """
     held = await connection.fetchval(
-        "SELECT true FROM sync.leases WHERE account = $1 AND kind = $2 AND fence = $3 AND owner = $4 FOR SHARE",
+        """
+        SELECT s.value FROM sync.leases l JOIN sync.settings s ON s.name = 'privacy.contacts'
+        WHERE l.account = $1 AND l.kind = $2 AND l.fence = $3 AND l.owner = $4 FOR SHARE
+        """,
         current.account,
         current.kind,
         current.fence,
         OWNER,
     )
-    if not held:
+    if held is not None and held != current.privacy.contacts:
+        raise StoreError(
+            f"Another process set privacy.contacts to {held}; this one has {current.privacy.contacts} and stopped.",
+            "Give all processes on this database one configuration, and start this one again.",
+        )
+    if held is None:
         raise LeaseError(
             f"Another process took over the {current.kind} of {current.account}; this one wrote nothing more.",
             "It was paused or cut off for longer than its lease. Nothing is lost: the other one goes on.",

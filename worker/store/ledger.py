@@ -326,10 +326,10 @@ async def put_verified(database: Database, run: Run, through: Instant | None) ->
         )
 
 
-async def put_setting(database: Database, name: str, value: str) -> None:
-    """Hand a setting to the views that need it; writes only what differs."""
+async def put_setting(database: Database, name: str, value: str) -> bool:
+    """Hand a setting to the views that need it; writes only what differs, and returns whether it did."""
     async with database.transaction() as connection:
-        await connection.execute(
+        status = await connection.execute(
             """
             INSERT INTO sync.settings AS s (name, value) VALUES ($1, $2)
             ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE s.value <> excluded.value
@@ -337,6 +337,14 @@ async def put_setting(database: Database, name: str, value: str) -> None:
             name,
             value,
         )
+    return status == "INSERT 0 1"
+
+
+async def setting(database: Database, name: str) -> str | None:
+    """Return what was handed over."""
+    async with database.transaction() as connection:
+        value: str | None = await connection.fetchval("SELECT value FROM sync.settings WHERE name = $1", name)
+    return value
 
 
 async def readers_missing(database: Database) -> bool:
@@ -345,7 +353,7 @@ async def readers_missing(database: Database) -> bool:
         present: int = await connection.fetchval(
             """
             SELECT count(*) FROM pg_roles
-            WHERE rolname IN ('bi_reader', 'bi_reader_pii') AND has_table_privilege(rolname, 'bi.referrals', 'SELECT')
+            WHERE rolname IN ('bi_reader', 'bi_reader_pii') AND has_table_privilege(rolname, 'bi.runs', 'SELECT')
             """
         )
     return present < 2  # noqa: PLR2004 - both

@@ -21,7 +21,8 @@ from worker.core import instant
 from worker.core.instant import Instant
 from worker.core.mapping import Mapped, Reject, Row, changed_columns, map_record, merge_missing
 from worker.core.outcome import Advance, Counts, ToWatermark, ToWindow
-from worker.core.page import decode_record
+from worker.core.page import Record, decode_record
+from worker.core.privacy import AfterExpiry, Privacy, hidden, with_contacts_of
 from worker.core.upsert import Stored, Verdict, decide, newest_of_each
 from worker.store import leases, statements
 from worker.store.leases import Run
@@ -42,6 +43,7 @@ class _Change:
     change: str | None  # the kind of version that it opens, if any
     columns: list[str]
     new_to_us: bool = False  # no earlier answer had this version
+    erases: bool = False  # the source has hidden contacts, and they go from the history too
 
 
 async def save(
@@ -66,6 +68,7 @@ async def save(
                 counts, changes = await _save(
                     database, run, mapped, pages, advance, asked_for=asked_for, one_by_one=True
                 )
+            run.changed = run.changed or bool(changes)
             for change in changes:
                 if change.new_to_us:
                     run.lag.learn(change.row.version, change.row.observed_at)
@@ -91,6 +94,7 @@ async def mark_gone(database: Database, run: Run, ids: list[str]) -> int:
             await connection.execute(statements.CLOSE_VERSIONS, run.account, document)
             await connection.execute(statements.MARK_GONE, run.account, still_there)
             await connection.execute(statements.OPEN_VERSIONS, run.account, document, run.id)
+    run.changed = run.changed or bool(still_there)
     return len(still_there)
 
 
@@ -109,7 +113,7 @@ async def _save(
         rows = newest_of_each(mapped.rows)
         stored = await _look(connection, run.account, [row.id for row in rows])
         news = [row for row in rows if decide(row, stored.get(row.id), asked_for=asked_for) is not Verdict.KEEP]
-        news = await _really_news(connection, run.account, news, stored)
+        news = await _really_news(connection, run.account, news, stored, run.privacy.after_expiry)
         await leases.check(connection, run)
         changes: list[_Change] = []
         if news and not one_by_one:
@@ -152,14 +156,27 @@ async def _look(connection: PoolConnectionProxy, account: str, ids: list[str]) -
 
 
 async def _really_news(
-    connection: PoolConnectionProxy, account: str, news: list[Row], stored: dict[str, Stored]
+    connection: PoolConnectionProxy,
+    account: str,
+    news: list[Row],
+    stored: dict[str, Stored],
+    after_expiry: AfterExpiry,
 ) -> list[Row]:
-    """Drop list answers that only lack what an answer by id gave; still without a lock, for a lock is a write too."""
-    thinner = [row.id for row in news if row.id in stored and row.version == stored[row.id].version and not row.by_id]
+    """Drop answers that only lack what stays of an earlier one; still without a lock, for a lock is a write too."""
+    keeps = after_expiry is AfterExpiry.KEEP
+    thinner = [
+        row.id
+        for row in news
+        if row.id in stored and row.version == stored[row.id].version and (keeps or not row.by_id)
+    ]
     if not thinner:
         return news
     held = {record["id"]: record for record in await connection.fetch(statements.READ, account, thinner)}
-    return [row for row in news if row.id not in held or _judge(row, held[row.id], asked_for=False) is not None]
+    return [
+        row
+        for row in news
+        if row.id not in held or _judge(row, held[row.id], after_expiry, asked_for=False) is not None
+    ]
 
 
 async def _write(
@@ -170,7 +187,9 @@ async def _write(
     if any(row.id in existing for row in rows):
         ids = [row.id for row in rows]
         locked = {record["id"]: record for record in await connection.fetch(statements.LOCK, run.account, ids)}
-    changes = [change for row in rows if (change := _judge(row, locked.get(row.id), asked_for=asked_for)) is not None]
+    rule = run.privacy.after_expiry
+    judged = [_judge(row, locked.get(row.id), rule, asked_for=asked_for) for row in rows]
+    changes = [change for change in judged if change is not None]
     inserts = [change for change in changes if change.verdict is Verdict.INSERT]
     updates = [change for change in changes if change.verdict is not Verdict.INSERT]
     versions = _versions_document([change for change in changes if change.change is not None])
@@ -185,6 +204,10 @@ async def _write(
     if versions:
         await connection.execute(statements.OPEN_VERSIONS, run.account, versions, run.id)
     await _write_children(connection, run, changes)
+    erased = [change.row.id for change in changes if change.erases]
+    if erased:
+        await connection.execute(statements.ERASE_HIDDEN, run.account, erased)
+        await connection.execute(statements.DELETE_CLOSED_REJECTS, run.account, erased)
     await connection.execute(
         statements.CLOSE_REJECTS,
         run.account,
@@ -194,7 +217,7 @@ async def _write(
     return changes
 
 
-def _judge(row: Row, held: asyncpg.Record | None, *, asked_for: bool) -> _Change | None:
+def _judge(row: Row, held: asyncpg.Record | None, after_expiry: AfterExpiry, *, asked_for: bool) -> _Change | None:
     stored = _stored(held) if held is not None else None
     verdict = decide(row, stored, asked_for=asked_for)
     if verdict is Verdict.KEEP:
@@ -205,32 +228,47 @@ def _judge(row: Row, held: asyncpg.Record | None, *, asked_for: bool) -> _Change
     if verdict is Verdict.RETURN and isinstance(before, Row):
         before.etag, before.content_hash = stored.etag, stored.content_hash
         return _Change(before, verdict, "back", ["deleted_at"])
-    same_version = row.version == stored.version
-    if same_version and not row.by_id and isinstance(before, Row):
-        row = _completed(row, before)
-        if row.content_hash == stored.content_hash and stored.deleted_at is None and row.etag in (None, stored.etag):
+    hides = False
+    if isinstance(before, Row):
+        row, hides = _completed(row, before, after_expiry)
+        unchanged = row.version == stored.version and row.content_hash == stored.content_hash
+        if unchanged and stored.deleted_at is None and row.etag in (None, stored.etag):
             return None
-    if same_version and row.etag is None:
+    if row.version == stored.version and row.etag is None:
         row.etag = stored.etag
     if stored.deleted_at is not None:
-        return _Change(row, verdict, "back", ["deleted_at", *_difference(before, row)])
+        return _Change(row, verdict, "back", ["deleted_at", *_difference(before, row)], erases=hides)
     newer = row.version > stored.version
     if row.content_hash == stored.content_hash:
         return _Change(row, verdict, None, [], new_to_us=newer)
-    return _Change(row, verdict, "changed", _difference(before, row), new_to_us=newer)
+    return _Change(row, verdict, "changed", _difference(before, row), new_to_us=newer, erases=hides)
+
+
+def _completed(row: Row, before: Row, after_expiry: AfterExpiry) -> tuple[Row, bool]:
+    """Add what stays of the earlier answer; returns also whether contacts have to go from the history.
+
+    A list answer may be thinner than an earlier one by id of the same version.
+    """
+    if row.version == before.version and not row.by_id:
+        row = _as(row, merge_missing(row.record, before.record.tree or {}))
+    if not hidden(before, row):
+        return row, False
+    if after_expiry is AfterExpiry.KEEP:
+        return _as(row, with_contacts_of(row.record, before.record)), False
+    return row, after_expiry is AfterExpiry.ERASE
 
 
 def _difference(before: Row | Reject, after: Row) -> list[str]:
     return changed_columns(before, after) if isinstance(before, Row) else ["payload"]
 
 
-def _completed(row: Row, before: Row) -> Row:
-    """Add what only an earlier, fuller answer of the same version gave: a list answer may be thinner than one by id."""
-    merged = map_record(merge_missing(row.record, before.record.tree or {}), row.observed_at)
-    if not isinstance(merged, Row):
+def _as(row: Row, record: Record) -> Row:
+    """Return the answer with its record completed: by what a fuller answer of the same version gave, or by contacts."""
+    completed = map_record(record, row.observed_at, by_id=row.by_id)
+    if not isinstance(completed, Row):
         return row
-    merged.etag = row.etag
-    return merged
+    completed.etag = row.etag
+    return completed
 
 
 def _stored(record: asyncpg.Record) -> Stored:
@@ -344,12 +382,12 @@ async def _advance(connection: PoolConnectionProxy, run: Run, advance: Advance) 
             )
 
 
-async def judge(database: Database, account: str, rows: list[Row]) -> list[tuple[str, Verdict]]:
+async def judge(database: Database, account: str, rows: list[Row], privacy: Privacy) -> list[tuple[str, Verdict]]:
     """Say for each newest row what saving it would do; writes and locks nothing."""
     newest = newest_of_each(rows)
     async with database.transaction() as connection:
         stored = await _look(connection, account, [row.id for row in newest])
         verdicts = {row.id: decide(row, stored.get(row.id)) for row in newest}
         news = [row for row in newest if verdicts[row.id] is not Verdict.KEEP]
-        real = {row.id for row in await _really_news(connection, account, news, stored)}
+        real = {row.id for row in await _really_news(connection, account, news, stored, privacy.after_expiry)}
     return [(row.id, verdicts[row.id] if row.id in real else Verdict.KEEP) for row in newest]

@@ -143,3 +143,33 @@ DELETE_CHILDREN = (
     )
     + " SELECT"
 )
+
+NAMING_PEOPLE = ("referral_customer_contacts", "referral_team_members")
+
+DELETE_PEOPLE = (
+    "WITH "
+    + ", ".join(
+        f"t{n} AS (DELETE FROM partner_center.{table} WHERE account = $1 AND referral_id = ANY($2::text[]))"
+        for n, table in enumerate(NAMING_PEOPLE)
+    )
+    + " SELECT"
+)
+
+_REWRITTEN = (("payload", "jsonb"), ("content_hash", "uuid"), ("notes", "text"), ("invite_notes", "text"))
+
+REWRITE = f"""
+UPDATE partner_center.referrals r SET {", ".join(f"{name} = d.{name}" for name, _ in _REWRITTEN)}
+FROM {_recordset((("id", "text"), *_REWRITTEN))}
+WHERE r.account = $1 AND r.id = d.id
+"""
+"""Takes personal data out of what is stored; the referral has not changed."""
+
+ERASE_HIDDEN = """
+UPDATE partner_center.referral_versions SET payload = payload #- '{customerProfile,team}'
+WHERE account = $1 AND referral_id = ANY($2::text[]) AND payload #> '{customerProfile,team}' IS NOT NULL
+"""
+"""Takes contacts that the source has hidden out of the earlier versions."""
+
+DELETE_CLOSED_REJECTS = """
+DELETE FROM sync.rejected_records WHERE account = $1 AND referral_id = ANY($2::text[]) AND closed_at IS NOT NULL
+"""

@@ -49,7 +49,7 @@ async def explain(pipeline: Pipeline, referral_id: str) -> Explained:
         mapped = map_pages([page])
         if mapped.rows:
             source = mapped.rows[0]
-            verdict = (await judge(pipeline.database, pipeline.account, mapped.rows))[0][1]
+            verdict = (await judge(pipeline.database, pipeline.account, mapped.rows, pipeline.privacy))[0][1]
         else:
             failure = SyncError(f"The source's answer cannot be stored: {mapped.rejects[0].reason}.")
     return Explained(held, kept, source, verdict, failure)

@@ -57,7 +57,7 @@ async def _compared(pipeline: Pipeline) -> bool:
 
 async def _changed(pipeline: Pipeline, page: Page) -> set[str]:
     mapped = map_pages([page])
-    verdicts = await judge(pipeline.database, pipeline.account, mapped.rows) if mapped.rows else []
+    verdicts = await judge(pipeline.database, pipeline.account, mapped.rows, pipeline.privacy) if mapped.rows else []
     return {key for key, verdict in verdicts if verdict in (Verdict.INSERT, Verdict.UPDATE)}
 
 

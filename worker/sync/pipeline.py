@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import structlog
 
 from worker.core.outcome import Counts
+from worker.core.privacy import Privacy
 from worker.core.reading import Method, Reading
 from worker.core.window import TimeField
 from worker.errors import SourceDistrusted
@@ -41,6 +42,7 @@ class Pipeline:
     """One account's way from the source to the store.
 
     `paging` overrides what probing would choose. `max_vanished_percent` bounds how many rows a reconcile may mark.
+    `privacy` is what the client lets in.
     """
 
     account: str
@@ -50,6 +52,7 @@ class Pipeline:
     paging: Method | None = None
     concurrency: int = 2
     max_vanished_percent: float = 10
+    privacy: Privacy = field(default_factory=Privacy)
     progress: Callable[[Step], None] = _silent
 
 

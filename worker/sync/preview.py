@@ -58,7 +58,7 @@ async def _preview(pipeline: Pipeline, window: Window, seen: set[str] | None = N
             if seen is not None:
                 seen.update(row.id for row in mapped.rows)
                 seen.update(reject.id for reject in mapped.rejects if reject.id is not None)
-            for referral_id, verdict in await judge(pipeline.database, pipeline.account, mapped.rows):
+            for referral_id, verdict in await judge(pipeline.database, pipeline.account, mapped.rows, pipeline.privacy):
                 if verdict is not Verdict.KEEP:
                     yield Preview(referral_id, verdict.value)
             for reject in mapped.rejects:

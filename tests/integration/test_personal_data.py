@@ -1,0 +1,195 @@
+"""`[privacy]` end to end: nothing personal arrives, a change rewrites what is stored, and what the source hides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import msgspec
+import pytest
+
+from tests.steps import ACCOUNT, assert_chain, load, tick
+from worker import app
+from worker.config import Settings
+from worker.config import load as load_settings
+from worker.core.mapping import map_pages
+from worker.core.outcome import Counts
+from worker.core.page import Page, decode_record
+from worker.core.privacy import AfterExpiry, Privacy
+from worker.demo.control import Control
+from worker.errors import StoreError
+from worker.store import leases, privacy, statements
+from worker.store.leases import Run
+from worker.store.pool import Database, open_database
+from worker.store.save import save
+from worker.sync.pipeline import Pipeline
+
+EVERYWHERE = """
+SELECT string_agg(t::text, ' ') FROM (
+    SELECT to_jsonb(r)::text AS t FROM partner_center.referrals r
+    UNION ALL SELECT to_jsonb(v)::text FROM partner_center.referral_versions v
+    UNION ALL SELECT to_jsonb(c)::text FROM partner_center.referral_customer_contacts c
+    UNION ALL SELECT to_jsonb(m)::text FROM partner_center.referral_team_members m
+    UNION ALL SELECT j.reason || encode(j.payload, 'escape') FROM sync.rejected_records j
+) everything
+"""
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    async with open_database(database_url, connections=8) as opened:
+        yield opened
+
+
+def settings(url: str, origin: str, folder: Path, contacts: str, after_expiry: str = "history") -> Settings:
+    return load_settings(
+        {
+            "REFERRAL_SYNC_DATABASE__URL": url,
+            "REFERRAL_SYNC_API__BASE_URL": origin,
+            "REFERRAL_SYNC_ACCOUNTS__CONTOSO__AUTH": "static_token",
+            "REFERRAL_SYNC_ACCOUNTS__CONTOSO__ACCESS_TOKEN": "simulator",
+            "REFERRAL_SYNC_PRIVACY__CONTACTS": contacts,
+            "REFERRAL_SYNC_PRIVACY__AFTER_EXPIRY": after_expiry,
+        },
+        folder,
+    )
+
+
+def personal(records: dict[str, Any]) -> set[str]:
+    """Collect what must not be found anywhere: whatever names a customer's people, phones, notes."""
+    found = set()
+    for record in records.values():
+        for contact in (record.get("customerProfile") or {}).get("team") or ():
+            found |= {contact.get("email"), contact.get("phoneNumber")}
+        found |= {member.get("phoneNumber") for member in record.get("team") or ()}
+        found |= {(record.get("details") or {}).get("notes"), (record.get("inviteContext") or {}).get("notes")}
+    return {json.dumps(value)[1:-1] for value in found if value}
+
+
+async def leaks(db: asyncpg.Connection, secrets: set[str]) -> list[str]:
+    everything = await db.fetchval(EVERYWHERE)
+    return [secret for secret in secrets if secret in everything]
+
+
+@pytest.mark.parametrize("contacts", ["hash", "drop"])
+async def test_nothing_personal_arrives_and_nothing_changes_afterwards(
+    contacts: str, database_url: str, database: Database, db: asyncpg.Connection, simulator: Control,
+    simulator_origin: str, tmp_path: Path,
+) -> None:  # fmt: skip
+    await simulator.reset(150)
+    secrets = personal((await simulator.state(full=True))["records"])
+    assert len(secrets) > 100
+    async with app.open_pipeline(
+        settings(database_url, simulator_origin, tmp_path, contacts), database, ACCOUNT
+    ) as pipeline:
+        counts = await app.backfill_account(pipeline)
+        assert (counts.inserted, counts.rejected) == (150, 0)
+        assert await leaks(db, secrets) == []
+        reconciled, vanished = await app.reconcile_account(pipeline)
+        assert (reconciled.inserted, reconciled.updated, vanished) == (0, 0, 0)
+    hashed = await db.fetchval(
+        "SELECT count(*) FROM partner_center.referral_customer_contacts WHERE email LIKE 'hash:%'"
+    )
+    assert (hashed > 0) == (contacts == "hash")
+
+
+async def test_a_change_of_the_rule_rewrites_what_is_stored(
+    database_url: str, database: Database, db: asyncpg.Connection, pipeline: Pipeline, simulator: Control,
+    simulator_origin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Rows, parts, versions and rejects, in small batches, also after a rewrite that was cut off."""
+    monkeypatch.setattr(privacy, "BATCH", 7)
+    await simulator.reset(60)
+    await load(pipeline)
+    records = (await simulator.state(full=True))["records"]
+    keys = sorted(records)
+    await simulator.update(keys[0], {"name": "renamed"})
+    await tick(pipeline)
+    bad = {"id": "bad", "isSpam": "maybe", "details": {"notes": "secret words"}}
+    async with leases.run(database, ACCOUNT, "incremental") as run:
+        broken = [decode_record(msgspec.json.encode(bad)), decode_record(b'{"phoneNumber": "555-0188')]
+        await save(database, run, map_pages([Page(broken, None, datetime.now(UTC))]), pages=1, advance=None)
+    secrets = personal(records) | {"secret words", "555-0188"}
+    assert len(await leaks(db, secrets)) == len(secrets)
+    changed_at = await db.fetch("SELECT id, changed_at FROM partner_center.referrals ORDER BY id")
+    versions = await db.fetchval("SELECT count(*) FROM partner_center.referral_versions")
+
+    original = statements.DELETE_PEOPLE
+    monkeypatch.setattr(statements, "DELETE_PEOPLE", "SELECT broken FROM nowhere")
+    with pytest.raises(StoreError):
+        await privacy.in_force(database, "hash", "history")
+    monkeypatch.setattr(statements, "DELETE_PEOPLE", original)
+    for contacts in ("hash", "drop"):
+        rules = settings(database_url, simulator_origin, tmp_path, contacts)
+        async with app.open_pipeline(rules, database, ACCOUNT) as under_rule:
+            assert await leaks(db, secrets) == []
+            assert await db.fetch("SELECT id, changed_at FROM partner_center.referrals ORDER BY id") == changed_at
+            assert await db.fetchval("SELECT count(*) FROM partner_center.referral_versions") == versions
+            counts, _ = await app.reconcile_account(under_rule)
+            assert (counts.inserted, counts.updated) == (0, 0), "what is stored is what would be read"
+    await assert_chain(db)
+    async with app.open_pipeline(
+        settings(database_url, simulator_origin, tmp_path, "keep"), database, ACCOUNT
+    ) as pipeline_again:
+        await app.reconcile_account(pipeline_again)
+    assert await leaks(db, personal(records)) != [], "a reconcile brings back what the source still shows"
+
+
+async def test_a_process_with_the_former_rule_writes_nothing_more(database: Database, db: asyncpg.Connection) -> None:
+    record = decode_record(b'{"id":"a","details":{"notes":"secret"}}')
+    async with leases.run(database, ACCOUNT, "incremental") as run:
+        await privacy.in_force(database, "drop", "history")
+        with pytest.raises(StoreError, match=r"privacy\.contacts"):
+            await save(database, run, map_pages([Page([record], None, datetime.now(UTC))]), pages=1, advance=None)
+    assert await db.fetchval("SELECT count(*) FROM partner_center.referrals") == 0
+
+
+NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
+TEAM = [{"firstName": "Given", "email": "given@example.com"}]
+
+
+async def put(database: Database, run: Run, minute: int, *, by_id: bool = False, **members: Any) -> Counts:
+    tree = {"id": "a", "updatedDateTime": f"2024-05-01T10:{minute:02}:00Z"} | members
+    page = Page([decode_record(msgspec.json.encode(tree))], None, NOON + timedelta(seconds=put_number()), by_id)
+    return await save(database, run, map_pages([page]), pages=1, advance=None)
+
+
+def put_number(numbers: Any = iter(range(1_000_000))) -> int:  # noqa: B008 - one counter for the module is meant
+    number: int = next(numbers)
+    return number
+
+
+@pytest.mark.parametrize(
+    ("rule", "in_row", "in_history"),
+    [(AfterExpiry.HISTORY, 0, True), (AfterExpiry.KEEP, 1, True), (AfterExpiry.ERASE, 0, False)],
+)
+async def test_contacts_that_the_source_hides_after_expiry(
+    rule: AfterExpiry, in_row: int, in_history: bool, database: Database, db: asyncpg.Connection
+) -> None:
+    async with leases.run(database, ACCOUNT, "incremental", privacy=replace(Privacy(), after_expiry=rule)) as run:
+        await put(database, run, 1, status="New", customerProfile={"name": "C", "team": TEAM})
+        await put(database, run, 2, status="Closed", customerProfile={"name": "C", "team": TEAM})
+        hidden: dict[str, Any] = {"status": "Closed", "customerProfile": {"name": "C", "team": []}}
+        assert (await put(database, run, 3, **hidden)).updated == 1
+        for by_id in (False, True):
+            assert (await put(database, run, 3, by_id=by_id, **hidden)).unchanged == 1, "and then it costs nothing"
+        assert await db.fetchval("SELECT count(*) FROM partner_center.referral_customer_contacts") == in_row
+        assert (await put(database, run, 4, **hidden)).updated == 1
+        assert await db.fetchval("SELECT count(*) FROM partner_center.referral_customer_contacts") == in_row
+    history = await db.fetchval("SELECT string_agg(payload::text, ' ') FROM partner_center.referral_versions")
+    assert ("given@example.com" in history) == in_history
+    payload = await db.fetchval("SELECT payload::text FROM partner_center.referrals")
+    assert ("given@example.com" in payload) == bool(in_row)
+    await assert_chain(db)
+
+
+async def test_contacts_taken_off_an_open_deal_are_simply_a_change(database: Database, db: asyncpg.Connection) -> None:
+    async with leases.run(database, ACCOUNT, "incremental", privacy=Privacy(after_expiry=AfterExpiry.KEEP)) as run:
+        await put(database, run, 1, status="Active", customerProfile={"team": TEAM})
+        await put(database, run, 2, status="Active", customerProfile={"team": []})
+    assert await db.fetchval("SELECT count(*) FROM partner_center.referral_customer_contacts") == 0
