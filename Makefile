@@ -4,7 +4,7 @@ ROUNDS ?= 20
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test test-system torture check dictionary lock clean
+.PHONY: help demo test test-system torture check bench-dashboards dictionary lock clean
 .DEFAULT_GOAL := help
 
 help: ## say what can be made
@@ -29,6 +29,9 @@ check: .venv/.dev ## lint, format, types, layers
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+bench-dashboards: .venv/.dev ## how long dashboards wait at 200,000 referrals with a million versions
+	@$(BIN)/python -m benchmarks.dashboards
 
 dictionary: .venv/.dev ## write docs/data-dictionary.md from the comments in the database
 	@$(BIN)/python -m tests.dictionary

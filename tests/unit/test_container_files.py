@@ -52,7 +52,9 @@ def test_every_name_in_the_compose_file_is_defined(compose: dict[str, Any]) -> N
             source = secret if isinstance(secret, str) else secret["source"]
             assert source in compose["secrets"], f"{name}: secret {source}"
         for volume in service.get("volumes", ()):
-            assert volume.partition(":")[0] in compose["volumes"], f"{name}: volume {volume}"
+            source = volume.partition(":")[0]
+            there = (ROOT / source).exists() if source.startswith("./") else source in compose["volumes"]
+            assert there, f"{name}: volume {volume}"
         assert set(service.get("networks", ())) <= compose["networks"].keys()
         assert set(service.get("depends_on", ())) <= compose["services"].keys()
 

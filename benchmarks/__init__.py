@@ -1,0 +1,1 @@
+"""Measurements, and what they need; see README.md beside this file."""

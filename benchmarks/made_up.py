@@ -1,0 +1,67 @@
+"""A copy of any size, made by SQL alone: three years of referrals, each with five versions."""
+
+from __future__ import annotations
+
+import asyncpg
+
+_REFERRALS = """
+INSERT INTO partner_center.referrals (account, id, name, status, substatus, qualification, type, direction, deal_value,
+    currency, customer_name, customer_country, created_at, updated_at, accepted_at, closed_at, version, content_hash,
+    payload, repaired, observed_at, changed_at)
+SELECT 'contoso', 'r' || n, 'deal ' || n,
+    CASE n % 20 WHEN 0 THEN 'New' WHEN 1 THEN 'Active' WHEN 2 THEN 'Active' ELSE 'Closed' END,
+    CASE n % 20 WHEN 0 THEN 'Pending' WHEN 1 THEN 'Accepted' WHEN 2 THEN 'Accepted'
+        ELSE (ARRAY['Won', 'Lost', 'Expired'])[1 + n % 7 % 3] END,
+    'SalesQualified', (ARRAY['Shared', 'Independent'])[1 + n % 2], (ARRAY['Incoming', 'Outgoing'])[1 + n % 5 % 2],
+    n % 10000, (ARRAY['EUR', 'USD', 'SEK', 'GBP'])[1 + n % 4], 'customer ' || n % 5000,
+    (ARRAY['DE', 'SE', 'US'])[1 + n % 3], at, at + interval '16 days', at + interval '1 day',
+    CASE WHEN n % 20 > 2 THEN at + interval '16 days' END, n, gen_random_uuid(),
+    jsonb_build_object('id', 'r' || n, 'pad', repeat('x', 800)), false, now(), now()
+FROM generate_series(1, $1::integer) n, LATERAL (SELECT now() - interval '3 years' * (n::float / $1) AS at) x
+"""
+
+_VERSIONS = """
+INSERT INTO partner_center.referral_versions (account, referral_id, valid_from, valid_to, recorded_at, change,
+    changed_columns, version, status, substatus, type, direction, deal_value, currency, payload)
+SELECT 'contoso', r.id, r.created_at + interval '4 days' * (k - 1),
+    CASE WHEN k < 5 THEN r.created_at + interval '4 days' * k END, r.created_at + interval '4 days' * (k - 1),
+    CASE k WHEN 1 THEN 'first' ELSE 'changed' END,
+    CASE k WHEN 1 THEN '{}' WHEN 2 THEN '{deal_value}' WHEN 3 THEN '{status,substatus}' WHEN 4 THEN '{deal_value}'
+        ELSE '{status,substatus}' END::text[], k,
+    CASE WHEN k < 3 THEN 'New' WHEN k < 5 THEN 'Active' ELSE r.status END,
+    CASE WHEN k < 3 THEN 'Pending' WHEN k < 5 THEN 'Accepted' ELSE r.substatus END,
+    r.type, r.direction, r.deal_value + k, r.currency,
+    CASE WHEN k < 5 THEN jsonb_build_object('id', r.id, 'pad', repeat('x', 400)) END
+FROM partner_center.referrals r, generate_series(1, 5) k
+"""
+
+_PARTS = """
+WITH solutions AS (
+    INSERT INTO partner_center.referral_solutions (account, referral_id, position, solution_id, name)
+    SELECT account, id, 0, 'CloudMigration', 'Cloud migration' FROM partner_center.referrals
+), industries AS (
+    INSERT INTO partner_center.referral_requirements (account, referral_id, kind, position, item_id)
+    SELECT account, id, 'industry', 0, (ARRAY['Retail', 'Healthcare', 'Education'])[1 + version % 3]
+    FROM partner_center.referrals
+)
+INSERT INTO partner_center.referral_team_members (account, referral_id, position, first_name, email)
+SELECT account, id, 0, 'Seller', 'seller' || version % 50 || '@example.com' FROM partner_center.referrals
+"""
+
+_RUNS = """
+INSERT INTO sync.runs (account, kind, owner, fence, started_at, finished_at, outcome, inserted, updated, pages,
+    requests, lag_p50)
+SELECT 'contoso', CASE WHEN n % 288 = 0 THEN 'reconcile' ELSE 'incremental' END, 'made up', n, at,
+    at + interval '2 seconds', 'done', n % 3, n % 7, 1, 1, 60
+FROM generate_series(1, 2000) n, LATERAL (SELECT now() - interval '5 minutes' * n AS at) x
+"""
+
+
+async def fill(connection: asyncpg.Connection, referrals: int) -> None:
+    """Fill a migrated, empty database, and let PostgreSQL know what is in it."""
+    await connection.execute(_REFERRALS, referrals)
+    for statement in (_VERSIONS, _PARTS, _RUNS):
+        await connection.execute(statement)
+    await connection.execute("INSERT INTO sync.watermarks (account, position) VALUES ('contoso', 638000000000000000)")
+    await connection.execute("REFRESH MATERIALIZED VIEW sync.pipeline_spans")
+    await connection.execute("VACUUM (ANALYZE)")

@@ -1,0 +1,170 @@
+"""The provisioned dashboards: every query runs as the plain reader and returns rows, and none reads a table twice."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+import yaml
+
+from benchmarks.made_up import fill
+from tests.conftest import new_database
+from tests.steps import load, prove, tick
+from worker.demo.control import Control
+from worker.store.analysis import refresh_history
+from worker.sync.pipeline import Pipeline
+
+ROOT = Path(__file__).parent.parent.parent
+FOLDER = ROOT / "dashboards" / "grafana"
+BOARDS = sorted((FOLDER / "dashboards").glob("*.json"))
+REFERRALS = 20_000
+SMALL = 500
+"""Reading a table of fewer rows again costs nothing."""
+
+KINDS = {"stat", "timeseries", "table", "barchart"}
+"""Kinds of panels that show text as text."""
+
+
+def board(path: Path) -> dict[str, Any]:
+    tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return tree
+
+
+def queries() -> Iterator[tuple[str, str]]:
+    """Give every query with its macros filled in, the time being the last three years."""
+    for path in BOARDS:
+        tree = board(path)
+        for variable in tree["templating"]["list"]:
+            yield f"{tree['title']}: variable {variable['name']}", variable["query"]
+        for panel in tree["panels"]:
+            for target in panel["targets"]:
+                yield f"{tree['title']}: {panel['title']}", expanded(target["rawSql"])
+
+
+def expanded(sql: str) -> str:
+    sql = re.sub(r"\$__timeFilter\(((?:[^()]|\([^()]*\))*)\)", r"\1 BETWEEN now() - interval '3 years' AND now()", sql)
+    sql = sql.replace("$account", "'contoso','other'")
+    assert "$" not in sql, f"a macro that this test does not know: {sql}"
+    return sql
+
+
+def test_every_board_is_whole() -> None:
+    """One datasource, which is provisioned; ids and places of their own; descriptions; nothing that renders text."""
+    (source,) = yaml.safe_load((FOLDER / "provisioning/datasources/referrals.yml").read_text())["datasources"]
+    assert len(BOARDS) == 3
+    assert len({board(path)["uid"] for path in BOARDS}) == 3
+    for path in BOARDS:
+        tree = board(path)
+        taken = set[tuple[int, int]]()
+        assert len({panel["id"] for panel in tree["panels"]}) == len(tree["panels"])
+        for panel in tree["panels"]:
+            assert panel["description"]
+            assert panel["type"] in KINDS
+            assert not {"links", "html", "markdown"} & {*panel, *panel["options"], *panel["fieldConfig"]["defaults"]}
+            assert "cellOptions" not in json.dumps(panel), "cells are plain text, whatever a stranger wrote into them"
+            for used in (panel["datasource"], *(target["datasource"] for target in panel["targets"])):
+                assert used == {"type": source["type"], "uid": source["uid"]}
+            place = panel["gridPos"]
+            cells = {
+                (x, y)
+                for x in range(place["x"], place["x"] + place["w"])
+                for y in range(place["y"], place["y"] + place["h"])
+            }
+            assert not cells & taken, f"{panel['title']} overlaps another"
+            assert max(x for x, _ in cells) < 24
+            taken |= cells
+    compose = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    assert "DISABLE_SANITIZE_HTML" not in compose
+    assert source["secureJsonData"]["password"].startswith("$__file{/run/secrets/")
+
+
+async def test_every_panel_shows_rows(pipeline: Pipeline, simulator: Control, db: asyncpg.Connection) -> None:
+    await simulator.reset(400)
+    await load(pipeline)
+    keys = sorted((await simulator.state())["referrals"])
+    await simulator.update(keys[0], {"status": "Active", "substatus": "Accepted"})
+    await simulator.delete(keys[1])
+    await tick(pipeline)
+    await prove(pipeline)
+    await refresh_history(pipeline.database)
+    await db.execute("SET ROLE bi_reader")
+    counts = {name: len(await db.fetch(sql)) for name, sql in queries()}
+    assert len(counts) > 30
+    assert {name for name, count in counts.items() if not count} == set()
+
+
+@pytest.fixture
+async def filled(postgres_url: str, template_database: str) -> AsyncIterator[asyncpg.Connection]:
+    """Give a database of a size at which a bad plan shows."""
+    async with new_database(postgres_url, template_database) as url:
+        connection = await asyncpg.connect(url)
+        await fill(connection, REFERRALS)
+        yield connection
+        await connection.close()
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for inner in plan.get("Plans", ()):
+        yield from nodes(inner)
+
+
+async def plan_of(connection: asyncpg.Connection, sql: str) -> list[dict[str, Any]]:
+    found = json.loads(await connection.fetchval(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {sql}"))
+    return list(nodes(found[0]["Plan"]))
+
+
+def faults(plan: list[dict[str, Any]]) -> list[str]:
+    """Name what does not end: a table read from end to end for each row of another, or again and again."""
+    found, read = [], list[str]()
+    for node in plan:
+        rows = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+        if node["Node Type"] == "Seq Scan" and rows > SMALL:
+            read.append(node["Relation Name"])
+            if node["Actual Loops"] > 1 + node.get("Workers Launched", 2):
+                found.append(f"{node['Relation Name']} is read {node['Actual Loops']} times")
+        if "Disk" in str(node.get("Sort Space Type", "")):
+            found.append("a sort on disk")
+    found += [f"{name} is read {read.count(name)} times" for name in set(read) if read.count(name) > 1]
+    return found
+
+
+def uses(plan: list[dict[str, Any]], what: str) -> bool:
+    return any(what in (node.get("Index Name"), node.get("Relation Name")) for node in plan)
+
+
+async def test_plans_at_a_size(filled: asyncpg.Connection) -> None:
+    """Each query ends after one pass over a table, or goes through an index."""
+    views = await filled.fetch("SELECT relname FROM pg_class WHERE relnamespace = 'bi'::regnamespace AND relkind = 'v'")
+    asked = dict(queries()) | {view["relname"]: f"SELECT * FROM bi.{view['relname']}" for view in views}  # noqa: S608 - a catalogue's name
+    found = {name: told for name, sql in asked.items() if (told := faults(await plan_of(filled, sql)))}
+    assert found == {}
+
+
+async def test_plans_that_must_use_what_was_made_for_them(filled: asyncpg.Connection) -> None:
+    newest = await plan_of(filled, "SELECT id FROM bi.inbound_cosell LIMIT 10")
+    assert uses(newest, "referrals_created")
+    stages = await plan_of(filled, "SELECT status, avg(days) FROM bi.stage_durations GROUP BY 1")
+    assert [node["Node Type"] for node in stages if "Relation Name" in node] == ["Index Only Scan"]
+    assert uses(stages, "referral_versions_steps")
+    daily = await plan_of(filled, "SELECT day, sum(deals) FROM bi.pipeline_daily GROUP BY 1")
+    assert not uses(daily, "referral_versions")
+    one = await plan_of(filled, "SELECT * FROM bi.referrals WHERE account = 'contoso' AND id = 'r77'")
+    assert uses(one, "referrals_pkey")
+    history = await plan_of(filled, "SELECT * FROM bi.stage_durations WHERE account = 'contoso' AND id = 'r77'")
+    assert max(node["Actual Rows"] for node in history) < 10, "one referral's history is read alone"
+    counted = await plan_of(filled, "SELECT live_referrals FROM bi.freshness")
+    assert not [node for node in counted if node["Node Type"] == "Seq Scan" and node["Relation Name"] == "referrals"]
+
+
+async def test_a_bad_plan_would_be_seen(filled: asyncpg.Connection) -> None:
+    twice = "SELECT count(*) FROM partner_center.referrals a, partner_center.referrals b WHERE a.name = b.name"
+    assert faults(await plan_of(filled, twice)) == ["referrals is read 2 times"]
+    await filled.execute("DROP INDEX partner_center.referral_versions_steps")
+    stages = await plan_of(filled, "SELECT status, avg(days) FROM bi.stage_durations GROUP BY 1")
+    assert [node["Node Type"] for node in stages if "Relation Name" in node] != ["Index Only Scan"]
