@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from worker.config import Account, Settings, StaticToken, TokenCommand
+from worker.config import DeviceCode, Password, RefreshToken, Settings, StaticToken, TokenCommand
 from worker.core.instant import Instant
 from worker.core.outcome import Counts
 from worker.core.reading import Method
@@ -25,12 +27,17 @@ from worker.sync.pipeline import Pipeline, Step
 from worker.sync.reconcile import reconcile
 from worker.sync.refresh import refresh
 from worker.sync.replay import replay
+from worker.sync.sign_in import SignIn, begin, kept_fresh
 
 RUN_HOURS = {"incremental": 1, "backfill": 72, "reconcile": 24, "refresh": 1, "replay": 1}
 """No run is longer than this; what it stored until then stands."""
 
 WAIT = timedelta(seconds=30)
 """How long a one-shot command waits for another process that does the same work."""
+
+if TYPE_CHECKING:
+    from worker.source.identity import MicrosoftIdentity
+    from worker.store.seal import Seal
 
 Show = Callable[[Step], None]
 _log = structlog.get_logger()
@@ -92,13 +99,85 @@ def chosen_accounts(settings: Settings, only: str | None) -> list[str]:
     return [only]
 
 
-def token_source(name: str, account: Account) -> TokenSource:
-    """Build where an account's tokens come from; keep it, for it remembers the token that is good."""
+def token_source(settings: Settings, database: Database, name: str, *, insist: bool = False) -> TokenSource:
+    """Build where an account's tokens come from; keep it, for it remembers the token that is good.
+
+    `insist` asks the identity service even when it has just refused. Raises ConfigError for a key file that is none.
+    """
+    match settings.accounts[name]:
+        case StaticToken(access_token=token):
+            return static_token(token.get_secret_value(), f"accounts.{name}.access_token")
+        case TokenCommand(command=command):
+            return command_token(command, f"accounts.{name}.command")
+    return kept_fresh(database, sign_in_of(settings, name), insist=insist)
+
+
+def sign_in_of(settings: Settings, name: str) -> SignIn:
+    """Describe how an account signs in at the identity service. Raises ConfigError when it does not."""
+    account = settings.accounts[name]
+    if isinstance(account, StaticToken | TokenCommand):
+        raise ConfigError([f"accounts.{name}.auth: {account.auth} signs in without us"])
+    service = identity(settings, name)
+    application = (settings.api.authority, account.tenant_id, account.client_id)
+    if isinstance(account, Password):
+        secret, user = account.client_secret.get_secret_value(), account.username.get_secret_value()
+        return SignIn(
+            name, partial(service.by_password, user), account.password.get_secret_value(), (*application, secret, user)
+        )
+    configured = account.refresh_token.get_secret_value() if isinstance(account, RefreshToken) else ""
+    secret = account.client_secret.get_secret_value() if isinstance(account, RefreshToken) else ""
+    return SignIn(name, service.by_refresh_token, configured, (*application, secret), _seal(settings))
+
+
+def identity(settings: Settings, name: str) -> MicrosoftIdentity:
+    """Build an account's application at the identity service."""
+    from worker.source.identity import MicrosoftIdentity  # noqa: PLC0415 - slow, and needed by some accounts only
+
+    account = settings.accounts[name]
+    if isinstance(account, StaticToken | TokenCommand):
+        raise ConfigError([f"accounts.{name}.auth: {account.auth} signs in without us"])
+    return MicrosoftIdentity(
+        name=name,
+        authority=settings.api.authority,
+        tenant_id=account.tenant_id,
+        client_id=account.client_id,
+        client_secret="" if isinstance(account, DeviceCode) else account.client_secret.get_secret_value(),
+        scope=f"{settings.api.base_url}/.default",
+        ca_file=settings.api.ca_file,
+    )
+
+
+async def login(
+    settings: Settings, database: Database, name: str, tell: Callable[[str], None], ask: Callable[[str], str]
+) -> None:
+    """Guide a person through a sign-in and store it; `tell` shows them something, `ask` also returns what they type."""
+    account, service, sign_in = settings.accounts[name], identity(settings, name), sign_in_of(settings, name)
     match account:
-        case StaticToken():
-            return static_token(account.access_token.get_secret_value(), f"accounts.{name}.access_token")
-        case TokenCommand():
-            return command_token(account.command, f"accounts.{name}.command")
+        case DeviceCode():
+            granted = await service.by_device(tell)
+        case RefreshToken(redirect_uri=redirect_uri):
+            flow = await service.begin_code(redirect_uri)
+            address = ask(
+                f"1. Open this address in a browser, on any machine, and sign in as the user of {name}:\n\n"
+                f"{flow['auth_uri']}\n\n"
+                f"2. The browser ends at {redirect_uri}, which need not load. Paste that whole address here:"
+            )
+            granted = await service.finish_code(flow, address)
+        case _:
+            raise ConfigError([f"accounts.{name}.auth: {account.auth} needs no login"])
+    await begin(database, sign_in, granted)
+
+
+def _seal(settings: Settings) -> Seal | None:
+    from worker.store.seal import Seal, read_keys  # noqa: PLC0415 - slow, and needed by some accounts only
+
+    path = settings.security.key_file
+    if path is None:
+        return None
+    try:
+        return Seal(read_keys(path))
+    except ValueError as error:
+        raise ConfigError([f"security.key_file: {error}"]) from None
 
 
 @asynccontextmanager
@@ -110,7 +189,7 @@ async def open_pipeline(
     rules = await privacy.in_force(database, settings.privacy.contacts, settings.privacy.after_expiry)
     async with open_client(
         base_url=api.base_url,
-        token=token or token_source(name, settings.accounts[name]),
+        token=token or token_source(settings, database, name),
         clock=await database.clock(),
         ca_file=api.ca_file,
         max_page_bytes=api.max_page_bytes,
@@ -156,7 +235,7 @@ async def recorded(pipeline: Pipeline, kind: str, wait: timedelta = timedelta(0)
 @asynccontextmanager
 async def _leased(pipeline: Pipeline, kind: str, wait: timedelta) -> AsyncIterator[leases.Run]:
     """Run under the lease, with a limit on its time, and log what is worth a look."""
-    requests, retries = pipeline.client.requests, pipeline.client.retries
+    before = pipeline.client.traffic
     async with leases.run(
         pipeline.database, pipeline.account, kind, wait_seconds=wait.total_seconds(), privacy=pipeline.privacy
     ) as run:
@@ -169,8 +248,7 @@ async def _leased(pipeline: Pipeline, kind: str, wait: timedelta) -> AsyncIterat
                 "What it stored stands; the next run goes on there.",
             ) from None
         finally:
-            run.requests = pipeline.client.requests - requests
-            run.retries = pipeline.client.retries - retries
+            run.traffic = pipeline.client.traffic.since(before)
             if run.unknown_fields:
                 _log.warning("unknown_fields", account=run.account, run=run.id, fields=sorted(run.unknown_fields))
             if run.lag.missed or (run.lag.late or 0) > run.lag.overlap.total_seconds() / 2:
@@ -262,7 +340,13 @@ def logged(pipeline: Pipeline, kind: str, counts: Counts, run: leases.Run) -> Co
         rejected=counts.rejected,
         vanished=run.vanished,
         pages=counts.pages,
-        requests=run.requests,
+        requests=run.traffic.requests,
+        retries=run.traffic.retries,
         paging=run.paging,
+        seconds=round(time.monotonic() - run.began, 3),
+        api_seconds=round(run.traffic.api_seconds, 3),
+        decode_seconds=round(run.traffic.decode_seconds, 3),
+        map_seconds=round(run.map_seconds, 3),
+        store_seconds=round(run.store_seconds, 3),
     )
     return counts

@@ -35,7 +35,8 @@ async def look(settings: Settings) -> AsyncIterator[Finding]:
                 if database_is.good:
                     yield await _readers(database)
                 for name in sorted(settings.accounts):
-                    async with app.open_pipeline(settings, database, name) as pipeline:
+                    token = app.token_source(settings, database, name, insist=True)
+                    async with app.open_pipeline(settings, database, name, token) as pipeline:
                         async for finding in _account(name, pipeline.client):
                             yield finding
                     if database_is.good:

@@ -331,6 +331,37 @@ def remove(name: Annotated[str, typer.Argument(metavar="A")]) -> None:
 
 
 @app.command()
+def login(
+    account: Annotated[str, typer.Option("--account", metavar="A", help="The account to sign in for.")],
+) -> None:
+    """Sign a person in once, with MFA, and store the sign-in; no browser is needed on this machine.
+
+    Example: referral-sync login --account contoso
+    """
+    settings = _settings()
+
+    async def work() -> int:
+        from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+
+        pieces.chosen_accounts(settings, account)
+        async with pieces.migrated_database(settings) as database:
+            await pieces.login(settings, database, account, _tell, _ask)
+        _out.print(f"{account} is signed in; every worker on this database uses that from now on.", markup=False)
+        return 0
+
+    _finish(work(), signals=False)
+
+
+def _tell(what: str) -> None:
+    _out.print(what, markup=False)
+
+
+def _ask(what: str) -> str:
+    _out.print(what, markup=False)
+    return sys.stdin.readline()
+
+
+@app.command()
 def config() -> None:
     """Show the effective configuration, secrets masked."""
     from worker.config import render  # noqa: PLC0415 - keeps `--help` quick

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import (
@@ -28,6 +28,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    model_validator,
 )
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -113,6 +114,19 @@ def _zone(value: str) -> str:
     return value
 
 
+def _identifier(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+        raise ValueError("a GUID or a domain name is needed")
+    return value
+
+
+def _https_origin(value: str) -> str:
+    origin = _origin(value)
+    if not origin.startswith("https://"):
+        raise ValueError("https is needed: a sign-in must not travel in clear")
+    return origin
+
+
 def _not_empty(value: SecretStr) -> SecretStr:
     if not value.get_secret_value().strip():
         raise ValueError("must not be empty")
@@ -139,6 +153,7 @@ class Api(_Section):
     """The source: its origin, and how it is read."""
 
     base_url: Origin = "https://api.partner.microsoft.com"
+    authority: Annotated[str, AfterValidator(_https_origin)] = "https://login.microsoftonline.com"
     ca_file: Annotated[Path | None, BeforeValidator(lambda value: value or None)] = None
     paging: Literal["auto", "keyset", "scan", "sweep"] = "auto"
     concurrency: int = Field(2, ge=1, le=32)
@@ -159,8 +174,44 @@ class TokenCommand(_Section):
     command: list[str] = Field(min_length=1)
 
 
-Account = Annotated[StaticToken | TokenCommand, Field(discriminator="auth")]
-_ACCOUNTS: tuple[type[BaseModel], ...] = (StaticToken, TokenCommand)
+_Name = Annotated[str, AfterValidator(_identifier)]
+
+
+class RefreshToken(_Section):
+    """The Secure Application Model: a person signs in once, with MFA; refresh tokens follow one another from then on.
+
+    `refresh_token` may be configured, or come from `login`.
+    """
+
+    auth: Literal["refresh_token"]
+    tenant_id: _Name
+    client_id: _Name
+    client_secret: SecretStr = SecretStr("")
+    refresh_token: SecretStr = SecretStr("")
+    redirect_uri: str = "http://localhost"
+
+
+class DeviceCode(_Section):
+    """A person signs in once on another device, as a public application; then as with a refresh token."""
+
+    auth: Literal["device_code"]
+    tenant_id: _Name
+    client_id: _Name
+
+
+class Password(_Section):
+    """User and password: cannot do MFA and ends when the password does; discouraged."""
+
+    auth: Literal["password"]
+    tenant_id: _Name
+    client_id: _Name
+    client_secret: SecretStr = SecretStr("")
+    username: Annotated[SecretStr, AfterValidator(_not_empty)]
+    password: Annotated[SecretStr, AfterValidator(_not_empty)]
+
+
+Account = Annotated[RefreshToken | DeviceCode | Password | StaticToken | TokenCommand, Field(discriminator="auth")]
+_ACCOUNTS: tuple[type[BaseModel], ...] = (RefreshToken, DeviceCode, Password, StaticToken, TokenCommand)
 
 
 class Schedule(_Section):
@@ -184,6 +235,12 @@ class Privacy(_Section):
 
     contacts: Literal["keep", "hash", "drop"] = "keep"
     after_expiry: Literal["history", "keep", "erase"] = "history"
+
+
+class Security(_Section):
+    """The keys that seal what is stored of sign-ins: one on a line, the newest first."""
+
+    key_file: Annotated[Path | None, BeforeValidator(lambda value: value or None)] = None
 
 
 class Bi(_Section):
@@ -226,9 +283,18 @@ class Settings(BaseSettings):
     schedule: Schedule = Schedule()
     sync: Sync = Sync()
     privacy: Privacy = Privacy()
+    security: Security = Security()
     bi: Bi = Bi()
     http: Http = Http()
     log: Log = Log()
+
+    @model_validator(mode="after")
+    def _stored_sign_ins_have_a_key(self) -> Self:
+        needing = [name for name, one in self.accounts.items() if isinstance(one, RefreshToken | DeviceCode)]
+        if needing and self.security.key_file is None:
+            told = f"security.key_file: is needed to store the sign-in of {', '.join(sorted(needing))}"
+            raise ValueError(f"{told}; make one as config.example.toml says")
+        return self
 
 
 def load(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> Settings:
@@ -383,7 +449,7 @@ def _told(fault: Any) -> str:
         "union_tag_not_found": f"auth is missing; one of {', '.join(sorted(tags))}",
         "union_tag_invalid": f"auth must be one of {', '.join(sorted(tags))}",
     }.get(fault["type"], str(fault["msg"]).removeprefix("Value error, "))
-    return f"{'.'.join(where)}: {text}"
+    return f"{'.'.join(where)}: {text}" if where else text
 
 
 def _toml(value: Any) -> str:

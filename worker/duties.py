@@ -123,8 +123,8 @@ async def serve(settings: Settings) -> None:
             await prepare_database(settings, url)
 
         jobs = []
-        for name, account in settings.accounts.items():
-            standing = Standing(token_source(name, account))
+        for name in settings.accounts:
+            standing = Standing(token_source(settings, database, name))
             ticks = partial(tick, settings, database, name, standing)
             nights = partial(nightly, settings, database, name, standing)
             jobs.append(Job(name, "incremental", settings.schedule.incremental, ticks, at_start=True))

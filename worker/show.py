@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from worker.core import instant
@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from worker.sync.explain import Explained
 
 _WIDTH = 100
+
+
+def sign_in(row: dict[str, Any], now: datetime) -> str:
+    """Say how long a stored sign-in lasts."""
+    if row["sign_in_refused_at"] is not None:
+        return f"refused {moment(row['sign_in_refused_at'])}: {row['sign_in_refused_because']}"
+    days = (row["sign_in_lapses_at"] - now) / timedelta(days=1)
+    return f"lapses in {days:.0f} days unless it is used" if days >= 1 else "lapses within a day"
 
 
 def counts(came_to: Counts) -> str:
@@ -33,6 +41,8 @@ def status(row: dict[str, Any]) -> str:
         "rejects": f"{row['open_rejects'] or 0:,} open",
         "last run": f"{last}, {moment(row['last_run_at'])}",
     }
+    if row["sign_in_lapses_at"] is not None or row["sign_in_refused_at"] is not None:
+        lines["sign-in"] = sign_in(row, datetime.now(UTC))
     if row["lag_p50"] is not None:
         late = "" if row["late_max"] is None else f"; at most {row['late_max']:.0f} s late"
         lines["lag"] = f"{row['lag_p50']:.0f} s median, {row['lag_p95']:.0f} s for 95 of 100{late}"

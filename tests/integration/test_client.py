@@ -58,7 +58,7 @@ async def test_each_call_has_an_id_of_its_own_retries_too(connect: Open, simulat
     async with connect() as client:
         assert len((await client.list("")).records) == 3
         await client.list("")
-        assert client.requests == 3
+        assert client.traffic.requests == 3
     statuses = [request["status"] for request in await simulator.requests()]
     assert statuses == [503, 200, 200], "the simulator refuses an id that it has seen"
 
@@ -77,7 +77,7 @@ async def test_what_is_final_is_not(status: int, connect: Open, simulator: Contr
     async with connect() as client:
         with pytest.raises(SourceRejected) as caught:
             await client.list("")
-        assert (caught.value.status, client.requests) == (status, 1)
+        assert (caught.value.status, client.traffic.requests) == (status, 1)
 
 
 @pytest.mark.parametrize("body", ["partner", "family", "gateway", "html", "empty"])
@@ -112,7 +112,7 @@ async def test_beyond_the_cap_the_run_ends_instead_of_sleeping(connect: Open, si
     async with connect() as client:
         with pytest.raises(SourceUnavailable, match="86400 s"):
             await client.list("")
-        assert client.requests == 1
+        assert client.traffic.requests == 1
 
 
 async def test_a_run_has_a_budget_of_repeated_requests(
@@ -124,8 +124,8 @@ async def test_a_run_has_a_budget_of_repeated_requests(
         async with connect() as client:
             with pytest.raises(SourceError, match="had to be repeated"):
                 await client.list("")
-            assert client.retries == 3
-            assert client.requests == 4
+            assert client.traffic.retries == 3
+            assert client.traffic.requests == 4
 
 
 async def test_a_429_holds_the_others_back(connect: Open, simulator: Control) -> None:
@@ -168,7 +168,7 @@ async def test_a_refused_static_token_names_its_key(connect: Open) -> None:
         with pytest.raises(SignInError) as caught:
             await client.list("")
         assert "accounts.contoso.access_token" in caught.value.hint
-        assert client.requests == 1
+        assert client.traffic.requests == 1
 
 
 async def test_a_403_needs_a_person(connect: Open, simulator: Control) -> None:
@@ -218,7 +218,7 @@ async def test_a_body_has_a_limit_that_the_error_names(connect: Open, simulator:
         with pytest.raises(SourceError, match="100000 bytes") as caught:
             await client.list("")
         assert "api.max_page_bytes" in caught.value.hint
-        assert client.requests == 1
+        assert client.traffic.requests == 1
     await simulator.clear_faults()
 
 

@@ -218,7 +218,7 @@ async def test_a_server_that_stops_honouring_is_distrusted(
     middle = sorted(instant.parse(at) for at in (await simulator.state())["referrals"].values())[150]
     with pytest.raises(SourceDistrusted, match=said):
         await read(client, Window(TimeField.UPDATED, middle), KEYSET)
-    assert client.requests == 1, "seen on the first page"
+    assert client.traffic.requests == 1, "seen on the first page"
 
 
 async def test_a_filter_that_hides_the_newest_known_record_is_distrusted(client: Client, simulator: Control) -> None:
@@ -243,7 +243,7 @@ async def test_a_circle_of_links_ends_the_run(kind: str, reading: Reading, clien
     with pytest.raises(SourceError, match="circle"):
         await read(client, ALL, reading)
     await simulator.clear_faults()
-    assert client.requests < 20
+    assert client.traffic.requests < 20
 
 
 async def test_a_link_to_another_host_is_never_followed_there(client: Client, simulator: Control) -> None:

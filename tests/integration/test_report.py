@@ -13,7 +13,7 @@ from tests.steps import load
 from worker.demo.control import Control
 from worker.report import charts
 from worker.report.page import report
-from worker.store.analysis import analysis
+from worker.store.analysis import analysis, refresh_history
 from worker.sync.pipeline import Pipeline
 
 HOSTILE = (
@@ -43,6 +43,7 @@ class Elements(HTMLParser):
 
 
 async def drawn(pipeline: Pipeline) -> Elements:
+    await refresh_history(pipeline.database)
     page = Elements()
     page.feed(report(await analysis(pipeline.database), datetime.now(UTC)))
     return page

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from worker.core.instant import Instant
 
@@ -31,6 +32,39 @@ class Counts:
     def records(self) -> int:
         """All records that were read."""
         return self.inserted + self.updated + self.unchanged + self.rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What talking to the API came to: requests, those that repeat another, answers by status, and seconds.
+
+    `answers` counts by HTTP status, 0 where none came. `api_seconds` is waiting for answers, all readers together;
+    `throttled_seconds` is how long the API asked to wait.
+    """
+
+    requests: int = 0
+    retries: int = 0
+    answers: Mapping[int, int] = field(default_factory=dict)
+    api_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    throttled_seconds: float = 0.0
+
+    def answered(self, status: int, seconds: float) -> Traffic:
+        """Count one request that was answered so, or not at all, after some seconds."""
+        answers = {**self.answers, status: self.answers.get(status, 0) + 1}
+        return replace(self, requests=self.requests + 1, answers=answers, api_seconds=self.api_seconds + seconds)
+
+    def since(self, earlier: Traffic) -> Traffic:
+        """Return what came after an earlier look."""
+        answers = {status: number - earlier.answers.get(status, 0) for status, number in self.answers.items()}
+        return Traffic(
+            self.requests - earlier.requests,
+            self.retries - earlier.retries,
+            {status: number for status, number in answers.items() if number},
+            self.api_seconds - earlier.api_seconds,
+            self.decode_seconds - earlier.decode_seconds,
+            self.throttled_seconds - earlier.throttled_seconds,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,28 @@ and never logged.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from worker.errors import SignInError, SourceUnavailable
 
-TokenSource = Callable[[bool], Awaitable[str]]
-"""Called with whether the previous token was refused; returns a bearer token."""
+
+class TokenSource(Protocol):
+    """Gives bearer tokens."""
+
+    async def __call__(self, renew: bool, claims: str = "") -> str:
+        """Return a token; `renew` says that the last one was refused, `claims` what the API asked for, as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """What the service gave: lifetimes are in seconds from now, None where it did not say."""
+
+    access_token: str = field(repr=False)
+    expires_in: float
+    refresh_token: str | None = field(repr=False, default=None)
+    refresh_expires_in: float | None = None
+
 
 COMMAND_SECONDS = 60
 
@@ -20,7 +36,8 @@ COMMAND_SECONDS = 60
 def static_token(token: str, key: str) -> TokenSource:
     """A token that a person put into the configuration under `key`; it cannot be renewed."""
 
-    async def current(renew: bool) -> str:
+    async def current(renew: bool, claims: str = "") -> str:
+        del claims  # whoever makes the token has to see to them
         if renew:
             raise SignInError(
                 "The API refused the configured access token: it has expired, or was issued for another origin.",
@@ -36,8 +53,9 @@ def command_token(command: list[str], key: str) -> TokenSource:
     lock = asyncio.Lock()
     cached: str | None = None
 
-    async def current(renew: bool) -> str:
+    async def current(renew: bool, claims: str = "") -> str:
         nonlocal cached
+        del claims  # whoever makes the token has to see to them
         refused = cached
         async with lock:
             if cached is None or (renew and cached == refused):

@@ -5,6 +5,8 @@ Facts about headers, status codes and error bodies: partner-center-api.md sectio
 
 from __future__ import annotations
 
+import base64
+import re
 import ssl
 import time
 import uuid
@@ -26,6 +28,7 @@ from yarl import URL
 from worker import RELEASE
 from worker.core import instant
 from worker.core.instant import Instant
+from worker.core.outcome import Traffic
 from worker.core.page import Listing, Page, Record, decode_record, parse_listing
 from worker.errors import PermissionRefused, SignInError, SourceError, SourceRejected, SourceUnavailable
 from worker.source.auth import TokenSource
@@ -42,6 +45,9 @@ MAX_RETRY_AFTER = 120.0
 
 _TRY_AGAIN = frozenset({408, 423, 429, 500, 502, 503, 504, 509})
 _TOO_MANY = 429
+_CLAIMS = re.compile(r'\bclaims="([A-Za-z0-9+/_-]+)=*"')
+_INSUFFICIENT_CLAIMS = frozenset({"insufficient_claims", "insufficent_claims"})
+"""The second is how the documents spell it (partner-center-api.md section 6.2)."""
 _MAX_HEADER_BYTES = 64 * 1024
 _T = TypeVar("_T")
 _log = structlog.get_logger()
@@ -79,8 +85,7 @@ class Client:
         self._max_page_bytes = max_page_bytes
         self._admit = admit
         self._gate = Gate()
-        self.requests = 0
-        self.retries = 0
+        self.traffic = Traffic()
 
     async def list(self, query: str) -> Listing:
         """Ask for one page of the listing; `query` is raw and is sent byte for byte."""
@@ -117,24 +122,38 @@ class Client:
                     self._count_retry()
                 try:
                     answer = await self._attempt(path, await self._token(False))
-                except _TokenRefusedError:
-                    answer = await self._attempt_renewed(path)
-                return read(answer)
+                except _TokenRefusedError as refusal:
+                    answer = await self._attempt_renewed(path, refusal.claims)
+                return self._decoded(answer, read)
         raise AssertionError("unreachable")
 
     def _count_retry(self) -> None:
         """Count a repeated request; many of them in one run say that the next run had better try."""
-        if self.retries >= RETRY_BUDGET + self.requests // 10:
+        traffic = self.traffic
+        if traffic.retries >= RETRY_BUDGET + traffic.requests // 10:
             raise SourceError(
-                f"{self.retries} of {self.requests} requests of this run had to be repeated, which is its budget.",
+                f"{traffic.retries} of {traffic.requests} requests of this run had to be repeated, its budget.",
                 "The API is failing more than it answers; what was stored stands, and the next run goes on there.",
             )
-        self.retries += 1
+        self.traffic = replace(traffic, retries=traffic.retries + 1)
 
-    async def _attempt_renewed(self, path: str) -> _Answer:
+    def _decoded(self, answer: _Answer, read: Callable[[_Answer], _T]) -> _T:
+        started = time.perf_counter()
         try:
-            return await self._attempt(path, await self._token(True))
+            return read(answer)
+        finally:
+            seconds = self.traffic.decode_seconds + time.perf_counter() - started
+            self.traffic = replace(self.traffic, decode_seconds=seconds)
+
+    async def _attempt_renewed(self, path: str, claims: str) -> _Answer:
+        try:
+            return await self._attempt(path, await self._token(True, claims))
         except _TokenRefusedError as refusal:
+            if refusal.claims:
+                raise SignInError(
+                    f"The API asks for more than this sign-in proves ({refusal}): a rule of conditional access.",
+                    "Sign in again with `referral-sync login`, with MFA and from where the rule allows it.",
+                ) from refusal
             raise SignInError(
                 f"The API refused a fresh token ({refusal}).",
                 "It must be App+User, for the origin of `api.base_url`, and with MFA where the tenant asks for it.",
@@ -146,7 +165,9 @@ class Client:
                 answer = await self._ask(path, token)
             except SourceUnavailable as busy:
                 if busy.status == _TOO_MANY:
-                    await self._gate.throttled(min(busy.retry_after or 0.0, MAX_RETRY_AFTER))
+                    pause = min(busy.retry_after or 0.0, MAX_RETRY_AFTER)
+                    self.traffic = replace(self.traffic, throttled_seconds=self.traffic.throttled_seconds + pause)
+                    await self._gate.throttled(pause)
                 raise
         await self._gate.good()
         return answer
@@ -160,7 +181,6 @@ class Client:
             "User-Agent": f"referral-sync/{RELEASE}",
         }
         observed_at, started, status = self._clock(), time.monotonic(), 0
-        self.requests += 1
         server_id = ""
         try:
             async with self._session.get(
@@ -175,11 +195,13 @@ class Client:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise _unreachable(error, self._base_url) from error
         finally:
+            seconds = time.monotonic() - started
+            self.traffic = self.traffic.answered(status, seconds)
             _log.debug(
                 "request",
                 path=path.partition("?")[0],
                 status=status,
-                seconds=round(time.monotonic() - started, 3),
+                seconds=round(seconds, 3),
                 client_request_id=request_id,
                 request_id=server_id,
             )
@@ -229,7 +251,14 @@ async def open_client(
 
 
 class _TokenRefusedError(Exception):
-    """The API answered 401: a fresh token may help, once."""
+    """The API answered 401, or 403 with a claims challenge: a fresh token may help, once.
+
+    `claims` is the challenge, as JSON, or empty.
+    """
+
+    def __init__(self, told: str, claims: str = "") -> None:
+        super().__init__(told)
+        self.claims = claims
 
 
 def _wait_for(error: Exception) -> bool | float:
@@ -262,8 +291,16 @@ def _refusal(
     status = response.status
     code = error_code(body)
     told = f"HTTP {status}{f' {code}' if code else ''}, request id {request_id}"
+    if status in (401, 403) and (claims := _claims(response.headers.get("WWW-Authenticate", ""))):
+        return _TokenRefusedError(f"{told}, insufficient_claims", claims)
     if status == 401:  # noqa: PLR2004
         return _TokenRefusedError(told)
+    if status == 403 and code.lower() in _INSUFFICIENT_CLAIMS:  # noqa: PLR2004
+        return SignInError(
+            f"A rule of conditional access asks for more than this sign-in proves ({told}), and does not say what.",
+            "Sign in again with `referral-sync login`, with MFA and from where the rule allows it; "
+            "an administrator sees the rule in the sign-in log of Entra.",
+        )
     if status == 403:  # noqa: PLR2004
         return PermissionRefused(
             f"The API refused the permission ({told}).",
@@ -283,6 +320,18 @@ def _refusal(
         )
     hint = "Is `api.base_url` the referrals host https://api.partner.microsoft.com?" if status in (404, 405) else ""
     return SourceRejected(f"The API refused the request ({told}).", status, hint)
+
+
+def _claims(challenge: str) -> str:
+    """Return the claims that a challenge asks for, as JSON; nothing where it asks for none, or cannot be read."""
+    found = _CLAIMS.search(challenge[:_MAX_HEADER_BYTES])
+    if found is None:
+        return ""
+    try:
+        text = base64.urlsafe_b64decode(found[1].replace("+", "-").replace("/", "_") + "==").decode()
+        return text if isinstance(msgspec.json.decode(text), dict) else ""
+    except (ValueError, msgspec.MsgspecError):
+        return ""
 
 
 def error_code(body: bytes) -> str:

@@ -60,6 +60,16 @@ async def remove_account(database: Database, account: str) -> int:
             if gone == 0:
                 break
     async with database.transaction() as connection:
-        for table in ("rejected_records", "backfills", "capabilities", "parity", "watermarks", "runs", "leases"):
+        for table in (
+            "rejected_records",
+            "backfills",
+            "capabilities",
+            "parity",
+            "watermarks",
+            "runs",
+            "tokens",
+            "totals",
+            "leases",
+        ):
             await connection.execute(f"DELETE FROM sync.{table} WHERE account = $1", account)  # noqa: S608 - constants
     return removed

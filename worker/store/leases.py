@@ -10,13 +10,16 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from asyncpg.pool import PoolConnectionProxy
 
 from worker.core.lag import Lag
+from worker.core.outcome import Traffic
 from worker.core.privacy import Privacy
 from worker.errors import LeaseError, SignInError, StoreError, SyncError, VanishedError
 from worker.store.pool import Database
@@ -25,6 +28,13 @@ LEASE_SECONDS = 45
 RENEW_SECONDS = 10
 _RETRY_SECONDS = 1.0
 _KEEP = Privacy()
+_END_LEASE = "UPDATE sync.leases SET expires_at = now() WHERE account = $1 AND kind = $2 AND fence = $3"
+_ADD_TOTALS = """
+INSERT INTO sync.totals AS t (account, kind, name, value)
+SELECT $1, $2, * FROM unnest($3::text[], $4::float8[])
+ON CONFLICT (account, kind, name) DO UPDATE SET value = t.value + excluded.value
+"""
+_T = TypeVar("_T")
 
 OWNER = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 """This process and term; a host name alone would let a successor take itself for its predecessor."""
@@ -35,18 +45,20 @@ class Run:
     """One recorded attempt, and the right to write as it. The flow fills in what it learns on the way.
 
     `thin`: whether the list lacks members that answers by id have; None until somebody looked. `changed`: whether it
-    stored a change.
+    stored a change. Its counts are kept in its row only; `map_seconds` and `store_seconds` are of all its readers.
     """
 
     id: int
     account: str
     kind: str
     fence: int
-    requests: int = 0
+    traffic: Traffic = field(default_factory=Traffic)
+    began: float = field(default_factory=time.monotonic)
+    map_seconds: float = 0.0
+    store_seconds: float = 0.0
     vanished: int = 0
     paging: str = ""
     unknown_fields: set[str] = field(default_factory=set)
-    retries: int = 0
     lag: Lag = field(default_factory=Lag)
     privacy: Privacy = _KEEP
     thin: bool | None = None
@@ -61,7 +73,7 @@ async def run(
 
     Waits up to `wait_seconds` for another holder; then raises LeaseError that names it.
     """
-    current = await _acquire_within(database, account, kind, wait_seconds)
+    current = await _within(wait_seconds, lambda: _begin(database, account, kind))
     current.privacy = privacy
     renewal = asyncio.create_task(_renew(database, current))
     outcome, error = "failed", "ended by an unexpected error; the log of this process has it"
@@ -108,43 +120,76 @@ async def check(connection: PoolConnectionProxy, current: Run) -> None:
         )
 
 
-async def _acquire_within(database: Database, account: str, kind: str, wait_seconds: float) -> Run:
+@asynccontextmanager
+async def held(database: Database, account: str, kind: str, *, wait_seconds: float) -> AsyncIterator[None]:
+    """Hold a lease for a short piece of work that is no run; raises LeaseError as `run` does.
+
+    It is not renewed: the work must be safe when somebody else begins it after `LEASE_SECONDS`.
+    """
+
+    async def take() -> int:
+        async with database.transaction() as connection:
+            return await _take(connection, account, kind)
+
+    fence = await _within(wait_seconds, take)
+    try:
+        yield
+    finally:
+        await asyncio.shield(_give_back(database, account, kind, fence))
+
+
+async def _within(wait_seconds: float, take: Callable[[], Awaitable[_T]]) -> _T:
     deadline = asyncio.get_running_loop().time() + wait_seconds
     while True:
         try:
-            return await _acquire(database, account, kind)
+            return await take()
         except LeaseError:
             if asyncio.get_running_loop().time() >= deadline:
                 raise
-            await asyncio.sleep(_RETRY_SECONDS)
+            await asyncio.sleep(min(_RETRY_SECONDS, wait_seconds))
 
 
-async def _acquire(database: Database, account: str, kind: str) -> Run:
-    async with database.transaction() as connection:
-        fence = await connection.fetchval(
-            """
-            INSERT INTO sync.leases AS l (account, kind, owner, fence, acquired_at, expires_at)
-            VALUES ($1, $2, $3, 1, now(), now() + make_interval(secs => $4))
-            ON CONFLICT (account, kind) DO UPDATE
-            SET owner = excluded.owner, fence = l.fence + 1, acquired_at = now(), expires_at = excluded.expires_at
-            WHERE l.expires_at <= now()
-            RETURNING fence
-            """,
-            account,
-            kind,
-            OWNER,
-            LEASE_SECONDS,
+async def _take(connection: PoolConnectionProxy, account: str, kind: str) -> int:
+    """Take the lease and return its fencing number; raises LeaseError that names its holder."""
+    fence: int | None = await connection.fetchval(
+        """
+        INSERT INTO sync.leases AS l (account, kind, owner, fence, acquired_at, expires_at)
+        VALUES ($1, $2, $3, 1, now(), now() + make_interval(secs => $4))
+        ON CONFLICT (account, kind) DO UPDATE
+        SET owner = excluded.owner, fence = l.fence + 1, acquired_at = now(), expires_at = excluded.expires_at
+        WHERE l.expires_at <= now()
+        RETURNING fence
+        """,
+        account,
+        kind,
+        OWNER,
+        LEASE_SECONDS,
+    )
+    if fence is None:
+        holder = await connection.fetchrow(
+            "SELECT owner, acquired_at FROM sync.leases WHERE account = $1 AND kind = $2", account, kind
         )
-        if fence is None:
-            holder = await connection.fetchrow(
-                "SELECT owner, acquired_at FROM sync.leases WHERE account = $1 AND kind = $2", account, kind
-            )
-            raise LeaseError(
-                f"Another {kind} of {account} runs: {holder['owner']}, since {holder['acquired_at']:%H:%M:%S} UTC."
-                if holder
-                else f"Another {kind} of {account} is running.",
-                f"It ends by itself; a dead one is taken over within {LEASE_SECONDS} seconds.",
-            )
+        raise LeaseError(
+            f"Another {kind} of {account} runs: {holder['owner']}, since {holder['acquired_at']:%H:%M:%S} UTC."
+            if holder
+            else f"Another {kind} of {account} is running.",
+            f"It ends by itself; a dead one is taken over within {LEASE_SECONDS} seconds.",
+        )
+    return fence
+
+
+async def _give_back(database: Database, account: str, kind: str, fence: int) -> None:
+    """Let the next one in; when the database is away, the lease ends by itself."""
+    try:
+        async with database.transaction() as connection:
+            await connection.execute(_END_LEASE, account, kind, fence)
+    except StoreError:
+        pass
+
+
+async def _begin(database: Database, account: str, kind: str) -> Run:
+    async with database.transaction() as connection:
+        fence = await _take(connection, account, kind)
         await connection.execute(
             """
             UPDATE sync.runs SET outcome = 'abandoned', finished_at = now(), error = 'its process ended without a word'
@@ -186,36 +231,63 @@ async def _renew(database: Database, current: Run) -> None:
 
 async def _finish(database: Database, current: Run, outcome: str, error: str) -> None:
     """Record the outcome and give the lease back; when the database is away, the lease ends by itself."""
+    traffic = current.traffic
     try:
         async with database.transaction() as connection:
-            await connection.execute(
+            counted = await connection.fetchrow(
                 """
                 UPDATE sync.runs SET outcome = $2, error = nullif($3, ''), finished_at = clock_timestamp(),
                     requests = $4, paging = nullif($5, ''), unknown_fields = $6::text[], vanished = $7, retries = $8,
-                    lag_p50 = $9, lag_p95 = $10, lag_max = $11, late_max = $12, overlap = $13, missed = $14
+                    lag_p50 = $9, lag_p95 = $10, lag_max = $11, late_max = $12, overlap = $13, missed = $14,
+                    api_seconds = $15, decode_seconds = $16, map_seconds = $17, store_seconds = $18,
+                    throttled_seconds = $19
                 WHERE id = $1 AND outcome = 'running'
+                RETURNING inserted, updated, unchanged, rejected, pages
                 """,
                 current.id,
                 outcome,
                 error,
-                current.requests,
+                traffic.requests,
                 current.paging,
                 sorted(current.unknown_fields),
                 current.vanished,
-                current.retries,
+                traffic.retries,
                 current.lag.percentile(0.5),
                 current.lag.percentile(0.95),
                 current.lag.percentile(1),
                 current.lag.late,
                 current.lag.overlap.total_seconds() if current.lag.watermark is not None else None,
                 current.lag.missed,
+                traffic.api_seconds,
+                traffic.decode_seconds,
+                current.map_seconds,
+                current.store_seconds,
+                traffic.throttled_seconds,
             )
-            await connection.execute(
-                "UPDATE sync.leases SET expires_at = now() WHERE account = $1 AND kind = $2 AND fence = $3",
-                current.account,
-                current.kind,
-                current.fence,
-            )
+            if counted is not None:
+                totals = _totals(current, outcome, dict(counted))
+                await connection.execute(
+                    _ADD_TOTALS,
+                    current.account,
+                    current.kind,
+                    list(totals),
+                    [float(value) for value in totals.values()],
+                )
+            await connection.execute(_END_LEASE, current.account, current.kind, current.fence)
     except StoreError:
         if outcome == "done":
             raise
+
+
+def _totals(current: Run, outcome: str, counted: dict[str, int]) -> dict[str, float]:
+    """Name what a run adds to the totals of its kind; what is nothing adds nothing."""
+    traffic = current.traffic
+    added = {
+        f"runs.{outcome}": 1,
+        **counted,
+        "vanished": current.vanished,
+        "retries": traffic.retries,
+        "throttled_seconds": traffic.throttled_seconds,
+        **{f"answers.{status}": number for status, number in traffic.answers.items()},
+    }
+    return {name: value for name, value in sorted(added.items()) if value}

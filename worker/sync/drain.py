@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Self
@@ -33,9 +34,12 @@ async def drain(
     counts = Counts()
     async with aclosing(pages), _Next(pages) as upcoming:
         while (page := await upcoming.get()) is not None:
+            began = time.perf_counter()
             mapped = map_pages([page])
             run.unknown_fields |= mapped.unknown_fields
+            run.map_seconds += (sent := time.perf_counter()) - began
             saved = await save(database, run, mapped, pages=1, advance=advance(page))
+            run.store_seconds += time.perf_counter() - sent
             counts += saved
             await observe(page, saved)
     return counts

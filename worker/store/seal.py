@@ -1,0 +1,45 @@
+"""Sealing what the database keeps of a sign-in, with keys that the database does not have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+from worker.errors import StoreError
+
+
+class Seal:
+    """The keys of `security.key_file`: the first one seals, any of them opens, so that keys can be rotated."""
+
+    def __init__(self, keys: list[str]) -> None:
+        self._keys = MultiFernet([Fernet(key) for key in keys])
+
+    def close(self, secret: str) -> bytes:
+        """Seal a secret."""
+        return self._keys.encrypt(secret.encode())
+
+    def open(self, sealed: bytes) -> str:
+        """Open what was sealed; raises StoreError when no key fits."""
+        try:
+            return self._keys.decrypt(sealed).decode()
+        except InvalidToken:
+            raise StoreError(
+                "The stored sign-in cannot be opened with the keys of `security.key_file`.",
+                "Put the former key back, below the new one; or sign in again with `referral-sync login`.",
+            ) from None
+
+
+def read_keys(path: Path) -> list[str]:
+    """Read a key file: one key on a line, the newest first. Raises ValueError, which quotes nothing of it."""
+    try:
+        keys = path.read_text(encoding="ascii").split()
+        for key in keys:
+            Fernet(key)
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise ValueError("holds a line that is no key of 32 bytes in URL-safe base64") from None
+    if not keys:
+        raise ValueError("holds no key")
+    return keys

@@ -1,0 +1,96 @@
+"""Stored sign-ins: for each account the chains of refresh tokens, each begun by a configured token or a person.
+
+The chain that began last is in force. A configured token that is not known yet begins one; a token that began an
+earlier chain is stale and never comes back into force.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from worker.store.pool import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A chain: its key, the newest token sealed, how often it was rotated (None: not stored yet), and a refusal.
+
+    `refused_for` is the time since the refusal in seconds, `refused_with` the fingerprint of what was refused.
+    """
+
+    key: str
+    sealed: bytes | None = field(repr=False, default=None)
+    rotations: int | None = None
+    refused_for: float | None = None
+    refused_with: str | None = None
+    refused_because: str | None = None
+
+
+def fingerprint(account: str, *secrets: str) -> str:
+    """Return what a secret can be recognised by, and not guessed from; slow on purpose."""
+    text = "\0".join(secrets).encode()
+    return hashlib.scrypt(text, salt=f"referral-sync {account}".encode(), n=1 << 14, r=8, p=1, dklen=16).hex()
+
+
+async def chains(database: Database, account: str) -> list[Chain]:
+    """Return the account's chains, the one that began last first."""
+    async with database.transaction() as connection:
+        rows = await connection.fetch(
+            """
+            SELECT chain, sealed, rotations, extract(epoch FROM now() - refused_at)::float8, refused_with,
+                refused_because
+            FROM sync.tokens WHERE account = $1 ORDER BY began_at DESC, chain
+            """,
+            account,
+        )
+    return [Chain(*row.values()) for row in rows]
+
+
+async def put(
+    database: Database, account: str, chain: str, sealed: bytes | None, *, read: int | None, lapses_at: datetime | None
+) -> bool:
+    """Store the newest token of a chain, and forget its refusal.
+
+    `read` is how often the chain had been rotated when its token was read, None for a chain that begins. Returns
+    whether it was stored: False when another process was faster, whose token is as good.
+    """
+    async with database.transaction() as connection:
+        status = await connection.execute(
+            """
+            INSERT INTO sync.tokens AS t (account, chain, sealed, lapses_at, rotations)
+            SELECT $1, $2, $3, $4, 0 WHERE $5::bigint IS NULL
+            ON CONFLICT (account, chain) DO NOTHING
+            """
+            if read is None
+            else """
+            UPDATE sync.tokens SET sealed = coalesce($3, sealed), lapses_at = coalesce($4, lapses_at),
+                rotations = rotations + 1, rotated_at = now(), refused_at = NULL, refused_with = NULL,
+                refused_because = NULL
+            WHERE account = $1 AND chain = $2 AND rotations = $5
+            """,
+            account,
+            chain,
+            sealed,
+            lapses_at,
+            read,
+        )
+    return not status.endswith(" 0")
+
+
+async def put_refusal(database: Database, account: str, chain: str, refused_with: str, because: str) -> None:
+    """Remember that a chain's token was refused, and why; a chain that was refused at once begins with that."""
+    async with database.transaction() as connection:
+        await connection.execute(
+            """
+            INSERT INTO sync.tokens AS t (account, chain, refused_at, refused_with, refused_because)
+            VALUES ($1, $2, now(), $3, $4)
+            ON CONFLICT (account, chain) DO UPDATE SET refused_at = excluded.refused_at,
+                refused_with = excluded.refused_with, refused_because = excluded.refused_because
+            """,
+            account,
+            chain,
+            refused_with,
+            because,
+        )
