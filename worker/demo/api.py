@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -26,7 +27,7 @@ from worker.demo.odata import MEMBERS, BadQueryError
 from worker.demo.paging import CONTEXT, LIST_PATH, Position, deep_tuple, next_link, read_token, write_token
 from worker.demo.query import Query, make_plan, parse_query
 from worker.demo.rows import encode
-from worker.demo.signin import RefusedError, discovery, refusal
+from worker.demo.signin import CLAIMS, RefusedError, discovery, refusal
 from worker.demo.world import Simulator
 
 SIMULATOR = web.AppKey("simulator", Simulator)
@@ -129,10 +130,23 @@ def _refused(request: web.Request, simulator: Simulator) -> web.Response | None:
         refusal = _error(401, "The access token is missing, expired or not valid for this API.")
         refusal.headers["WWW-Authenticate"] = 'Bearer error="invalid_token"'
         return refusal
+    if simulator.behaviour.demand_claims != "nothing" and not simulator.signin.has_claims(
+        request.headers.get("Authorization", "")
+    ):
+        return _claims_refusal(challenge=simulator.behaviour.demand_claims == "challenge")
     accept = request.headers.get("Accept", "*/*")
     if not any(kind in accept for kind in ("application/json", "application/*", "*/*")):
         return _error(406, "Only application/json can be sent.", "Accept")
     return None
+
+
+def _claims_refusal(*, challenge: bool) -> web.Response:
+    body = partner_error(403, "More is needed than this token proves.", code="insufficent_claims")
+    refusal = web.Response(status=403, body=body, content_type="application/json")
+    if challenge:
+        claims = base64.b64encode(CLAIMS.encode()).decode()
+        refusal.headers["WWW-Authenticate"] = f'Bearer realm="", error="insufficient_claims", claims="{claims}"'
+    return refusal
 
 
 async def get_referral(request: web.Request) -> web.Response:

@@ -43,6 +43,9 @@ class Behaviour:
       token_lifetime      seconds that an issued access token is good for
       refresh_tokens      rotate (a new one each time, old ones stay good), keep (none returned), single_use
       client_secret, password   what must be sent; empty: anything will do
+      demand_claims       what the API answers to a token that was not issued for its claims: nothing (it is good),
+                          challenge (403 that says which), silent (403 insufficent_claims, as the documents spell it)
+      grant_claims        whether a token request with `claims` is granted, or a person has to come
       device_polls        how often the device flow says `authorization_pending` before it gives in; -1: for ever
     """
 
@@ -71,6 +74,8 @@ class Behaviour:
     client_secret: str = ""
     password: str = ""
     device_polls: int = 1
+    demand_claims: Literal["nothing", "challenge", "silent"] = "nothing"
+    grant_claims: bool = True
 
     def __post_init__(self) -> None:
         """Refuses values with which no listing could be served."""

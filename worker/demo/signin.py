@@ -14,6 +14,9 @@ from aiohttp import web
 from worker.demo.behaviour import Behaviour
 
 Form = Mapping[str, str]
+CLAIMS = '{"access_token":{"acrs":{"essential":true,"value":"c1"}}}'
+"""What the API asks for where it challenges: an authentication context of conditional access."""
+
 _DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
 
 
@@ -31,12 +34,14 @@ class RefusedError(Exception):
 class SignIn:
     """What the service remembers.
 
-    Access tokens with their end (`time.monotonic`, None for no end), refresh tokens, codes of interactive sign-ins, and
-    the polls that each device code still answers with "pending".
+    Access tokens with their end (`time.monotonic`, None for no end), refresh tokens, which access tokens were issued
+    for the claims that the API may demand, codes of interactive sign-ins, and the polls that each device code still
+    answers with "pending".
     """
 
     access: dict[str, float | None] = field(default_factory=dict)
     refresh: set[str] = field(default_factory=set)
+    with_claims: set[str] = field(default_factory=set)
     codes: set[str] = field(default_factory=set)
     devices: dict[str, int] = field(default_factory=dict)
 
@@ -45,6 +50,10 @@ class SignIn:
         scheme, _, token = authorization.partition(" ")
         end = self.access.get(token, 0.0)
         return scheme.lower() == "bearer" and (end is None or end > time.monotonic())
+
+    def has_claims(self, authorization: str) -> bool:
+        """Tell whether the header's token was issued for the claims that the API may demand."""
+        return authorization.partition(" ")[2] in self.with_claims
 
     def change(self, request: Mapping[str, Any]) -> None:
         """Add or revoke tokens: `add`, `revoke`, `expire`, `add_refresh`, `revoke_refresh`; lists, or "all"."""
@@ -74,6 +83,8 @@ class SignIn:
             _DEVICE: self._by_device,
             "client_credentials": lambda _form, _behaviour: None,
         }
+        if form.get("claims") and not behaviour.grant_claims:
+            raise RefusedError("interaction_required", 50076, "Multi-factor authentication is needed.")
         if grant not in grants:
             raise RefusedError("unsupported_grant_type", 70003, f"The grant type '{grant}' is not supported.")
         grants[grant](form, behaviour)
@@ -124,6 +135,8 @@ class SignIn:
         access = f"access-{uuid.uuid4().hex}"
         if user:  # a token of the application alone is issued as well, and the API accepts none of those
             self.access[access] = time.monotonic() + behaviour.token_lifetime
+            if form.get("claims") == CLAIMS:
+                self.with_claims.add(access)
         lifetime = int(behaviour.token_lifetime)
         answer: dict[str, Any] = {"token_type": "Bearer", "access_token": access}
         if version == 1:

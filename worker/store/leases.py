@@ -27,6 +27,7 @@ from worker.store.pool import Database
 LEASE_SECONDS = 45
 RENEW_SECONDS = 10
 _RETRY_SECONDS = 1.0
+_SHORT_RETRY_SECONDS = 0.1
 _KEEP = Privacy()
 _END_LEASE = "UPDATE sync.leases SET expires_at = now() WHERE account = $1 AND kind = $2 AND fence = $3"
 _ADD_TOTALS = """
@@ -131,14 +132,14 @@ async def held(database: Database, account: str, kind: str, *, wait_seconds: flo
         async with database.transaction() as connection:
             return await _take(connection, account, kind)
 
-    fence = await _within(wait_seconds, take)
+    fence = await _within(wait_seconds, take, every=_SHORT_RETRY_SECONDS)
     try:
         yield
     finally:
         await asyncio.shield(_give_back(database, account, kind, fence))
 
 
-async def _within(wait_seconds: float, take: Callable[[], Awaitable[_T]]) -> _T:
+async def _within(wait_seconds: float, take: Callable[[], Awaitable[_T]], every: float = _RETRY_SECONDS) -> _T:
     deadline = asyncio.get_running_loop().time() + wait_seconds
     while True:
         try:
@@ -146,7 +147,7 @@ async def _within(wait_seconds: float, take: Callable[[], Awaitable[_T]]) -> _T:
         except LeaseError:
             if asyncio.get_running_loop().time() >= deadline:
                 raise
-            await asyncio.sleep(min(_RETRY_SECONDS, wait_seconds))
+            await asyncio.sleep(every)
 
 
 async def _take(connection: PoolConnectionProxy, account: str, kind: str) -> int:

@@ -1,0 +1,410 @@
+"""Signing in at a real HTTPS identity service: rotation, revocation, outages, challenges, and what is stored of it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import msal.authority
+import pytest
+from cryptography.fernet import Fernet
+
+from tests.secure import CONFIGURED, SECRET, Secure, environment, secure_simulator
+from tests.steps import ACCOUNT
+from worker import app
+from worker.config import Settings
+from worker.config import load as load_settings
+from worker.demo.behaviour import Behaviour
+from worker.demo.control import Control
+from worker.demo.simulator import TOKENS
+from worker.errors import ConfigError, PermissionRefused, SignInError, SourceUnavailable, StoreError, SyncError
+from worker.source import identity
+from worker.store import ledger, tokens
+from worker.store.pool import Database, open_database
+from worker.store.seal import Seal, read_keys
+from worker.sync import sign_in
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+RENEWING = """
+import asyncio, sys
+from worker import app
+from worker.config import load
+from worker.report.logging import configure
+from worker.store.pool import open_database
+
+async def main():
+    async with open_database(sys.argv[1], connections=2) as database:
+        current = app.token_source(load(), database, "contoso")
+        while True:
+            await current(True)
+            print("renewed", flush=True)
+
+configure("info", "json")
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
+    with secure_simulator(tmp_path_factory.mktemp("tls")) as running:
+        yield running
+
+
+@pytest.fixture
+async def service(secure: Secure) -> AsyncIterator[Control]:
+    async with secure.control() as control:
+        await control.reset(30)
+        await control.clear_faults()
+        await control.clear_requests()
+        await control.behaviour(**asdict(Behaviour(client_secret=SECRET)))
+        await control.clock(0)
+        await control.tokens(revoke="all", revoke_refresh="all")
+        await control.tokens(add_refresh=TOKENS)
+        yield control
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    async with open_database(database_url, connections=8) as opened:
+        yield opened
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    path = tmp_path / "keys"
+    path.write_bytes(Fernet.generate_key())
+    return path
+
+
+@pytest.fixture
+def settings(database_url: str, secure: Secure, service: Control, key_file: Path, tmp_path: Path) -> Settings:
+    del service  # reset for this test
+    return load_settings(environment(database_url, secure, key_file), tmp_path)
+
+
+def with_account(settings: Settings, **changes: Any) -> Settings:
+    account = settings.accounts[ACCOUNT].model_copy(update=changes)
+    return settings.model_copy(update={"accounts": {ACCOUNT: account}})
+
+
+async def token_requests(service: Control) -> int:
+    return len([one for one in await service.requests() if one["path"].endswith("/token")])
+
+
+async def asks_api(settings: Settings, database: Database) -> int:
+    """Ask for a page with a new token source; returns how many referrals came."""
+    async with app.open_pipeline(settings, database, ACCOUNT) as pipeline:
+        return len((await pipeline.client.list("")).records)
+
+
+async def test_a_configured_refresh_token_becomes_a_chain_that_is_stored_sealed(
+    settings: Settings, database: Database, db: asyncpg.Connection, key_file: Path
+) -> None:
+    assert await asks_api(settings, database) == 30
+    (chain,) = await tokens.chains(database, ACCOUNT)
+    assert chain.sealed is not None
+    newest = Seal(read_keys(key_file)).open(chain.sealed)
+    assert newest.startswith("refresh-")
+    everything = str(await db.fetch("SELECT t::text FROM sync.tokens t"))
+    assert newest not in everything
+    assert CONFIGURED not in everything
+    (row,) = await ledger.status(database)
+    assert 89 < (row["sign_in_lapses_at"] - await db.fetchval("SELECT now()")).days + 1 <= 90
+
+
+async def test_a_hundred_rotations_by_two_replicas_and_restarts_lose_no_token(
+    settings: Settings, database: Database, database_url: str, service: Control
+) -> None:
+    """Each refresh token works only once: one that is lost, or used twice, ends the chain."""
+    await service.behaviour(refresh_tokens="single_use")
+
+    async def replica(opened: Database) -> None:
+        for _restart in range(10):
+            current = app.token_source(settings, opened, ACCOUNT)
+            for _ in range(5):
+                assert await current(True)
+
+    async with open_database(database_url, connections=4) as other:
+        await asyncio.gather(replica(database), replica(other))
+    (chain,) = await tokens.chains(database, ACCOUNT)
+    assert chain.rotations == 99, "one began the chain"
+    assert await token_requests(service) == 100
+    assert await asks_api(settings, database) == 30
+
+
+async def test_processes_that_are_killed_lose_no_token(
+    settings: Settings, database: Database, secure: Secure, database_url: str, key_file: Path, tmp_path: Path
+) -> None:
+    """The former token stays good at the service, so whoever was killed between asking and storing harms nobody."""
+    variables = environment(database_url, secure, key_file) | {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin"}
+    for _ in range(3):
+        with subprocess.Popen(
+            [sys.executable, "-c", RENEWING, database_url],
+            cwd=tmp_path,
+            env=variables,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            for _ in range(3):
+                assert await asyncio.to_thread(process.stdout.readline) == "renewed\n"
+            process.kill()
+        await expire_lease(database)
+    assert await asks_api(settings, database) == 30
+
+
+async def expire_lease(database: Database) -> None:
+    """Let the time pass after which a dead process's lease is free."""
+    async with database.transaction() as connection:
+        await connection.execute("UPDATE sync.leases SET expires_at = now()")
+
+
+async def test_a_new_configured_token_begins_a_chain_and_a_stale_one_never_wins(
+    settings: Settings, database: Database, service: Control
+) -> None:
+    await asks_api(settings, database)
+    await service.tokens(add_refresh=["the-second"])
+    renewed = with_account(settings, refresh_token=type(settings.http.token)("the-second"))
+    assert await asks_api(renewed, database) == 30
+    second, first = await tokens.chains(database, ACCOUNT)
+    assert await asks_api(settings, database) == 30, "a replica that still has the first in its configuration"
+    again, former = await tokens.chains(database, ACCOUNT)
+    assert (again.key, former.key) == (second.key, first.key)
+    assert again.rotations == 1, "it used the second chain"
+    assert former.rotations == first.rotations
+
+
+async def test_a_configured_token_that_is_refused_does_not_end_a_good_chain(
+    settings: Settings, database: Database, service: Control
+) -> None:
+    await asks_api(settings, database)
+    wrong = with_account(settings, refresh_token=type(settings.http.token)("never-issued"))
+    assert await asks_api(wrong, database) == 30
+    await service.tokens(add_refresh=["never-issued"])
+    async with database.transaction() as connection:
+        await connection.execute("UPDATE sync.tokens SET refused_at = now() - interval '1 hour' WHERE sealed IS NULL")
+    assert await asks_api(wrong, database) == 30
+    newest = (await tokens.chains(database, ACCOUNT))[0]
+    assert newest.sealed is not None, "and it is tried again: now it is in force"
+
+
+async def test_a_revoked_sign_in_needs_a_person_and_is_not_asked_again_and_again(
+    settings: Settings, database: Database, service: Control
+) -> None:
+    await asks_api(settings, database)
+    await service.tokens(revoke="all", revoke_refresh="all")
+    await service.clear_requests()
+    for number in range(5):
+        with pytest.raises(SignInError, match="AADSTS700082") as caught:
+            await asks_api(settings, database)
+        assert caught.value.exit_code == 3
+        assert await token_requests(service) == 1, f"asked once, not {number + 1} times"
+    (row,) = await ledger.status(database)
+    assert row["health"] == "needs a person"
+    assert "AADSTS700082" in row["sign_in_refused_because"]
+    with pytest.raises(SignInError):
+        await app.token_source(settings, database, ACCOUNT, insist=True)(False)
+    assert await token_requests(service) == 2, "`check` asks at once"
+    await service.tokens(add_refresh=["after-consent"])
+    again = with_account(settings, refresh_token=type(settings.http.token)("after-consent"))
+    assert await asks_api(again, database) == 30
+    (row,) = await ledger.status(database)
+    assert row["sign_in_refused_at"] is None
+
+
+async def test_another_secret_is_tried_at_once(settings: Settings, database: Database, service: Control) -> None:
+    wrong = with_account(settings, client_secret=type(settings.http.token)("expired"))
+    for _ in range(2):
+        with pytest.raises(SignInError, match="AADSTS7000215") as caught:
+            await asks_api(wrong, database)
+        assert "expired" not in str(caught.value) + caught.value.hint
+    assert await token_requests(service) == 1
+    assert await asks_api(settings, database) == 30
+
+
+async def test_an_outage_is_outlived_while_a_token_is_good(
+    settings: Settings, database: Database, service: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sign_in, "RENEW_AT", 0.0)
+    current = app.token_source(settings, database, ACCOUNT)
+    good = await current(False)
+    await service.faults({"kind": "status", "status": 503, "path": "oauth2", "times": -1})
+    assert await current(False) == good, "it is due for renewal, and still good"
+    with pytest.raises(SourceUnavailable):
+        await current(True)
+    await service.clear_faults()
+    await asyncio.sleep(5.1)  # MSAL repeats a refusal of its own for five seconds
+    assert await current(False) != good
+    (chain,) = await tokens.chains(database, ACCOUNT)
+    assert chain.refused_for is None, "an outage is no refusal"
+
+
+async def test_it_renews_before_the_end_and_once_after_a_401(
+    settings: Settings, database: Database, service: Control
+) -> None:
+    await service.behaviour(token_lifetime=2.0)
+    async with app.open_pipeline(settings, database, ACCOUNT) as pipeline:
+        for _ in range(8):
+            await pipeline.client.list("")
+            await asyncio.sleep(0.4)
+        statuses = {one["status"] for one in await service.requests()}
+        assert statuses == {200}, "no request met the end of a token"
+        assert 1 < await token_requests(service) < 5
+        await service.behaviour(token_lifetime=3600.0)
+        await pipeline.client.list("")
+        before = await token_requests(service)
+        await service.tokens(expire="all")
+        await asyncio.gather(*(pipeline.client.list("") for _ in range(5)))
+        assert await token_requests(service) - before <= 1, "one renewal for all who were refused"
+
+
+@pytest.mark.parametrize("offset", [-86_400.0, 86_400.0])
+async def test_a_clock_that_is_wrong_does_not_matter(
+    offset: float, settings: Settings, database: Database, service: Control
+) -> None:
+    await service.clock(offset)
+    current = app.token_source(settings, database, ACCOUNT)
+    assert await current(False) == await current(False)
+    assert await token_requests(service) == 1
+
+
+async def test_a_claims_challenge_is_answered(settings: Settings, database: Database, service: Control) -> None:
+    await service.behaviour(demand_claims="challenge")
+    async with app.open_pipeline(settings, database, ACCOUNT) as pipeline:
+        assert len((await pipeline.client.list("")).records) == 30
+        await service.tokens(expire="all")
+        assert len((await pipeline.client.list("")).records) == 30, "and remembered for the next token"
+        assert await token_requests(service) == 3
+
+
+async def test_a_challenge_that_only_a_person_can_answer_says_so(
+    settings: Settings, database: Database, service: Control
+) -> None:
+    await service.behaviour(demand_claims="challenge", grant_claims=False)
+    with pytest.raises(SignInError, match="AADSTS50076") as caught:
+        await asks_api(settings, database)
+    assert "login --account contoso" in caught.value.hint
+    await service.behaviour(demand_claims="silent")
+    async with database.transaction() as connection:
+        await connection.execute("UPDATE sync.tokens SET refused_at = NULL")
+    with pytest.raises(SignInError, match="conditional access") as caught:
+        await asks_api(settings, database)
+    assert not isinstance(caught.value, PermissionRefused)
+    assert "MFA" in caught.value.hint
+
+
+async def test_keys_are_rotated_and_a_lost_one_is_named(settings: Settings, database: Database, key_file: Path) -> None:
+    await asks_api(settings, database)
+    (old,), new = read_keys(key_file), Fernet.generate_key().decode()
+
+    def put(*lines: str) -> None:
+        key_file.write_text("\n".join(lines))
+
+    put(new)
+    with pytest.raises(StoreError, match="key_file"):
+        await asks_api(settings, database)
+    put(new, old)
+    assert await asks_api(settings, database) == 30
+    put(new)
+    assert await asks_api(settings, database) == 30, "sealed with the new key"
+    put("no key")
+    with pytest.raises(ConfigError, match=r"security\.key_file"):
+        await asks_api(settings, database)
+
+
+async def test_a_password_signs_in_and_nothing_of_it_is_stored(
+    database_url: str, secure: Secure, service: Control, database: Database, db: asyncpg.Connection, key_file: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    # MSAL asks about the user's realm at the standard port, which the simulator does not have.
+    monkeypatch.setattr(msal.authority.Authority, "_domains_without_user_realm_discovery", {"127.0.0.1"})
+    await service.behaviour(password="right")
+    account = {"AUTH": "password", "USERNAME": "user@contoso.example", "REFRESH_TOKEN": ""}
+    for password, good in (("right", True), ("wrong", False)):
+        settings = load_settings(environment(database_url, secure, key_file, PASSWORD=password, **account), tmp_path)
+        if good:
+            assert await asks_api(settings, database) == 30
+            continue
+        for _ in range(3):
+            with pytest.raises(SignInError, match="AADSTS50126") as caught:
+                await asks_api(settings, database)
+            assert "user@" not in str(caught.value)
+    assert await token_requests(service) == 2, "a wrong password is not repeated, or the user would be locked out"
+    assert await db.fetchval("SELECT count(*) FROM sync.tokens WHERE sealed IS NOT NULL") == 0
+
+
+async def test_what_is_no_token_is_said_to_be_none(
+    settings: Settings, database: Database, service: Control, secure: Secure, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Malformed, huge, redirected, unknown, unreachable: a sentence, no secret, no crash, nothing sent elsewhere."""
+    monkeypatch.setattr(identity, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(identity, "ANSWER_SECONDS", 1.0)
+    for fault in (
+        {"kind": "not_json"},
+        {"kind": "empty"},
+        {"kind": "truncate"},
+        {"kind": "huge", "size": 4_000_000},
+        {"kind": "reset"},
+        {"kind": "hang"},
+        {"kind": "redirect", "location": "https://attacker.example.com/token"},
+        {"kind": "status", "status": 429, "retry_after": "1"},
+        {"kind": "status", "status": 500, "body": "html"},
+    ):
+        await service.faults({"path": "oauth2/v2.0/token", "times": -1} | fault)
+        with pytest.raises(SourceUnavailable) as caught:
+            await app.token_source(settings, database, ACCOUNT)(False)
+        told = str(caught.value) + caught.value.hint
+        assert not [word for word in (SECRET, CONFIGURED + " ", "attacker") if word in told]
+        await service.clear_faults()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    api = settings.api
+    for changes in ({"authority": f"https://127.0.0.1:{port}"}, {"ca_file": None}):
+        with pytest.raises(SourceUnavailable):
+            await app.token_source(
+                settings.model_copy(update={"api": api.model_copy(update=changes)}), database, ACCOUNT
+            )(False)
+    with secure_simulator(tmp_path, expired=True) as old:
+        elsewhere = api.model_copy(update={"authority": old.origin, "ca_file": old.ca_file})
+        with pytest.raises(SourceUnavailable, match="certificate"):
+            await app.token_source(settings.model_copy(update={"api": elsewhere}), database, ACCOUNT)(False)
+    assert await tokens.chains(database, ACCOUNT) == [], "none of that was a refusal"
+    await service.faults({"path": "openid-configuration", "kind": "status", "status": 404, "times": -1})
+    with pytest.raises(SignInError, match="does not know this tenant"):
+        await app.token_source(settings, database, ACCOUNT)(False)
+
+
+async def test_an_answer_without_a_refresh_token_keeps_the_one_that_is_good(
+    settings: Settings, database: Database, service: Control
+) -> None:
+    await service.behaviour(refresh_tokens="keep")
+    for _ in range(3):
+        assert await asks_api(settings, database) == 30
+    (chain,) = await tokens.chains(database, ACCOUNT)
+    assert chain.sealed is not None
+
+
+async def test_nobody_has_signed_in_yet(settings: Settings, database: Database) -> None:
+    with pytest.raises(SignInError, match="Nobody has signed in") as caught:
+        await asks_api(with_account(settings, refresh_token=type(settings.http.token)("")), database)
+    assert "login --account contoso" in caught.value.hint
+
+
+def test_nothing_of_a_sign_in_prints(settings: Settings, key_file: Path) -> None:
+    described = app.sign_in_of(settings, ACCOUNT)
+    chain = tokens.Chain("k", sealed=b"sealed-bytes")
+    for thing in (described, chain, settings, partial(replace, chain)):
+        assert not [word for word in (SECRET, f"'{CONFIGURED}'", "sealed-bytes") if word in repr(thing)]
+    del key_file
+    assert issubclass(SignInError, SyncError)

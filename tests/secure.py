@@ -1,0 +1,71 @@
+"""A simulator that speaks TLS, in a process of its own: what the identity service needs."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import trustme
+
+from worker.demo.control import Control
+
+ROOT = Path(__file__).parent.parent
+CONFIGURED = "simulator"
+SECRET = "a-client-secret"
+
+
+@dataclass(frozen=True, slots=True)
+class Secure:
+    """Where it is, and the certificate authority that vouches for it."""
+
+    origin: str
+    ca_file: Path
+
+    def control(self) -> Control:
+        """Give control of it."""
+        return Control(self.origin, tls=ssl.create_default_context(cafile=str(self.ca_file)))
+
+
+@contextmanager
+def secure_simulator(folder: Path, *, expired: bool = False) -> Iterator[Secure]:
+    """Run one with a certificate of an authority of its own, which may have expired."""
+    authority = trustme.CA()
+    end = datetime.now(UTC) + timedelta(days=-1 if expired else 30)
+    certificate = authority.issue_cert("127.0.0.1", not_after=end)
+    chain, key, ca_file = folder / "chain.pem", folder / "key.pem", folder / "ca.pem"
+    chain.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
+    key.write_bytes(certificate.private_key_pem.bytes())
+    authority.cert_pem.write_to_path(str(ca_file))
+    command = [sys.executable, "-m", "worker.demo.simulator", "--count", "30", "--port", "0"]
+    with subprocess.Popen(
+        [*command, "--tls", str(chain), str(key)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            origin = process.stdout.readline().strip()
+            assert origin.startswith("https://"), f"it did not start: exit status {process.wait()}"
+            yield Secure(origin, ca_file)
+        finally:
+            process.terminate()
+
+
+def environment(database_url: str, secure: Secure, key_file: Path, **account: str) -> dict[str, str]:
+    """Give the variables of a worker that signs in there."""
+    given = {
+        "AUTH": "refresh_token", "TENANT_ID": "contoso.example", "CLIENT_ID": "an-application", "CLIENT_SECRET": SECRET,
+        "REFRESH_TOKEN": CONFIGURED,
+    } | account  # fmt: skip
+    return {
+        "REFERRAL_SYNC_DATABASE__URL": database_url,
+        "REFERRAL_SYNC_API__BASE_URL": secure.origin,
+        "REFERRAL_SYNC_API__AUTHORITY": secure.origin,
+        "REFERRAL_SYNC_API__CA_FILE": str(secure.ca_file),
+        "REFERRAL_SYNC_SECURITY__KEY_FILE": str(key_file),
+        **{f"REFERRAL_SYNC_ACCOUNTS__CONTOSO__{name}": value for name, value in given.items() if value},
+    }
