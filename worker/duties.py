@@ -24,6 +24,7 @@ from worker.app import (
     token_source,
 )
 from worker.config import Settings
+from worker.daemon.ops import Books
 from worker.daemon.scheduler import Job
 from worker.daemon.service import serve as serve_daemon
 from worker.errors import LeaseError, SourceUnavailable
@@ -132,7 +133,13 @@ async def serve(settings: Settings) -> None:
         await serve_daemon(
             prepare=prepare,
             reachable=partial(ledger.reachable, database),
-            status=partial(ledger.status, database, list(settings.accounts)),
+            books=Books(
+                status=partial(ledger.status, database, list(settings.accounts)),
+                totals=partial(ledger.totals, database),
+                leases=partial(ledger.held_leases, database),
+                runs=partial(ledger.recent_runs, database),
+                connections=database.connections,
+            ),
             jobs=jobs,
             timezone=settings.schedule.timezone,
             listen=settings.http.listen,

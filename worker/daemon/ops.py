@@ -1,39 +1,97 @@
-"""The ops endpoint: is the process alive, can it work, and what came of its work."""
+"""The ops endpoint: is the process alive, can it work, and what came of its work; for machines, and a page for people.
+
+Read-only by design. A token guards whatever tells of accounts: as a bearer token, or as the password of a browser.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hmac
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from worker.daemon.scheduler import Clockwork
 from worker.errors import StoreError, SyncError
-from worker.report.metrics import exposition
+from worker.report.metrics import Facts, exposition
+from worker.report.status_page import POLICY, status_page
 
-Status = Callable[[], Awaitable[list[dict[str, Any]]]]
-"""Returns the rows of `sync.status`; raises StoreError while the database is away or not migrated."""
+Rows = Callable[[], Awaitable[list[dict[str, Any]]]]
+"""Returns rows of the worker's books; raises StoreError while the database is away."""
 
 Ready = Callable[[], Awaitable[None]]
 """Raises StoreError while the database is away or not migrated; cheap, for it is asked every few seconds."""
 
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """Where the endpoint reads: accounts, totals, leases, recent runs, and this process's connections by state."""
+
+    status: Rows
+    totals: Rows
+    leases: Rows
+    runs: Rows
+    connections: Callable[[], Mapping[str, int]]
+
 
 @asynccontextmanager
-async def ops_endpoint(listen: str, token: str, ready: Ready, status: Status) -> AsyncIterator[None]:
-    """Serve `/healthz`, `/readyz`, `/metrics` and `/status` at `host:port`; a `token` guards the last two."""
-    host, _, port = listen.rpartition(":")
+async def ops_endpoint(
+    listen: str, token: str, ready: Ready, books: Books, clockwork: Clockwork
+) -> AsyncIterator[None]:
+    """Serve the page at `/`, `/healthz`, `/readyz`, `/metrics` and `/status` at `host:port`.
+
+    A `token`, when not empty, guards the page, the metrics and the status.
+    """
+
+    async def healthz(_: web.Request) -> web.Response:
+        if clockwork.stands_still():
+            return web.json_response({"status": "the scheduler stands still"}, status=503)
+        return web.json_response({"status": "ok"})
+
+    async def readyz(_: web.Request) -> web.Response:
+        try:
+            await ready()
+        except StoreError as error:
+            return web.json_response({"status": "not ready", "why": str(error)}, status=503)
+        return web.json_response({"status": "ready"})
+
+    async def metrics() -> web.Response:
+        facts = Facts(
+            await books.status(),
+            await books.totals(),
+            await books.leases(),
+            books.connections(),
+            len(clockwork.running.tasks),
+        )
+        return web.Response(body=exposition(facts), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def status() -> web.Response:
+        rows = await books.status()
+        return web.json_response({"accounts": rows}, dumps=lambda value: json.dumps(value, default=_plain))
+
+    async def page() -> web.Response:
+        text = status_page(await books.status(), await books.runs(), clockwork.due(), datetime.now(UTC))
+        return web.Response(text=text, content_type="text/html", headers=HEADERS)
+
     app = web.Application()
-    app.add_routes(
-        [
-            web.get("/healthz", _healthz),
-            web.get("/readyz", _readyz(ready)),
-            web.get("/metrics", _metrics(status, token)),
-            web.get("/status", _status(status, token)),
-        ]
-    )
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])
+    for path, answer in (("/", page), ("/metrics", metrics), ("/status", status)):
+        app.router.add_get(path, _guarded(token, ready, answer))
+    host, _, port = listen.rpartition(":")
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
@@ -49,50 +107,34 @@ async def ops_endpoint(listen: str, token: str, ready: Ready, status: Status) ->
         await runner.cleanup()
 
 
-async def _healthz(_: web.Request) -> web.Response:
-    """Answering at all shows that the loop moves."""
-    return web.json_response({"status": "ok"})
+def _guarded(
+    token: str, ready: Ready, answer: Callable[[], Awaitable[web.Response]]
+) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """Ask for the token first, and say so plainly when the database is away."""
 
-
-def _readyz(ready: Ready) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def readyz(_: web.Request) -> web.Response:
+    async def guarded(request: web.Request) -> web.Response:
+        if token and not _knows(request.headers.get("Authorization", ""), token):
+            refusal = web.json_response({"error": "a bearer token is needed"}, status=401)
+            refusal.headers["WWW-Authenticate"] = 'Basic realm="referral-sync", charset="UTF-8"'
+            return refusal
         try:
             await ready()
+            return await answer()
         except StoreError as error:
-            return web.json_response({"status": "not ready", "why": str(error)}, status=503)
-        return web.json_response({"status": "ready"})
+            return web.json_response({"error": str(error)}, status=503)
 
-    return readyz
-
-
-def _status(status: Status, token: str) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def answer(request: web.Request) -> web.Response:
-        rows = await _rows(request, status, token)
-        return web.json_response({"accounts": rows}, dumps=lambda value: json.dumps(value, default=_plain))
-
-    return answer
+    return guarded
 
 
-def _metrics(status: Status, token: str) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def answer(request: web.Request) -> web.Response:
-        body = exposition(await _rows(request, status, token))
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    return answer
-
-
-async def _rows(request: web.Request, status: Status, token: str) -> list[dict[str, Any]]:
-    given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-    if token and not hmac.compare_digest(given.encode(), token.encode()):
-        raise _refusal(web.HTTPUnauthorized, "a bearer token is needed")
-    try:
-        return await status()
-    except StoreError as error:
-        raise _refusal(web.HTTPServiceUnavailable, str(error)) from error
-
-
-def _refusal(kind: type[web.HTTPError], why: str) -> web.HTTPError:
-    return kind(text=json.dumps({"error": why}), content_type="application/json")
+def _knows(authorization: str, token: str) -> bool:
+    """Tell whether a header holds the token, as a bearer token or as anybody's password."""
+    scheme, _, given = authorization.partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            given = base64.b64decode(given, validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            return False
+    return hmac.compare_digest(given.encode(), token.encode())
 
 
 def _plain(value: Any) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,10 @@ from worker.errors import SyncError
 
 STOP_SECONDS = 8.0
 """A container's grace period is longer; whatever a run is doing is rolled back by then."""
+
+BEAT_SECONDS = 5
+STILL_SECONDS = 60.0
+"""A scheduler that has not moved for so long stands still; the process had better be started again."""
 
 _log = structlog.get_logger()
 
@@ -65,15 +70,41 @@ class Running:
             await asyncio.wait(tasks, timeout=STOP_SECONDS)
 
 
-async def run_until(stopped: asyncio.Event, jobs: list[Job], timezone: str) -> None:
+@dataclass(slots=True)
+class Clockwork:
+    """What the scheduler shows of itself: when it last moved (monotonic), what is due, and what is in hand."""
+
+    moved_at: float | None = None
+    due: Callable[[], list[tuple[str, str, datetime]]] = list
+    running: Running = field(default_factory=Running)
+
+    def stands_still(self) -> bool:
+        """Tell whether the scheduler, once begun, has not moved for `STILL_SECONDS`."""
+        return self.moved_at is not None and time.monotonic() - self.moved_at > STILL_SECONDS
+
+    async def beat(self) -> None:
+        """Show that the scheduler and the loop move."""
+        self.moved_at = time.monotonic()
+
+
+async def run_until(stopped: asyncio.Event, jobs: list[Job], timezone: str, clockwork: Clockwork) -> None:
     """Run the jobs by their schedules until `stopped` is set, then stop within `STOP_SECONDS`."""
-    running = Running()
+    running = clockwork.running
     scheduler = AsyncIOScheduler(
         timezone=timezone, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
     )
     for job in jobs:
         first: dict[str, Any] = {"next_run_time": datetime.now(UTC)} if job.at_start else {}
         scheduler.add_job(running.start, trigger(job.when, timezone), args=[job], **first)
+    scheduler.add_job(clockwork.beat, IntervalTrigger(seconds=BEAT_SECONDS), next_run_time=datetime.now(UTC))
+    clockwork.due = lambda: sorted(
+        (
+            (one.args[0].account, one.args[0].kind, one.next_run_time)
+            for one in scheduler.get_jobs()
+            if one.args and one.next_run_time is not None
+        ),
+        key=lambda one: one[2],
+    )
     scheduler.start()
     try:
         await stopped.wait()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import structlog
 
-from worker.daemon.ops import ops_endpoint
-from worker.daemon.scheduler import Job, run_until, stop_on_signal
+from worker.daemon.ops import Books, ops_endpoint
+from worker.daemon.scheduler import Clockwork, Job, run_until, stop_on_signal
 from worker.errors import StoreError, StoreUnavailable
 
 RETRY_SECONDS = 5.0
@@ -21,7 +20,7 @@ async def serve(
     *,
     prepare: Callable[[], Awaitable[None]],
     reachable: Callable[[], Awaitable[None]],
-    status: Callable[[], Awaitable[list[dict[str, Any]]]],
+    books: Books,
     jobs: list[Job],
     timezone: str,
     listen: str,
@@ -37,16 +36,13 @@ async def serve(
             raise StoreError("The database is not prepared yet.")
         await reachable()
 
-    async def status_when_prepared() -> list[dict[str, Any]]:
-        await prepared()
-        return await status()
-
-    async with ops_endpoint(listen, token, prepared, status_when_prepared):
+    clockwork = Clockwork()
+    async with ops_endpoint(listen, token, prepared, books, clockwork):
         _log.info("started", listen=listen)
         await _prepared(prepare, stopped)
         if not stopped.is_set():
             ready.set()
-            await run_until(stopped, jobs, timezone)
+            await run_until(stopped, jobs, timezone, clockwork)
     _log.info("stopped")
 
 

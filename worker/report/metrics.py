@@ -1,17 +1,19 @@
-"""Metrics for Prometheus, made from the rows of `sync.status` whenever they are asked for.
+"""Metrics for Prometheus, made from what the database knows whenever they are asked for.
 
-They come from the database and not from this process, so that any replica says the same, a standby too. Labels are
-account names and fixed words; no personal data.
+They come from the database and not from this process, so that any replica says the same, a standby too; only
+`connections` and `work_in_hand` are the process's own. Labels are account names, fixed words and the owners of leases
+(host, process); no personal data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 HEALTHS = ("ok", "loading", "never ran", "failing", "needs a person")
@@ -30,25 +32,95 @@ _VALUES = {
     "missed": ("missed", "Changes that the last reconcile found and ticks should have brought."),
     "overlap_too_small": ("overlap_too_small", "1 when changes come near to escaping the overlap, or did."),
     "runs_under_way": ("running", "Runs that have not ended."),
+    "drift_rows": ("drift", "Rows that the last reconcile had to insert, update or mark gone."),
+    "vanished_rows": ("vanished", "Rows that the last reconcile marked gone."),
+    "last_run_seconds": ("last_run_seconds", "How long the last tick or load took."),
+    "last_run_api_seconds": ("api_seconds", "Of that, waiting for the API, all readers together."),
+    "last_run_decode_seconds": ("decode_seconds", "Of that, decoding answers."),
+    "last_run_map_seconds": ("map_seconds", "Of that, mapping records to rows."),
+    "last_run_store_seconds": ("store_seconds", "Of that, waiting for the database, all readers together."),
 }
 _FLAGS = {
     "reconcile_refused": (
         lambda row: row["last_reconcile_outcome"] == "refused",
         "1 when the last reconcile marked nothing because too many rows had vanished, or it was not permitted.",
     ),
+    "sign_in_refused": (
+        lambda row: row["sign_in_refused_at"] is not None,
+        "1 when the identity service refused the stored sign-in: a person is needed.",
+    ),
     "last_run_good": (lambda row: row["last_run_outcome"] == "done", "1 when the last tick or load went well."),
 }
+_COUNTERS = {
+    "runs": ("Runs that ended, by kind and outcome.", "outcome"),
+    "records": ("Records read, by the four counts.", "count"),
+    "pages": ("Pages read.",),
+    "requests": ("Requests to the API, by HTTP status; 0 where no answer came.", "status"),
+    "retries": ("Requests that had to be repeated.",),
+    "throttled_seconds": ("Seconds that the API asked to wait.",),
+    "vanished": ("Referrals marked gone.",),
+}
+_COUNTED = dict.fromkeys(("inserted", "updated", "unchanged", "rejected"), "records") | {"answers": "requests"}
 
 
-def exposition(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """Write the rows of `sync.status` in Prometheus's text format."""
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What metrics are made of.
+
+    Rows of `sync.status`, of `sync.totals` and of the leases that are held; this process's connections by state, and
+    the runs that it has in hand.
+    """
+
+    status: Sequence[Mapping[str, Any]]
+    totals: Sequence[Mapping[str, Any]]
+    leases: Sequence[Mapping[str, Any]]
+    connections: Mapping[str, int]
+    in_hand: int
+
+
+def exposition(facts: Facts) -> bytes:
+    """Write the facts in Prometheus's text format."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Status(list(rows), datetime.now(UTC)))
+    registry.register(_Status(facts.status, datetime.now(UTC)))
+    registry.register(_Work(facts))
     return generate_latest(registry)
 
 
+class _Work(Collector):
+    """What runs came to, who holds what, and what this process has in hand."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        counters = {
+            name: CounterMetricFamily(f"referral_sync_{name}", meaning, labels=["account", "kind", *labels])
+            for name, (meaning, *labels) in _COUNTERS.items()
+        }
+        for row in self._facts.totals:
+            name, _, detail = row["name"].partition(".")
+            metric = _COUNTED.get(name, name)
+            label = name if metric == "records" else detail
+            if metric in counters:
+                counters[metric].add_metric([row["account"], row["kind"], *([label] if label else [])], row["value"])
+        yield from counters.values()
+        held = _family("lease_held", "1 for who holds the right to a kind of work.", "kind", "owner")
+        for lease in self._facts.leases:
+            held.add_metric([lease["account"], lease["kind"], lease["owner"]], 1.0)
+        yield held
+        connections = GaugeMetricFamily(
+            "referral_sync_connections", "This process's connections to the database.", labels=["state"]
+        )
+        for state, number in self._facts.connections.items():
+            connections.add_metric([state], number)
+        yield connections
+        in_hand = GaugeMetricFamily("referral_sync_work_in_hand", "Jobs that this process has begun and not ended.")
+        in_hand.add_metric([], self._facts.in_hand)
+        yield in_hand
+
+
 class _Status(Collector):
-    def __init__(self, rows: list[Mapping[str, Any]], now: datetime) -> None:
+    def __init__(self, rows: Sequence[Mapping[str, Any]], now: datetime) -> None:
         self._rows, self._now = rows, now
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -58,6 +130,11 @@ class _Status(Collector):
             yield self._gauge(name, meaning, lambda row, c=column: row[c])
         for name, (holds, meaning) in _FLAGS.items():
             yield self._gauge(name, meaning, holds)
+        yield self._gauge(
+            "sign_in_days_left",
+            "Days until the stored sign-in lapses unless it is used before.",
+            lambda row: row["sign_in_lapses_at"] and (row["sign_in_lapses_at"] - self._now).total_seconds() / 86_400,
+        )
         referrals = _family("referrals", "Rows of the copy: listed by the source, or gone from it.", "state")
         health = _family("health", "1 at the account's health.", "health")
         for row in self._rows:

@@ -16,18 +16,19 @@ from worker.report import charts
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 """What `store.analysis` returns: rows by part of the report."""
 
-_PAGES = Environment(
+PAGES = Environment(
     loader=PackageLoader("worker.report"),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
+"""The templates; whatever is put into them is escaped."""
 
 
 def report(rows: Rows, now: datetime) -> str:
     """Write the page; whatever strangers wrote into names stands in it as text."""
-    return _PAGES.get_template("report.html").render(
+    return PAGES.get_template("report.html").render(
         now=now,
         figures=rows["figures"][0],
         freshness=rows["freshness"],
@@ -38,7 +39,7 @@ def report(rows: Rows, now: datetime) -> str:
         response=charts.bars([_answered(row) for row in rows["response"]]),
         amount=_amount,
         plain=_plain,
-        ago=lambda moment: _ago(moment, now),
+        ago=lambda moment: ago(moment, now),
     )
 
 
@@ -68,7 +69,8 @@ def _amount(value: Decimal | None) -> str:
     return "" if value is None else f"{value:,.0f}"
 
 
-def _ago(moment: datetime | None, now: datetime) -> str:
+def ago(moment: datetime | None, now: datetime) -> str:
+    """Say how long a moment is ago, in its largest unit."""
     if moment is None:
         return "never"
     minutes = (now - moment.astimezone(UTC)).total_seconds() / 60

@@ -432,3 +432,29 @@ async def status(database: Database, accounts: Iterable[str] = ()) -> list[dict[
     for account in accounts:
         rows.setdefault(account, dict.fromkeys(names) | {"account": account, "health": "never ran"})
     return [rows[account] for account in sorted(rows)]
+
+
+async def recent_runs(database: Database, limit: int = 60) -> list[dict[str, Any]]:
+    """Return the last runs of each account as `bi.runs` shows them, the newest first."""
+    async with database.transaction() as connection:
+        found = await connection.fetch(
+            """
+            SELECT r.* FROM (SELECT DISTINCT account FROM sync.status) a
+            CROSS JOIN LATERAL (SELECT * FROM bi.runs b WHERE b.account = a.account ORDER BY b.run DESC LIMIT $1) r
+            """,
+            limit,
+        )
+    return [dict(row) for row in found]
+
+
+async def totals(database: Database) -> list[dict[str, Any]]:
+    """Return what all runs of each account and kind came to, ever: account, kind, name, value."""
+    async with database.transaction() as connection:
+        return [dict(row) for row in await connection.fetch("SELECT * FROM sync.totals ORDER BY account, kind, name")]
+
+
+async def held_leases(database: Database) -> list[dict[str, Any]]:
+    """Return who holds what at this moment: account, kind, owner."""
+    async with database.transaction() as connection:
+        found = await connection.fetch("SELECT account, kind, owner FROM sync.leases WHERE expires_at > now()")
+    return [dict(row) for row in found]

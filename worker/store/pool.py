@@ -42,6 +42,11 @@ class Database:
                 )
                 yield connection
 
+    def connections(self) -> dict[str, int]:
+        """Count this process's connections: busy and idle."""
+        size, idle = self._pool.get_size(), self._pool.get_idle_size()
+        return {"busy": size - idle, "idle": idle}
+
     async def clock(self) -> Callable[[], datetime]:
         """Return the database's clock as a function that asks the database only now.
 
