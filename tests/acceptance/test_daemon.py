@@ -85,6 +85,10 @@ class Daemon:
         found = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
         return [event for event in found if event["event"] == name]
 
+    def output(self) -> str:
+        """All that it printed so far."""
+        return self._log.read_text(encoding="utf-8")
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
         return self.process.wait(timeout=15)

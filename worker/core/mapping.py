@@ -45,8 +45,8 @@ class Row:
     version: Instant
     content_hash: UUID
     etag: str | None
-    values: dict[str, Any]
-    children: dict[str, list[dict[str, Any]]]
+    values: dict[str, Any] = field(repr=False)
+    children: dict[str, list[dict[str, Any]]] = field(repr=False)
     record: Record
     observed_at: datetime
     by_id: bool = False
@@ -57,7 +57,7 @@ class Reject:
     """A record kept aside: its id when readable, its bytes, the reason, and the member at fault when it is one."""
 
     id: str | None
-    raw: bytes
+    raw: bytes = field(repr=False)
     reason: str
     field: str | None = None
     version: Instant = MIN_VALUE

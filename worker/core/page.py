@@ -8,7 +8,7 @@ as exact decimals from here to the database.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -40,11 +40,12 @@ class Record:
     """One referral as received.
 
     `raw` is its JSON text in UTF-8, what becomes the payload; `tree` the same decoded, or None with the reason in
-    `fault`; `repaired` when NUL characters, lone surrogates or invalid UTF-8 were replaced, which `raw` then shows.
+    `fault`; neither shows in `repr`, for they hold personal data. `repaired` when NUL characters, lone surrogates or
+    invalid UTF-8 were replaced, which `raw` then shows.
     """
 
-    raw: bytes
-    tree: dict[str, Any] | None
+    raw: bytes = field(repr=False)
+    tree: dict[str, Any] | None = field(repr=False)
     fault: str = ""
     repaired: bool = False
 

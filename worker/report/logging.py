@@ -31,3 +31,6 @@ def configure(level: str, form: str) -> None:
     # Libraries log through the standard library; only what they warn of matters here.
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
+    # They quote whole answers of the identity service that they cannot read; our errors say what those come to.
+    for quoting in ("msal", "urllib3"):
+        logging.getLogger(quoting).setLevel(logging.CRITICAL + 1)

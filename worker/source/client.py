@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -57,7 +57,7 @@ _log = structlog.get_logger()
 class _Answer:
     """A body, the database's clock when it was asked for, and the server's own clock when it said."""
 
-    body: bytes
+    body: bytes = field(repr=False)
     observed_at: datetime
     server_time: Instant | None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from worker.core.referral import CHILDREN, NESTED
@@ -18,7 +18,7 @@ class History:
     """
 
     account: str
-    row: dict[str, Any] | None
+    row: dict[str, Any] | None = field(repr=False)
     parts: dict[str, int]
     versions: list[dict[str, Any]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -22,7 +23,7 @@ class Kept:
     referral_id: str | None
     reason: str
     field: str | None
-    payload: bytes
+    payload: bytes = dataclasses.field(repr=False)
     first_seen_at: datetime
     last_seen_at: datetime
     attempts: int

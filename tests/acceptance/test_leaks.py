@@ -1,0 +1,111 @@
+"""Everything at debug level, with good answers and bad ones: no secret and nobody's data in any output."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from cryptography.fernet import Fernet
+
+from tests.acceptance.test_daemon import daemon, until
+from tests.integration.test_personal_data import personal
+from tests.secure import CONFIGURED, SECRET, Secure, environment, secure_simulator
+from worker.demo.behaviour import Behaviour
+from worker.demo.control import Control
+
+ROOT = Path(__file__).parent.parent.parent
+COMMANDS = (
+    ("migrate",), ("check",), ("sync",), ("reconcile",), ("rejects", "--replay"), ("status",), ("config",),
+    ("refresh", "ID"), ("report", "--out", "report.html"),
+)  # fmt: skip
+FAULTS = (
+    {"kind": "not_json"},
+    {"kind": "status", "status": 401},
+    {"kind": "status", "status": 403},
+    {"kind": "redirect"},
+)
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
+    with secure_simulator(tmp_path_factory.mktemp("tls")) as running:
+        yield running
+
+
+@pytest.fixture
+async def service(secure: Secure) -> AsyncIterator[Control]:
+    async with secure.control() as control:
+        await control.reset(60)
+        await control.behaviour(**asdict(Behaviour(client_secret=SECRET)))
+        await control.tokens(add_refresh=[CONFIGURED])
+        yield control
+
+
+async def test_nothing_leaks(database_url: str, secure: Secure, service: Control, tmp_path: Path) -> None:
+    key, http_token, configured = Fernet.generate_key().decode(), secrets.token_hex(16), secrets.token_hex(16)
+    (tmp_path / "keys").write_text(key)
+    await service.tokens(add_refresh=[configured])
+    variables = environment(database_url, secure, tmp_path / "keys", REFRESH_TOKEN=configured) | {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "REFERRAL_SYNC_LOG__LEVEL": "debug",
+        "REFERRAL_SYNC_HTTP__TOKEN": http_token,
+    }
+    await service.raw(
+        "bad", json.dumps({"id": "bad", "isSpam": "?", "details": {"notes": "very secret words"}}).encode()
+    )
+    records = (await service.state(full=True))["records"]
+    known = min(records)
+    told = ""
+    for arguments in COMMANDS:
+        told += run(variables, tmp_path, *(known if word == "ID" else word for word in arguments))
+    for fault in FAULTS:
+        await service.faults({"times": 2} | fault)
+        told += run(variables, tmp_path, "sync")
+        await service.clear_faults()
+    await service.faults({"kind": "not_json", "path": "oauth2/v2.0/token", "times": -1})
+    told += run(variables, tmp_path, "sync")
+    await service.clear_faults()
+    async with daemon(variables, tmp_path) as running:
+
+        async def ticked() -> bool:
+            return bool(running.events("run"))
+
+        await until(ticked, "a tick")
+        assert running.stop() == 0
+        told += running.output()
+    assert '"request"' in told or "request " in told, "it was at debug level"
+    assert "signed_in" in told
+
+    issued = await access_tokens(service)
+    assert len(issued) > 5
+    password = urlsplit(database_url).password
+    assert password
+    for secret in (SECRET, key, http_token, configured, password, *issued):
+        assert secret not in told
+    people = personal({name: record for name, record in records.items() if isinstance(record, dict)})
+    assert len(people) > 30
+    assert [one for one in people | {"very secret words"} if one in told] == []
+
+
+async def access_tokens(service: Control) -> list[str]:
+    tokens: dict[str, Any] = await service.tokens()
+    return [*tokens["access"], *tokens["refresh"]]
+
+
+def run(variables: dict[str, str], folder: Path, *arguments: str) -> str:
+    ended = subprocess.run(
+        [sys.executable, "-m", "worker", *arguments],
+        cwd=folder, env=variables, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in ended.stdout + ended.stderr, arguments
+    return ended.stdout + ended.stderr

@@ -1,0 +1,149 @@
+"""The ops endpoint of a real daemon: metrics that are documented and watched, and the page for people."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+import promql_parser
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.acceptance.test_daemon import Daemon, daemon, rows, until
+from worker.demo.control import Control
+
+ROOT = Path(__file__).parent.parent.parent
+ALERTS = ROOT / "dashboards" / "prometheus" / "alerts.yml"
+PEOPLE = {"email", "name", "phone", "customer", "referral", "id"}
+
+
+async def get(running: Daemon, path: str, **headers: str) -> tuple[int, str, dict[str, str]]:
+    async with aiohttp.ClientSession() as session, session.get(running.origin + path, headers=headers) as answer:
+        return answer.status, await answer.text(), dict(answer.headers)
+
+
+def metrics_of(text: str) -> dict[str, set[str]]:
+    """Return the names of samples with the names of their labels."""
+    found: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).update(sample.labels)
+        if not family.samples:
+            found.setdefault(family.name + ("_total" if family.type == "counter" else ""), set())
+    return found
+
+
+def selectors(node: Any) -> Iterator[Any]:
+    """Give every metric that an expression selects."""
+    if isinstance(node, promql_parser.VectorSelector):
+        yield node
+    for name in ("lhs", "rhs", "expr", "vector_selector"):
+        if hasattr(node, name):
+            yield from selectors(getattr(node, name))
+    for argument in getattr(node, "args", None) or ():
+        yield from selectors(argument)
+
+
+async def test_every_metric_is_documented_and_every_alert_can_fire(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await simulator.reset(40)
+    await simulator.faults({"kind": "status", "status": 429, "retry_after": "1", "skip": 2})
+    async with daemon(environment, tmp_path) as running:
+        await until(rows(db, 40), "loaded")
+        await db.execute(
+            "INSERT INTO sync.tokens (account, chain, sealed, lapses_at) VALUES ('contoso', 'x', 'y', now() + '9 days')"
+        )
+
+        async def ticked() -> bool:
+            return bool(
+                await db.fetchval("SELECT count(*) FROM sync.runs WHERE kind = 'incremental' AND outcome = 'done'")
+            )
+
+        await until(ticked, "a tick")
+        status, text, headers = await get(running, "/metrics")
+        assert running.stop() == 0
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/plain")
+    found = metrics_of(text)
+    assert all(name.startswith("referral_sync_") for name in found)
+    assert not {label for labels in found.values() for label in labels} & PEOPLE
+    assert 'referral_sync_requests_total{account="contoso",kind="backfill",status="429"} 1.0' in text
+    assert 'referral_sync_records_total{account="contoso",count="inserted",kind="backfill"} 40.0' in text
+    assert 'referral_sync_sign_in_days_left{account="contoso"} 8.99' in text
+    documented = set(re.findall(r"^\| `(\w+)`", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE))
+    assert documented == set(found)
+    runbook = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
+    (group,) = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"]
+    for rule in group["rules"]:
+        assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+        assert f"\n### {rule['alert']}\n" in runbook, f"{rule['alert']} has no entry in the runbook"
+        used = list(selectors(promql_parser.parse(rule["expr"])))
+        assert used, rule["alert"]
+        for selector in used:
+            assert selector.name in found, f"{rule['alert']} watches {selector.name}, which no scrape has"
+            matched = {matcher.name for matcher in selector.matchers.matchers}
+            assert matched <= found[selector.name], f"{rule['alert']} selects labels that {selector.name} has not"
+
+
+async def test_the_page_says_how_it_is(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await simulator.reset(40)
+    async with daemon(environment, tmp_path, REFERRAL_SYNC_SCHEDULE__INCREMENTAL="1h") as running:
+        await until(rows(db, 40), "loaded")
+
+        async def loaded() -> bool:
+            return "40 listed" in (await get(running, "/"))[1]
+
+        await until(loaded, "on the page")
+        status, page, headers = await get(running, "/")
+        assert status == 200
+        assert headers["Content-Type"].startswith("text/html")
+        policy = headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "<script" not in page
+        assert " style=" not in page
+        assert 'http-equiv="refresh"' in page
+        assert "incremental in" in page
+        assert "reconcile in" in page
+        assert "backfill" in page
+        for method in ("POST", "PUT", "DELETE"):
+            async with aiohttp.ClientSession() as session, session.request(method, running.origin + "/") as answer:
+                assert answer.status == 405
+        assert running.stop() == 0
+
+
+@pytest.mark.parametrize("path", ["/", "/status", "/metrics"])
+async def test_the_token_guards_what_tells_of_accounts(
+    path: str, environment: dict[str, str], simulator: Control, tmp_path: Path
+) -> None:
+    await simulator.reset(0)
+    async with daemon(environment, tmp_path, REFERRAL_SYNC_HTTP__TOKEN="a-long-secret") as running:
+
+        async def ready() -> bool:
+            return await running.status("/readyz") == 200
+
+        await until(ready, "ready")
+        browser = base64.b64encode(b"anybody:a-long-secret").decode()
+        for given, expected in (
+            ("", 401),
+            ("Bearer wrong", 401),
+            ("Basic not-base64!", 401),
+            ("Basic " + base64.b64encode(b"anybody:wrong").decode(), 401),
+            ("Bearer a-long-secret", 200),
+            (f"Basic {browser}", 200),
+        ):
+            status, text, headers = await get(running, path, **({"Authorization": given} if given else {}))
+            assert status == expected, given
+            assert "a-long-secret" not in text
+            if expected == 401:
+                assert headers["WWW-Authenticate"].startswith("Basic")
+        assert running.stop() == 0
