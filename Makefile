@@ -4,7 +4,7 @@ ROUNDS ?= 20
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test test-system torture check bench-dashboards dictionary lock clean
+.PHONY: help demo test test-system torture check audit sbom bench-dashboards dictionary lock clean
 .DEFAULT_GOAL := help
 
 help: ## say what can be made
@@ -29,6 +29,13 @@ check: .venv/.dev ## lint, format, types, layers
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+audit: .venv/.dev ## look the pinned dependencies up among known vulnerabilities; needs the network
+	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements.lock
+
+sbom: .venv/.dev ## write sbom.json: what the container image is made of, in CycloneDX
+	@$(BIN)/cyclonedx-py requirements --output-reproducible --of JSON -o sbom.json requirements.lock
+	@echo "sbom.json lists $$($(BIN)/python -c 'import json; print(len(json.load(open("sbom.json"))["components"]))') components"
 
 bench-dashboards: .venv/.dev ## how long dashboards wait at 200,000 referrals with a million versions
 	@$(BIN)/python -m benchmarks.dashboards

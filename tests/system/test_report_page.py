@@ -18,14 +18,14 @@ CHROMIUM = (
 )  # fmt: skip
 
 
-async def browse(folder: Path, page: Path, *options: str) -> str:
-    """Open the page in a browser with a profile of its own; what it prints."""
+async def browse(folder: Path, page: str, *options: str) -> str:
+    """Open the page at an address in a browser with a profile of its own; what it prints."""
     process = await asyncio.create_subprocess_exec(
         shutil.which("chromium") or "/usr/bin/chromium",
         *CHROMIUM,
         f"--user-data-dir={folder / 'profile'}",
         *options,
-        page.as_uri(),
+        page,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
@@ -52,9 +52,9 @@ async def test_it_is_drawn(
     page = tmp_path / "report.html"
     code, told = await command(environment, tmp_path, "report", "--out", str(page))
     assert code == 0, told
-    dom = await browse(tmp_path, page, "--dump-dom")
+    dom = await browse(tmp_path, page.as_uri(), "--dump-dom")
     assert "<title>Referrals</title>" in dom, "no script has changed it"
     assert "<script" not in dom
     picture = tmp_path / f"{look}.png"
-    await browse(tmp_path, page, *options, f"--screenshot={picture}")
+    await browse(tmp_path, page.as_uri(), *options, f"--screenshot={picture}")
     assert picture.stat().st_size > 50_000, "an empty page is smaller"

@@ -18,6 +18,7 @@ MIN_VALUE = Instant(0)
 """`0001-01-01T00:00:00Z`, which .NET services send for "not set"."""
 
 _EPOCH = datetime(1, 1, 1)  # noqa: DTZ001 - arithmetic on naive UTC; the zone is in the type's meaning
+_END = ((datetime(9999, 12, 31) - _EPOCH).days + 1) * 86_400 * TICKS_PER_SECOND  # noqa: DTZ001 - the same
 _ZONE_LENGTH = len("+00:00")
 _MAX_FRACTION = 9
 
@@ -44,12 +45,14 @@ def parse(text: str) -> Instant:
     since = datetime.fromisoformat(whole) - _EPOCH
     seconds = since.days * 86_400 + since.seconds - zone
     ticks = seconds * TICKS_PER_SECOND + int(f"{fraction:0<7}"[:7] or 0)
-    if ticks < 0:
-        raise ValueError("a timestamp before the year 1")
+    if not MIN_VALUE <= ticks < _END:
+        raise ValueError("a timestamp outside the years 1 to 9999")
     return Instant(ticks)
 
 
 def _offset_seconds(text: str) -> int:
+    if not (text.isascii() and text[1:3].isdigit() and text[4:6].isdigit()):
+        raise ValueError("an offset from UTC that is no time")
     hours, minutes = int(text[1:3]), int(text[4:6])
     return (hours * 3600 + minutes * 60) * (-1 if text[0] == "-" else 1)
 
