@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 from worker.core import instant
 from worker.core.referral import CHILDREN, NESTED, REFERRAL_COLUMNS
@@ -16,6 +18,16 @@ from worker.errors import StoreError
 from worker.store import migrate
 
 ROOT = Path(__file__).parent.parent.parent
+
+
+def test_revisions_are_named_like_their_files() -> None:
+    """Which revision is the newest is read from the names, without loading any."""
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "migrations"))
+    config.set_main_option("path_separator", "os")
+    script = ScriptDirectory.from_config(config)
+    assert migrate.revisions() == [one.revision for one in script.walk_revisions()][::-1]
+    assert migrate.newest() == script.get_current_head()
 
 
 async def test_an_empty_database_and_again(empty_database_url: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +17,7 @@ from typing import Any
 import asyncpg
 import msal.authority
 import pytest
+import trustme
 from cryptography.fernet import Fernet
 
 from tests.secure import CONFIGURED, SECRET, Secure, environment, secure_simulator
@@ -160,6 +163,20 @@ async def test_processes_that_are_killed_lose_no_token(
                 assert await asyncio.to_thread(process.stdout.readline) == "renewed\n"
             process.kill()
         await expire_lease(database)
+    assert await asks_api(settings, database) == 30
+
+
+async def test_a_stop_in_the_middle_of_a_renewal_loses_no_token(
+    settings: Settings, database: Database, service: Control
+) -> None:
+    """Each token works only once, and the renewal is cancelled wherever it happens to be."""
+    await service.behaviour(refresh_tokens="single_use")
+    await asks_api(settings, database)
+    for number in range(12):
+        renewal = asyncio.create_task(app.token_source(settings, database, ACCOUNT)(False))
+        await asyncio.sleep(number * 0.02)
+        renewal.cancel()
+        await asyncio.gather(renewal, return_exceptions=True)
     assert await asks_api(settings, database) == 30
 
 
@@ -383,6 +400,29 @@ async def test_what_is_no_token_is_said_to_be_none(
     await service.faults({"path": "openid-configuration", "kind": "status", "status": 404, "times": -1})
     with pytest.raises(SignInError, match="does not know this tenant"):
         await app.token_source(settings, database, ACCOUNT)(False)
+
+
+async def test_headers_without_end_are_an_outage(
+    settings: Settings, database: Database, tmp_path: Path, service: Control
+) -> None:
+    del service  # reset for this test
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nX-Huge: " + b"x" * 1_000_000 + b"\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context) as server:
+        origin = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        api = settings.api.model_copy(update={"authority": origin, "ca_file": tmp_path / "ca.pem"})
+        with pytest.raises(SourceUnavailable):
+            await app.token_source(settings.model_copy(update={"api": api}), database, ACCOUNT)(False)
 
 
 async def test_an_answer_without_a_refresh_token_keeps_the_one_that_is_good(

@@ -33,7 +33,7 @@ async def upgrade(url: str, revision: str = "head") -> str:
                 on=_is_lock_timeout, attempts=ATTEMPTS, wait_initial=0.2, wait_max=3, timeout=None
             ):
                 with attempt:
-                    await _upgrade(url, _steps(wanted))
+                    await _upgrade(url, [one for one in revisions() if one <= wanted])
         except Exception as error:
             if not _is_lock_timeout(error):
                 raise
@@ -57,12 +57,20 @@ async def current(url: str) -> str | None:
 
 def newest() -> str:
     """Return the newest revision that this release knows."""
-    return _script().get_current_head() or ""
+    return revisions()[-1]
+
+
+def revisions() -> list[str]:
+    """Name the revisions that this release knows, oldest first.
+
+    Read from the names of their files (`0001_first.py`), because loading them takes longer than most commands run.
+    """
+    return sorted(path.name.partition("_")[0] for path in (_folder() / "versions").glob("[0-9]*_*.py"))
 
 
 def knows(revision: str) -> bool:
     """Tell whether this release has heard of a revision; a newer release's is unknown to it."""
-    return revision in {script.revision for script in _script().walk_revisions()}
+    return revision in revisions()
 
 
 def suffices(revision: str | None) -> bool:
@@ -72,33 +80,24 @@ def suffices(revision: str | None) -> bool:
 
 def roles_sql() -> str:
     """Return the SQL that makes the roles of dashboards, for a person who may run it."""
-    folder = _MIGRATIONS if _MIGRATIONS.is_dir() else _FROM_CHECKOUT
-    return (folder / "sql" / "0003_roles.sql").read_text(encoding="utf-8")
+    return (_folder() / "sql" / "0003_roles.sql").read_text(encoding="utf-8")
+
+
+def _folder() -> Path:
+    return _MIGRATIONS if _MIGRATIONS.is_dir() else _FROM_CHECKOUT
 
 
 def _config() -> Any:
     from alembic.config import Config  # noqa: PLC0415 - keeps `--help` quick
 
     config = Config()
-    folder = _MIGRATIONS if _MIGRATIONS.is_dir() else _FROM_CHECKOUT
-    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    config.set_main_option("script_location", str(_folder()).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     return config
 
 
-def _script() -> Any:
-    from alembic.script import ScriptDirectory  # noqa: PLC0415 - keeps `--help` quick
-
-    return ScriptDirectory.from_config(_config())
-
-
 def _is_lock_timeout(error: Exception) -> bool:
     return getattr(getattr(error, "orig", error), "sqlstate", None) == "55P03"
-
-
-def _steps(wanted: str) -> list[str]:
-    """Name the revisions up to the wanted one, oldest first."""
-    return [script.revision for script in _script().walk_revisions("base", wanted)][::-1]
 
 
 async def _upgrade(url: str, revisions: list[str]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 
 from worker.store.pool import Database
 
@@ -28,6 +29,7 @@ class Chain:
     refused_because: str | None = None
 
 
+@lru_cache(maxsize=64)
 def fingerprint(account: str, *secrets: str) -> str:
     """Return what a secret can be recognised by, and not guessed from; slow on purpose."""
     text = "\0".join(secrets).encode()

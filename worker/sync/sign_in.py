@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import stamina
 import structlog
 
-from worker.errors import SignInError, SourceUnavailable, StoreError
+from worker.errors import LeaseError, SignInError, SourceUnavailable, StoreError, StoreUnavailable
 from worker.source.auth import Granted, TokenSource
 from worker.store import leases, tokens
 from worker.store.pool import Database
@@ -34,6 +35,8 @@ ASK_AGAIN_SECONDS = 900.0
 """A sign-in that was refused is tried again after so long, unless something about it was changed."""
 
 LEASE_WAIT_SECONDS = 60.0
+STOP_SECONDS = 5.0
+"""How long a stop waits for a renewal under way."""
 
 _log = structlog.get_logger()
 
@@ -82,8 +85,8 @@ def kept_fresh(database: Database, sign_in: SignIn, *, insist: bool = False) -> 
                 return held.token
             asked = time.monotonic()
             try:
-                granted = await _renewed(database, sign_in, claims or challenged, insist=insist)
-            except (SourceUnavailable, StoreError) as error:
+                granted = await _finished(_renewed(database, sign_in, claims or challenged, insist=insist))
+            except (SourceUnavailable, StoreError, LeaseError) as error:
                 if held is None or held is refused or time.monotonic() >= held.ends_at:
                     raise
                 _log.warning("sign_in_not_renewed", account=sign_in.account, error=str(error))
@@ -93,6 +96,17 @@ def kept_fresh(database: Database, sign_in: SignIn, *, insist: bool = False) -> 
             return held.token
 
     return current
+
+
+async def _finished(renewal: Coroutine[Any, Any, Granted]) -> Granted:
+    """Let a renewal come to its end when we are asked to stop, so that a token that is on its way is stored."""
+    task = asyncio.create_task(renewal)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task}, timeout=STOP_SECONDS)
+        task.cancel()
+        raise
 
 
 async def begin(database: Database, sign_in: SignIn, granted: Granted) -> None:
@@ -160,9 +174,17 @@ async def _redeemed(
         sealed, lapses_at = sign_in.seal.close(granted.refresh_token), _lapses_at(granted)
     elif opened is None and sign_in.seal is not None:
         sealed, lapses_at = sign_in.seal.close(sign_in.configured), _lapses_at(granted)
-    stored = await tokens.put(database, sign_in.account, chain.key, sealed, read=chain.rotations, lapses_at=lapses_at)
+    stored = await _stored(database, sign_in.account, chain, sealed, lapses_at)
     _log.info("signed_in", account=sign_in.account, rotated=granted.refresh_token is not None, stored=stored)
     return granted
+
+
+@stamina.retry(on=StoreUnavailable, attempts=5, wait_initial=0.2, wait_max=5, timeout=30)
+async def _stored(
+    database: Database, account: str, chain: Chain, sealed: bytes | None, lapses_at: datetime | None
+) -> bool:
+    """Store what came back; a database that is away for a moment must not cost a token."""
+    return await tokens.put(database, account, chain.key, sealed, read=chain.rotations, lapses_at=lapses_at)
 
 
 def _lapses_at(granted: Granted) -> datetime:
