@@ -162,4 +162,5 @@ LEFT JOIN LATERAL (
 -- How people are kept (`[privacy] contacts`), and the key of their hashes; no role of dashboards reads this table.
 INSERT INTO sync.settings (name, value) VALUES
     ('privacy.contacts', 'keep'),
+    ('privacy.applied', 'keep'),
     ('privacy.key', replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''));

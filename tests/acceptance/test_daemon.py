@@ -89,9 +89,10 @@ class Daemon:
         """All that it printed so far."""
         return self._log.read_text(encoding="utf-8")
 
-    def stop(self, number: int = signal.SIGTERM) -> int:
+    async def stop(self, number: int = signal.SIGTERM) -> int:
+        """Ask it to stop, and wait; proxies and servers of the test go on meanwhile."""
         self.process.send_signal(number)
-        return self.process.wait(timeout=15)
+        return await asyncio.to_thread(self.process.wait, 15)
 
 
 def rows(db: asyncpg.Connection, expected: int) -> Callable[[], Awaitable[bool]]:
@@ -119,7 +120,7 @@ async def test_it_migrates_loads_follows_and_stops(
         await until(rows(db, 122), "followed")
         assert await running.status("/status") == 200
         started = datetime.now(UTC)
-        assert running.stop(number) == 0
+        assert await running.stop(number) == 0
         assert (datetime.now(UTC) - started).total_seconds() < 10, "the contract's limit"
         assert running.events("stopped")
     assert await db.fetchval("SELECT count(*) FROM sync.runs WHERE outcome = 'running'") == 0
@@ -137,7 +138,7 @@ async def test_stopped_with_a_page_in_hand_it_leaves_a_whole_copy(
             return bool(await db.fetchval("SELECT count(*) > 300 FROM partner_center.referrals"))
 
         await until(some, "loading")
-        assert running.stop() == 0
+        assert await running.stop() == 0
     assert await db.fetchval("SELECT outcome FROM sync.runs ORDER BY id DESC LIMIT 1") == "stopped"
     stored = await db.fetchval("SELECT count(*) FROM partner_center.referrals")
     assert await db.fetchval("SELECT sum(inserted) FROM sync.runs") == stored, "counts and rows are one transaction"
@@ -177,7 +178,7 @@ async def test_it_starts_before_the_database_and_outlives_its_loss(
         await until(said, "said that the database is away")
         assert await running.status("/healthz") == 200
         assert await running.status("/readyz") == 503
-        assert running.stop() == 0
+        assert await running.stop() == 0
     async with daemon(environment, tmp_path) as running:
         await until(rows(db, 40), "loaded")
         own = await db.fetchval("SELECT pg_backend_pid()")
@@ -202,7 +203,7 @@ async def test_two_accounts_and_one_is_refused(
         await until(rows(db, 30), "loaded")
         await simulator.create([{}])
         await until(rows(db, 31), "followed")
-        assert running.stop() == 0
+        assert await running.stop() == 0
         assert {event["account"] for event in running.events("run_failed")} == {"adatum"}
 
 
@@ -218,4 +219,4 @@ async def test_two_daemons_and_one_killed(
             "UPDATE sync.leases SET expires_at = now() WHERE owner LIKE '%:' || $1 || ':%'", str(first.process.pid)
         )
         await until(rows(db, 31), "taken over")
-        assert second.stop() == 0
+        assert await second.stop() == 0

@@ -81,7 +81,7 @@ async def test_nothing_leaks(database_url: str, secure: Secure, service: Control
             return bool(running.events("run"))
 
         await until(ticked, "a tick")
-        assert running.stop() == 0
+        assert await running.stop() == 0
         told += running.output()
     assert '"request"' in told or "request " in told, "it was at debug level"
     assert "signed_in" in told

@@ -68,7 +68,7 @@ async def test_every_metric_is_documented_and_every_alert_can_fire(
 
         await until(ticked, "a tick")
         status, text, headers = await get(running, "/metrics")
-        assert running.stop() == 0
+        assert await running.stop() == 0
     assert status == 200
     assert headers["Content-Type"].startswith("text/plain")
     found = metrics_of(text)
@@ -118,7 +118,7 @@ async def test_the_page_says_how_it_is(
         for method in ("POST", "PUT", "DELETE"):
             async with aiohttp.ClientSession() as session, session.request(method, running.origin + "/") as answer:
                 assert answer.status == 405
-        assert running.stop() == 0
+        assert await running.stop() == 0
 
 
 @pytest.mark.parametrize("path", ["/", "/status", "/metrics"])
@@ -146,4 +146,4 @@ async def test_the_token_guards_what_tells_of_accounts(
             assert "a-long-secret" not in text
             if expected == 401:
                 assert headers["WWW-Authenticate"].startswith("Basic")
-        assert running.stop() == 0
+        assert await running.stop() == 0

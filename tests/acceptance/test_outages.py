@@ -87,7 +87,7 @@ async def test_postgresql_stopped_at_once_and_started_again(
                         await simulator.behaviour(latency=0)
                         await db.execute("UPDATE sync.leases SET expires_at = now()")
                         await until(rows(db, 1200), "loaded after the crash")
-                        assert running.stop() == 0
+                        assert await running.stop() == 0
                         await assert_level(db, simulator)
                         await assert_chain(db)
                         await db.close()
@@ -110,7 +110,7 @@ async def test_a_half_open_line_to_the_database(
             proxy.reset_all()
             proxy.flowing.set()
             await until(rows(db, 61), "recovered")
-            assert running.stop() == 0
+            assert await running.stop() == 0
 
 
 async def test_the_line_to_the_api_breaks_in_every_way(
@@ -135,7 +135,7 @@ async def test_the_line_to_the_api_breaks_in_every_way(
             proxy.delay = 0.2
             await simulator.create([{}])
             await until(rows(db, 302), "slow but sure")
-            assert running.stop() == 0
+            assert await running.stop() == 0
     await assert_level(db, simulator)
 
 
@@ -159,7 +159,7 @@ async def test_a_full_disk_is_said_and_outlived(
         await until(said(running, "run_failed"), "said")
         await db.execute("DROP TRIGGER no_space ON partner_center.referrals")
         await until(rows(db, 30), "recovered")
-        assert running.stop() == 0
+        assert await running.stop() == 0
 
 
 async def test_names_certificates_and_token_programs_that_fail(
@@ -194,7 +194,7 @@ async def test_names_certificates_and_token_programs_that_fail(
             await until(said(running, "run_failed"), told)
             assert told in str(running.events("run_failed")[0]["error"])
             assert await running.status("/healthz") == 200
-            assert running.stop() == 0
+            assert await running.stop() == 0
 
     await asyncio.gather(*(is_said(told, variables) for told, variables in cases.items()))
     server.close()
@@ -213,7 +213,7 @@ async def test_an_api_that_asks_for_a_long_pause_is_left_alone(
         await simulator.clear_requests()
         await asyncio.sleep(3)
         assert await simulator.requests() == [], "not asked again before the pause is over"
-        assert running.stop() == 0
+        assert await running.stop() == 0
 
 
 async def test_a_replica_takes_over_from_a_dead_one_in_the_middle_of_its_work(
@@ -233,7 +233,7 @@ async def test_a_replica_takes_over_from_a_dead_one_in_the_middle_of_its_work(
             await db.execute("UPDATE sync.leases SET expires_at = now()")
             await simulator.behaviour(latency=0)
             await until(rows(db, 1500), "taken over")
-            assert second.stop() == 0
+            assert await second.stop() == 0
     await assert_level(db, simulator)
 
 
@@ -246,4 +246,4 @@ async def test_status_and_metrics_want_the_token(
         await until(rows(db, 10), "loaded")
         assert await running.status(path) == 401
         assert await running.status(path, token="a-long-secret") == 200
-        assert running.stop() == 0
+        assert await running.stop() == 0

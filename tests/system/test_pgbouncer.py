@@ -143,8 +143,8 @@ async def test_everything_at_once(
         assert [told for code, told in codes[:2] if code != 0] == []
         await simulator.create([{}])
         await until(rows(db, 301), "followed")
-        assert first.stop() == 0
-        assert second.stop() == 0
+        assert await first.stop() == 0
+        assert await second.stop() == 0
     assert (await command(behind, tmp_path, "sync"))[0] == 0
     await assert_level(db, simulator)
     await assert_chain(db)

@@ -51,4 +51,4 @@ async def test_it_is_drawn(
         picture = (Path(kept) if kept else tmp_path) / f"status-{look}.png"
         await browse(tmp_path, running.origin + "/", *options, f"--screenshot={picture}")
         assert picture.stat().st_size > 40_000, "an empty page is smaller"
-        assert running.stop() == 0
+        assert await running.stop() == 0

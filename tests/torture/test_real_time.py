@@ -57,7 +57,7 @@ async def test_taken_over_within_a_minute_and_refused_afterwards(
 
             await until(refused, "refused")
             assert await db.fetch("SELECT id, xmin::text FROM partner_center.referrals ORDER BY id") == stored
-            assert second.stop() == 0
-            assert first.stop() == 0
+            assert await second.stop() == 0
+            assert await first.stop() == 0
     await assert_level(db, simulator)
     await assert_chain(db)
