@@ -15,6 +15,7 @@ import structlog
 from worker.config import DeviceCode, Password, RefreshToken, Settings, StaticToken, TokenCommand
 from worker.core.instant import Instant
 from worker.core.outcome import Counts
+from worker.core.privacy import Privacy
 from worker.core.reading import Method
 from worker.errors import ConfigError, StoreError, SyncError
 from worker.source.auth import TokenSource, command_token, static_token
@@ -71,7 +72,7 @@ async def prepare_database(settings: Settings, url: str) -> list[str]:
     told = [f"The database is at revision {await migrate.upgrade(url)}."]
     async with open_database(url, connections=1) as database:
         await ledger.put_setting(database, "bi.timezone", settings.bi.timezone)
-        await privacy.in_force(database, settings.privacy.contacts, settings.privacy.after_expiry)
+        await privacy.enforce(database, await _rules(settings, database))
         await refresh_history(database)
         if await ledger.readers_missing(database):
             told += ["The roles of dashboards could not be made. Somebody with CREATEROLE has to run this once:", ""]
@@ -186,7 +187,7 @@ async def open_pipeline(
 ) -> AsyncIterator[Pipeline]:
     """Open one account's way from the API to the database."""
     api = settings.api
-    rules = await privacy.in_force(database, settings.privacy.contacts, settings.privacy.after_expiry)
+    rules = await _rules(settings, database)
     async with open_client(
         base_url=api.base_url,
         token=token or token_source(settings, database, name),
@@ -207,6 +208,10 @@ async def open_pipeline(
             privacy=rules,
             **options,
         )
+
+
+async def _rules(settings: Settings, database: Database) -> Privacy:
+    return await privacy.rules(database, settings.privacy.contacts, settings.privacy.after_expiry)
 
 
 async def refresh_history(database: Database) -> None:
@@ -236,6 +241,7 @@ async def recorded(pipeline: Pipeline, kind: str, wait: timedelta = timedelta(0)
 async def _leased(pipeline: Pipeline, kind: str, wait: timedelta) -> AsyncIterator[leases.Run]:
     """Run under the lease, with a limit on its time, and log what is worth a look."""
     before = pipeline.client.traffic
+    await privacy.enforce(pipeline.database, pipeline.privacy)
     async with leases.run(
         pipeline.database, pipeline.account, kind, wait_seconds=wait.total_seconds(), privacy=pipeline.privacy
     ) as run:

@@ -28,6 +28,7 @@ from worker.store.leases import Run
 from worker.store.pool import Database, open_database
 from worker.store.save import save
 from worker.sync.pipeline import Pipeline
+from worker.sync.preview import preview_incremental
 
 EVERYWHERE = """
 SELECT string_agg(t::text, ' ') FROM (
@@ -122,11 +123,15 @@ async def test_a_change_of_the_rule_rewrites_what_is_stored(
     original = statements.DELETE_PEOPLE
     monkeypatch.setattr(statements, "DELETE_PEOPLE", "SELECT broken FROM nowhere")
     with pytest.raises(StoreError):
-        await privacy.in_force(database, "hash", "history")
+        await privacy.enforce(database, await privacy.rules(database, "hash", "history"))
     monkeypatch.setattr(statements, "DELETE_PEOPLE", original)
     for contacts in ("hash", "drop"):
         rules = settings(database_url, simulator_origin, tmp_path, contacts)
         async with app.open_pipeline(rules, database, ACCOUNT) as under_rule:
+            stored = await db.fetchval(EVERYWHERE)
+            assert [change.verdict async for change in preview_incremental(under_rule)]
+            assert await db.fetchval(EVERYWHERE) == stored, "who only looks changes nothing"
+            await app.sync_account(under_rule)
             assert await leaks(db, secrets) == []
             assert await db.fetch("SELECT id, changed_at FROM partner_center.referrals ORDER BY id") == changed_at
             assert await db.fetchval("SELECT count(*) FROM partner_center.referral_versions") == versions
@@ -143,7 +148,7 @@ async def test_a_change_of_the_rule_rewrites_what_is_stored(
 async def test_a_process_with_the_former_rule_writes_nothing_more(database: Database, db: asyncpg.Connection) -> None:
     record = decode_record(b'{"id":"a","details":{"notes":"secret"}}')
     async with leases.run(database, ACCOUNT, "incremental") as run:
-        await privacy.in_force(database, "drop", "history")
+        await privacy.enforce(database, await privacy.rules(database, "drop", "history"))
         with pytest.raises(StoreError, match=r"privacy\.contacts"):
             await save(database, run, map_pages([Page([record], None, datetime.now(UTC))]), pages=1, advance=None)
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals") == 0

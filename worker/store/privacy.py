@@ -1,7 +1,7 @@
 """What is stored of people follows `[privacy] contacts`: changing it rewrites the copy, its history and the rejects.
 
 First the new rule is written down, which every write of a run checks and holds, so that nobody stores more from then
-on; then everything stored is brought under it, in batches. A rewrite that was cut off goes on with the next command.
+on; then everything stored is brought under it, in batches. A rewrite that was cut off goes on with the next run.
 """
 
 from __future__ import annotations
@@ -30,15 +30,17 @@ _log = structlog.get_logger()
 Admit = Callable[[Record], Record]
 
 
-async def in_force(database: Database, contacts: str, after_expiry: str) -> Privacy:
-    """Return the configured rules, once everything that is stored obeys them."""
-    key = await ledger.setting(database, _KEY)
-    privacy = Privacy(Contacts(contacts), AfterExpiry(after_expiry), key or "")
-    if await ledger.setting(database, _APPLIED) != contacts:
-        await ledger.put_setting(database, _IN_FORCE, contacts)
+async def rules(database: Database, contacts: str, after_expiry: str) -> Privacy:
+    """Return the configured rules, with the key that this database hashes with; changes nothing."""
+    return Privacy(Contacts(contacts), AfterExpiry(after_expiry), await ledger.setting(database, _KEY) or "")
+
+
+async def enforce(database: Database, privacy: Privacy) -> None:
+    """Put the rules in force: nothing is stored against them from then on, and what is stored is brought under them."""
+    if await ledger.setting(database, _APPLIED) != privacy.contacts:
+        await ledger.put_setting(database, _IN_FORCE, privacy.contacts)
         await _rewrite(database, privacy.admit)
-        await ledger.put_setting(database, _APPLIED, contacts)
-    return privacy
+        await ledger.put_setting(database, _APPLIED, privacy.contacts)
 
 
 async def _rewrite(database: Database, admit: Admit) -> None:
