@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from worker.store.pool import Database
+from worker.store.pool import STATEMENT_SECONDS, Database
 
 _QUERIES = {
     "freshness": """
@@ -62,13 +62,13 @@ async def refresh_history(database: Database) -> None:
 
     Raises StoreError where the role does not own the view.
     """
-    async with database.transaction() as connection:
+    async with database.transaction(seconds=STATEMENT_SECONDS) as connection:
         await connection.execute("REFRESH MATERIALIZED VIEW CONCURRENTLY sync.pipeline_spans")
 
 
 async def analysis(database: Database, account: str | None = None) -> dict[str, list[dict[str, Any]]]:
     """Return the rows behind each part of the report, in one snapshot; of all accounts unless one is named."""
-    async with database.transaction() as connection:
+    async with database.transaction(seconds=STATEMENT_SECONDS) as connection:
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         found = {}
         for name, query in _QUERIES.items():
