@@ -14,10 +14,13 @@ import pytest
 from tests.steps import assert_chain, assert_level, load, prove, tick
 from worker.core import instant
 from worker.core.instant import Instant
+from worker.core.mapping import Mapped
+from worker.core.outcome import ToWindow
 from worker.core.window import TimeField, Window
 from worker.demo.control import Control
 from worker.errors import LeaseError, SyncError
 from worker.store import leases, ledger
+from worker.store.save import save
 from worker.sync.pipeline import Pipeline
 
 PENDING = "SELECT count(*) FROM sync.backfill_windows WHERE done_at IS NULL"
@@ -119,7 +122,7 @@ async def test_it_is_loaded_when_every_window_is_and_not_before(pipeline: Pipeli
         for part in plan.pending:
             assert not await ledger.backfill_loaded(database, run, plan, sets_watermark=True)
             assert await ledger.watermark(database, "contoso") is None
-            await ledger.window_done(database, run, part.id)
+            await save(database, run, Mapped(), advances=[ToWindow(part.id, None, 0, done=True)])
         assert await ledger.backfill_loaded(database, run, plan, sets_watermark=True)
     assert await ledger.watermark(database, "contoso") == half
 

@@ -93,7 +93,7 @@ async def put(pipeline: Pipeline, *trees: dict[str, Any]) -> None:
     observed = datetime.now(UTC)
     records = [decode_record(msgspec.json.encode(tree)) for tree in trees]
     async with leases.run(pipeline.database, pipeline.account, "incremental") as run:
-        await save(pipeline.database, run, map_pages([Page(records, None, observed)]), pages=1, advance=None)
+        await save(pipeline.database, run, map_pages([Page(records, None, observed)]), pages=1)
 
 
 def on(day: int, hour: int = 12) -> datetime:

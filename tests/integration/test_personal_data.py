@@ -114,7 +114,7 @@ async def test_a_change_of_the_rule_rewrites_what_is_stored(
     bad = {"id": "bad", "isSpam": "maybe", "details": {"notes": "secret words"}}
     async with leases.run(database, ACCOUNT, "incremental") as run:
         broken = [decode_record(msgspec.json.encode(bad)), decode_record(b'{"phoneNumber": "555-0188')]
-        await save(database, run, map_pages([Page(broken, None, datetime.now(UTC))]), pages=1, advance=None)
+        await save(database, run, map_pages([Page(broken, None, datetime.now(UTC))]), pages=1)
     secrets = personal(records) | {"secret words", "555-0188"}
     assert len(await leaks(db, secrets)) == len(secrets)
     changed_at = await db.fetch("SELECT id, changed_at FROM partner_center.referrals ORDER BY id")
@@ -150,7 +150,7 @@ async def test_a_process_with_the_former_rule_writes_nothing_more(database: Data
     async with leases.run(database, ACCOUNT, "incremental") as run:
         await privacy.enforce(database, await privacy.rules(database, "drop", "history"))
         with pytest.raises(StoreError, match=r"privacy\.contacts"):
-            await save(database, run, map_pages([Page([record], None, datetime.now(UTC))]), pages=1, advance=None)
+            await save(database, run, map_pages([Page([record], None, datetime.now(UTC))]), pages=1)
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals") == 0
 
 
@@ -161,7 +161,7 @@ TEAM = [{"firstName": "Given", "email": "given@example.com"}]
 async def put(database: Database, run: Run, minute: int, *, by_id: bool = False, **members: Any) -> Counts:
     tree = {"id": "a", "updatedDateTime": f"2024-05-01T10:{minute:02}:00Z"} | members
     page = Page([decode_record(msgspec.json.encode(tree))], None, NOON + timedelta(seconds=put_number()), by_id)
-    return await save(database, run, map_pages([page]), pages=1, advance=None)
+    return await save(database, run, map_pages([page]), pages=1)
 
 
 def put_number(numbers: Any = iter(range(1_000_000))) -> int:  # noqa: B008 - one counter for the module is meant

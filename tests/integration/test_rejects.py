@@ -25,7 +25,7 @@ BAD = {"id": "r1", "updatedDateTime": "2024-05-01T10:00:00Z", "status": "New", "
 async def put(pipeline: Pipeline, *trees: dict[str, Any]) -> Counts:
     records = [decode_record(msgspec.json.encode(tree)) for tree in trees]
     async with leases.run(pipeline.database, pipeline.account, "incremental") as run:
-        return await save(pipeline.database, run, map_pages([Page(records, None, NOON)]), pages=1, advance=None)
+        return await save(pipeline.database, run, map_pages([Page(records, None, NOON)]), pages=1)
 
 
 async def replayed(pipeline: Pipeline, *, other_release: bool = False) -> Counts:
@@ -82,7 +82,7 @@ async def test_another_release_tries_once_what_an_earlier_one_refused(
 async def test_what_postgresql_refused_is_replayed_too(pipeline: Pipeline, db: asyncpg.Connection) -> None:
     huge = decode_record(b'{"id":"r9","anything":1e200000}')
     async with leases.run(pipeline.database, pipeline.account, "incremental") as run:
-        await save(pipeline.database, run, map_pages([Page([huge], None, NOON)]), pages=1, advance=None)
+        await save(pipeline.database, run, map_pages([Page([huge], None, NOON)]), pages=1)
     assert (await replayed(pipeline)).rejected == 1
     assert await db.fetchval("SELECT attempts FROM sync.rejected_records") == 2
     assert "refused by PostgreSQL" in await db.fetchval("SELECT reason FROM sync.rejected_records")

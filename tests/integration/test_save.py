@@ -51,8 +51,8 @@ def page(*trees: dict[str, Any] | bytes, seconds: int = 0, by_id: bool = False) 
 
 
 async def put(database: Database, run: Run, *pages: Page, through: str | None = None) -> Counts:
-    advance = ToWatermark(instant.parse(through)) if through else None
-    return await save(database, run, map_pages(pages), pages=len(pages), advance=advance)
+    advance = [ToWatermark(instant.parse(through))] if through else []
+    return await save(database, run, map_pages(pages), pages=len(pages), advances=advance)
 
 
 async def versions(db: asyncpg.Connection, referral_id: str = "r1") -> list[asyncpg.Record]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -12,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker.core import instant
 from worker.core.mapping import Mapped, Reject, Row, changed_columns, map_pages, map_record, merge_missing
 from worker.core.page import Page, decode_record
-from worker.core.referral import CHILDREN, NESTED, REFERRAL, REFERRAL_COLUMNS, Kind
+from worker.core.referral import CHILDREN, NESTED, REFERRAL, REFERRAL_COLUMNS, Child, Column, Group, Kind
 from worker.demo.data import make_referrals
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
@@ -32,6 +34,16 @@ def row(tree: Any, unknown: set[str] | None = None) -> Row:
     return found
 
 
+def columns(one: Row) -> dict[str, Any]:
+    return {column.name: value for column, value in zip(REFERRAL_COLUMNS, one.values, strict=True)}
+
+
+def parts(one: Row, table: str) -> list[dict[str, Any]]:
+    child = next(child for child in (*CHILDREN, *NESTED) if child.table == table)
+    names = [*child.keys, *(column.name for column in child.columns)]
+    return [dict(zip(names, part, strict=True)) for part in one.children.get(table, [])]
+
+
 def reject(tree: Any) -> Reject:
     found = mapped(tree)
     assert isinstance(found, Reject)
@@ -42,26 +54,60 @@ def test_every_documented_field_has_its_column() -> None:
     unknown = set[str]()
     rows = [row(tree, unknown) for tree in MADE_UP]
     assert unknown == set()
-    names = {column.name for column in REFERRAL_COLUMNS}
-    assert all(one.values.keys() == names for one in rows)
-    filled = {name for one in rows for name, value in one.values.items() if value is not None}
-    assert len(filled) > 50
+    assert len({name for one in rows for name, value in columns(one).items() if value is not None}) > 50
     for child in (*CHILDREN, *NESTED):
-        parts = [part for one in rows for part in one.children[child.table]]
-        assert parts, child.table
-        held = {name for part in parts for name, value in part.items() if value is not None}
-        assert held, child.table
+        found = [part for one in rows for part in parts(one, child.table)]
+        assert found, child.table
+        held = {name for part in found for name, value in part.items() if value is not None}
+        assert held > set(child.keys), child.table
 
 
-def test_every_column_is_filled_from_its_member() -> None:
-    sample = {Kind.TEXT: "x", Kind.NUMERIC: Decimal("0.10"), Kind.BOOLEAN: True, Kind.TIMESTAMP: "2024-01-01T00:00:00Z"}
-    tree: dict[str, Any] = {"id": "a"}
-    for group in REFERRAL:
+def samples(columns: Iterable[Column]) -> Iterator[tuple[Column, Any, Any]]:
+    """A value of its own for each column, as it is sent and as it is held."""
+    for number, column in enumerate(columns, 1):
+        match column.kind:
+            case Kind.TEXT:
+                yield column, column.name, column.name
+            case Kind.NUMERIC:
+                yield column, Decimal(number) / 8, Decimal(number) / 8
+            case Kind.BOOLEAN:
+                yield column, number % 2 == 0, number % 2 == 0
+            case Kind.TIMESTAMP:
+                yield column, f"2024-01-01T00:00:{number:02}.1234567Z", datetime(2024, 1, 1, 0, 0, number, 123456, UTC)
+
+
+def filled(groups: Iterable[Group]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An object with every member that is stored, and what its columns then hold."""
+    tree, held = dict[str, Any](), dict[str, Any]()
+    for group in groups:
         parent = tree
         for name in group.path:
             parent = parent.setdefault(name, {})
-        parent.update({column.members[0]: sample[column.kind] for column in group.columns})
-    assert [name for name, value in row(tree).values.items() if value is None] == []
+        for column, sent, kept in samples(group.columns):
+            parent[column.members[0]], held[column.name] = sent, kept
+    return tree, held
+
+
+def test_every_column_is_filled_from_its_member() -> None:
+    tree, held = filled(REFERRAL)
+    one = row({"id": "a"} | tree)
+    assert columns(one) == held
+    assert instant.to_datetime(one.version) == held["updated_at"]
+
+
+@pytest.mark.parametrize("child", [*CHILDREN, *NESTED], ids=lambda child: child.table)
+def test_every_column_of_a_part_is_filled_from_its_member(child: Child) -> None:
+    element, held = filled(child.groups)
+    outer = next((one for one in CHILDREN if one.nested is child), None)
+    for tag, path in child.arrays:
+        inner: Any = [element, None, element]
+        for name in reversed(path):
+            inner = {name: inner}
+        for name in reversed(outer.arrays[0][1] if outer else ()):
+            inner = {name: [inner]}
+        keys = ({"kind": tag} if tag else {}) | ({"parent_position": 0} if outer else {})
+        expected = [{"position": place} | keys | held for place in (0, 2)]
+        assert parts(row({"id": "a"} | inner), child.table) == expected
 
 
 @given(st.data())
@@ -119,19 +165,19 @@ def test_both_forms_are_read_where_the_documents_contradict_themselves() -> None
             "lastRunId": {"run": 7},
         }
     )
-    assert one.values["deal_value"] == "12345678901234567890.125"
-    assert one.values["last_run_id"] == '{"run":7}'
-    assert [part["tag"] for part in one.children["referral_tags"]] == ["hot", "cold"]
-    assert [part["email"] for part in one.children["referral_team_members"]] == ["seller@example.com"]
-    assert [part["item_id"] for part in one.children["referral_requirements"]] == ["Retail", "Government"]
-    ids = [(part["profile_type"], part["external_id"]) for part in one.children["referral_customer_ids"]]
+    assert one.value("deal_value") == Decimal("12345678901234567890.125")
+    assert one.value("last_run_id") == '{"run":7}'
+    assert [part["tag"] for part in parts(one, "referral_tags")] == ["hot", "cold"]
+    assert [part["email"] for part in parts(one, "referral_team_members")] == ["seller@example.com"]
+    assert [part["item_id"] for part in parts(one, "referral_requirements")] == ["Retail", "Government"]
+    ids = [(part["profile_type"], part["external_id"]) for part in parts(one, "referral_customer_ids")]
     assert ids == [("Duns", "123"), ("External", "x-1")]
 
 
 def test_unset_times_are_null_and_others_floored() -> None:
     one = row({"id": "a", "acceptedDateTime": "0001-01-01T00:00:00Z", "closedDateTime": "2024-01-01T23:59:59.9999999Z"})
-    assert one.values["accepted_at"] is None
-    assert one.values["closed_at"] == "2024-01-01T23:59:59.999999+00:00"
+    assert one.value("accepted_at") is None
+    assert one.value("closed_at") == datetime(2024, 1, 1, 23, 59, 59, 999999, tzinfo=UTC)
     assert one.version == 0
 
 

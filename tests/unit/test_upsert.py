@@ -10,7 +10,6 @@ import pytest
 
 from worker.core.instant import Instant
 from worker.core.mapping import Row
-from worker.core.page import Record
 from worker.core.upsert import Stored, Verdict, decide, newest_of_each
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
@@ -18,7 +17,7 @@ NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 
 def row(version: int = 5, content: int = 1, seconds: int = 10, etag: str | None = None, *, by_id: bool = False) -> Row:
     observed = NOON + timedelta(seconds=seconds)
-    return Row("a", Instant(version), UUID(int=content), etag, {}, {}, Record(b"{}", {}), observed, by_id)
+    return Row("a", Instant(version), UUID(int=content), etag, [], {}, b"{}", False, observed, by_id)
 
 
 def stored(

@@ -7,6 +7,7 @@ than Python's and PostgreSQL's microseconds, and three common parsers round thos
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import NewType
 
@@ -19,8 +20,8 @@ MIN_VALUE = Instant(0)
 
 _EPOCH = datetime(1, 1, 1)  # noqa: DTZ001 - arithmetic on naive UTC; the zone is in the type's meaning
 _END = ((datetime(9999, 12, 31) - _EPOCH).days + 1) * 86_400 * TICKS_PER_SECOND  # noqa: DTZ001 - the same
-_ZONE_LENGTH = len("+00:00")
-_MAX_FRACTION = 9
+_SHAPE = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-])(\d\d):(\d\d))?", re.ASCII)
+_SHAPE_OF_UTC = re.compile(r"(?!0001)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z", re.ASCII)
 
 
 def parse(text: str) -> Instant:
@@ -28,33 +29,29 @@ def parse(text: str) -> Instant:
 
     `Z`, an offset, or nothing (then UTC, as the API documents) may end it. Raises ValueError with the reason.
     """
-    zone = 0
-    if text[-1:] in ("Z", "z"):
-        body = text[:-1]
-    elif text[-_ZONE_LENGTH:-5] in ("+", "-") and text[-3:-2] == ":":
-        body, zone = text[:-_ZONE_LENGTH], _offset_seconds(text[-_ZONE_LENGTH:])
-    else:
-        body = text
-    whole, fraction = body[:19], body[20:]
-    shape_ok = whole[4:5] + whole[7:8] + whole[10:11] + whole[13:14] + whole[16:17] == "--T::" and len(whole) == 19  # noqa: PLR2004 - yyyy-mm-ddThh:mm:ss
-    digits_ok = not body[19:] or (
-        body[19] == "." and fraction.isascii() and fraction.isdigit() and len(fraction) <= _MAX_FRACTION
-    )
-    if not (shape_ok and digits_ok and whole.isascii()):
+    found = _SHAPE.fullmatch(text)
+    if found is None:
         raise ValueError("not a timestamp like 2024-01-31T09:00:00.0000000Z")
+    whole, fraction, sign, hours, minutes = found.groups()
     since = datetime.fromisoformat(whole) - _EPOCH
-    seconds = since.days * 86_400 + since.seconds - zone
-    ticks = seconds * TICKS_PER_SECOND + int(f"{fraction:0<7}"[:7] or 0)
+    seconds = since.days * 86_400 + since.seconds
+    if sign is not None:
+        seconds -= (int(hours) * 3600 + int(minutes) * 60) * (-1 if sign == "-" else 1)
+    ticks = seconds * TICKS_PER_SECOND + (int(f"{fraction:0<7}"[:7]) if fraction else 0)
     if not MIN_VALUE <= ticks < _END:
         raise ValueError("a timestamp outside the years 1 to 9999")
     return Instant(ticks)
 
 
-def _offset_seconds(text: str) -> int:
-    if not (text.isascii() and text[1:3].isdigit() and text[4:6].isdigit()):
-        raise ValueError("an offset from UTC that is no time")
-    hours, minutes = int(text[1:3]), int(text[4:6])
-    return (hours * 3600 + minutes * 60) * (-1 if text[0] == "-" else 1)
+def moment(text: str) -> datetime | None:
+    """Read a timestamp as far as PostgreSQL holds it: floored to the microsecond, None where it says "not set".
+
+    Raises ValueError as `parse` does. Python's own reader is eight times as fast, and drops further digits too.
+    """
+    if _SHAPE_OF_UTC.fullmatch(text):
+        return datetime.fromisoformat(text)
+    at = parse(text)
+    return to_datetime(at) if at != MIN_VALUE else None
 
 
 def render(instant: Instant) -> str:

@@ -76,11 +76,19 @@ class ToWatermark:
 
 @dataclass(frozen=True, slots=True)
 class ToWindow:
-    """Record with this save that a backfill window is read to `through`, or to its end."""
+    """Record with this save that a backfill window is read to `through`, by so many records; `done`: to its end."""
 
     window_id: int
     through: Instant | None
     records: int
+    done: bool = False
+
+    def after(self, earlier: ToWindow | None) -> ToWindow:
+        """Return this and an earlier one of the same window as one."""
+        if earlier is None:
+            return self
+        through = max((one for one in (earlier.through, self.through) if one is not None), default=None)
+        return ToWindow(self.window_id, through, earlier.records + self.records, earlier.done or self.done)
 
 
 Advance = ToWatermark | ToWindow | None

@@ -48,6 +48,7 @@ class Record:
     tree: dict[str, Any] | None = field(repr=False)
     fault: str = ""
     repaired: bool = False
+    _times: dict[TimeField, Instant | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def id(self) -> str | None:
@@ -57,13 +58,19 @@ class Record:
 
     def time(self, field: TimeField) -> Instant | None:
         """Return the record's own time, or None when it is absent, unset (`0001-01-01`) or unreadable."""
-        value = self.tree.get(field.value) if self.tree is not None else None
-        if not isinstance(value, str):
-            return None
-        try:
-            return instant.parse(value) or None
-        except ValueError:
-            return None
+        if field not in self._times:
+            self._times[field] = _time(self.tree, field)
+        return self._times[field]
+
+
+def _time(tree: dict[str, Any] | None, field: TimeField) -> Instant | None:
+    value = tree.get(field.value) if tree is not None else None
+    if not isinstance(value, str):
+        return None
+    try:
+        return instant.parse(value) or None
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import msgspec
 
 from worker.core.mapping import Row
 from worker.core.page import Record
+from worker.core.referral import CHILDREN
 
 NOT_PERSONAL = frozenset({"contactPreference", "emailValidationStatus", "phoneValidationStatus"})
 """Members of a customer contact that name nobody; any other, also one that is not documented yet, may."""
@@ -24,6 +25,12 @@ NOT_PERSONAL = frozenset({"contactPreference", "emailValidationStatus", "phoneVa
 NOTES = (("details", "notes"), ("inviteContext", "notes"))
 """Free text, which often names people."""
 
+_CONTACTS = next(child for child in CHILDREN if child.table == "referral_customer_contacts")
+_NAMES = [
+    len(_CONTACTS.keys) + place
+    for place, column in enumerate(_CONTACTS.columns)
+    if column.name in ("first_name", "last_name", "email", "phone_number")
+]
 _HASHED = re.compile(r"hash:[0-9a-f]{32}")
 _ENCODE = msgspec.json.Encoder(decimal_format="number").encode
 
@@ -87,12 +94,12 @@ class Privacy:
 
 def hidden(before: Row, after: Row) -> bool:
     """Tell whether the source has taken the contacts of a closed referral out of sight."""
-    return after.values.get("status") == "Closed" and _names_somebody(before) and not _names_somebody(after)
+    return after.value("status") == "Closed" and _names_somebody(before) and not _names_somebody(after)
 
 
 def _names_somebody(row: Row) -> bool:
-    contacts = row.children["referral_customer_contacts"]
-    return any(contact[name] for contact in contacts for name in ("first_name", "last_name", "email", "phone_number"))
+    contacts = row.children.get(_CONTACTS.table, ())
+    return any(contact[place] for contact in contacts for place in _NAMES)
 
 
 def with_contacts_of(record: Record, before: Record) -> Record:

@@ -58,6 +58,12 @@ class Child:
         """The columns that hold members of an element, without the keys."""
         return tuple(column for group in self.groups for column in group.columns)
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The columns that tell the elements of one referral apart."""
+        tagged = ("kind",) if len(self.arrays) > 1 else ()
+        return ("position", *tagged, *(("parent_position",) if self in NESTED else ()))
+
 
 def _texts(**members: str) -> tuple[Column, ...]:
     return tuple(Column(name, (member,)) for name, member in members.items())

@@ -19,7 +19,7 @@ from typing import TypeVar
 from asyncpg.pool import PoolConnectionProxy
 
 from worker.core.lag import Lag
-from worker.core.outcome import Traffic
+from worker.core.outcome import Counts, Traffic
 from worker.core.privacy import Privacy
 from worker.errors import LeaseError, SignInError, StoreError, SyncError, VanishedError
 from worker.store.pool import Database
@@ -119,6 +119,23 @@ async def check(connection: PoolConnectionProxy, current: Run) -> None:
             f"Another process took over the {current.kind} of {current.account}; this one wrote nothing more.",
             "It was paused or cut off for longer than its lease. Nothing is lost: the other one goes on.",
         )
+
+
+async def count(connection: PoolConnectionProxy, current: Run, counts: Counts) -> None:
+    """Add to the run's counts, in the transaction that they are of."""
+    await connection.execute(
+        """
+        UPDATE sync.runs SET inserted = inserted + $2, updated = updated + $3, unchanged = unchanged + $4,
+            rejected = rejected + $5, pages = pages + $6
+        WHERE id = $1
+        """,
+        current.id,
+        counts.inserted,
+        counts.updated,
+        counts.unchanged,
+        counts.rejected,
+        counts.pages,
+    )
 
 
 @asynccontextmanager

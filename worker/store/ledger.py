@@ -234,13 +234,6 @@ async def plan_backfill(
     return Backfill(backfill_id, asked.field, newest_updated, pending, len(windows))
 
 
-async def window_done(database: Database, run: Run, window_id: int) -> None:
-    """Record that a window is read to its end."""
-    async with database.transaction() as connection:
-        await leases.check(connection, run)
-        await connection.execute("UPDATE sync.backfill_windows SET done_at = now() WHERE id = $1", window_id)
-
-
 async def backfill_loaded(database: Database, run: Run, backfill: Backfill, *, sets_watermark: bool) -> bool:
     """Declare a backfill loaded if every window is, and give an account without one its first watermark.
 

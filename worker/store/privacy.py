@@ -20,6 +20,7 @@ from worker.core.privacy import AfterExpiry, Contacts, Privacy
 from worker.errors import StoreError
 from worker.store import ledger, statements
 from worker.store.pool import Database
+from worker.store.write import copy_parts
 
 BATCH = 500
 
@@ -70,7 +71,7 @@ async def _rewrite(database: Database, admit: Admit) -> None:
 async def _rewrite_rows(connection: PoolConnectionProxy, found: list[Any], admit: Admit) -> int:
     """Bring rows and the parts that name people under the rule; neither a version nor `changed_at` comes of it."""
     changes: dict[str, list[dict[str, Any]]] = {}
-    parts: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    read: dict[str, list[Row]] = {}
     for one in found:
         payload = _admitted(one["payload"], admit)
         if payload is None:
@@ -82,18 +83,14 @@ async def _rewrite_rows(connection: PoolConnectionProxy, found: list[Any], admit
                 "Erase it with `referral-sync forget` and read it again with `referral-sync refresh`.",
             )
         changes.setdefault(one["account"], []).append(
-            {name: row.values[name] for name in ("notes", "invite_notes")}
+            {name: row.value(name) for name in ("notes", "invite_notes")}
             | {"id": row.id, "payload": msgspec.Raw(payload), "content_hash": str(row.content_hash)}
         )
-        tables = parts.setdefault(one["account"], {})
-        for table in statements.NAMING_PEOPLE:
-            tables.setdefault(table, []).extend(part | {"referral_id": row.id} for part in row.children[table])
+        read.setdefault(one["account"], []).append(row)
     for account, rows in changes.items():
         await connection.execute(statements.REWRITE, account, _ENCODE(rows).decode())
         await connection.execute(statements.DELETE_PEOPLE, account, [row["id"] for row in rows])
-        await connection.execute(
-            statements.insert_children(statements.NAMING_PEOPLE), account, _ENCODE(parts[account]).decode()
-        )
+        await copy_parts(connection, account, read[account], statements.NAMING_PEOPLE)
     return sum(len(rows) for rows in changes.values())
 
 

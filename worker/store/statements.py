@@ -1,14 +1,14 @@
 """The SQL of saving, derived once from the declarations in `core/referral.py`.
 
-Rows travel as one JSON parameter for a statement, in which each payload stands as it was received: the fastest of the
-measured ways for batches of a page (docs/decisions), and one that needs no temporary table behind a pooler.
+What is new is copied straight into its table. What changes travels as one JSON parameter for a statement, in which each
+payload stands as it was received; neither needs a temporary table behind a pooler (docs/decisions).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from worker.core.referral import CHILDREN, NESTED, REFERRAL_COLUMNS, VERSION_COLUMNS, Child
+from worker.core.referral import CHILDREN, NESTED, REFERRAL_COLUMNS, VERSION_COLUMNS
 
 _BOOKS = (
     ("version", "bigint"),
@@ -43,11 +43,22 @@ FROM partner_center.referrals WHERE account = $1 AND id = ANY($2::text[])
 LOCK = READ + " ORDER BY id FOR UPDATE"
 """In the order of ids, so that two savers cannot deadlock."""
 
-INSERT = f"""
-INSERT INTO partner_center.referrals (account, id, {_names(_COLUMNS)})
-SELECT $1, d.id, {_names(_COLUMNS, "d.")} FROM {_recordset((("id", "text"), *_COLUMNS))}
-ON CONFLICT (account, id) DO NOTHING RETURNING id
+ROW = ("account", "id", *(name for name, _ in _COLUMNS))
+"""The columns of a new row, as they are copied."""
+
+FIRST_VERSION = ("account", "referral_id", "valid_from", "change", "version", "run_id", *VERSION_COLUMNS)
+"""The columns of a referral's first version, as they are copied."""
+
+PARTS = {
+    child.table: ("account", "referral_id", *child.keys, *(column.name for column in child.columns))
+    for child in (*CHILDREN, *NESTED)
+}
+"""The columns of each table of parts, as they are copied."""
+
+WITH_HISTORY = """
+SELECT DISTINCT referral_id FROM partner_center.referral_versions WHERE account = $1 AND referral_id = ANY($2::text[])
 """
+"""Which new rows are of referrals that the copy had before: erased, and shown again."""
 
 UPDATE = f"""
 UPDATE partner_center.referrals r
@@ -108,31 +119,6 @@ UPDATE sync.rejected_records j SET closed_at = now(), closed_because = 'stored'
 FROM unnest($2::text[], $3::bigint[]) AS d(id, version)
 WHERE j.account = $1 AND j.closed_at IS NULL AND j.referral_id = d.id AND j.version <= d.version
 """
-
-
-def _child_columns(child: Child) -> tuple[tuple[str, str], ...]:
-    keys = [("referral_id", "text"), ("position", "integer")]
-    if len(child.arrays) > 1:
-        keys.append(("kind", "text"))
-    if child in NESTED:
-        keys.append(("parent_position", "integer"))
-    return (*keys, *((column.name, column.kind.value) for column in child.columns))
-
-
-_CHILD_INSERTS = {
-    child.table: (
-        f"INSERT INTO partner_center.{child.table} (account, {_names(_child_columns(child))}) "
-        f"SELECT $1, {_names(_child_columns(child), 'd.')} FROM "
-        + _recordset(_child_columns(child)).replace("$2::jsonb", f"$2::jsonb -> '{child.table}'")
-    )
-    for child in (*CHILDREN, *NESTED)
-}
-
-
-def insert_children(tables: Iterable[str]) -> str:
-    """One statement that fills some child tables from a document `{table: [rows]}`."""
-    parts = [f"t{n} AS ({_CHILD_INSERTS[table]})" for n, table in enumerate(tables)]
-    return "WITH " + ", ".join(parts) + " SELECT"
 
 
 DELETE_CHILDREN = (

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import AsyncExitStack
 from functools import partial
 
 from worker.core.instant import Instant
+from worker.core.mapping import Mapped
 from worker.core.outcome import Counts, ToWindow
 from worker.core.page import Page
 from worker.core.reading import Method, Reading
@@ -17,12 +19,15 @@ from worker.source.probe import bounds
 from worker.store import ledger
 from worker.store.leases import Run
 from worker.store.ledger import Backfill, LedgerWindow
-from worker.sync.drain import drain
+from worker.sync.drain import Writer, drain, writing
 from worker.sync.fuller import fuller, list_is_thin
 from worker.sync.pipeline import Pipeline, Step, distrust, reading_for
 
 WINDOWS_PER_READER = 8
 """Many more windows than readers, so that a dense one does not leave the others idle."""
+
+WRITERS = 2
+"""So many transactions at once: one waits for the disk while the other sends. More were measured to add nothing."""
 
 
 async def backfill(pipeline: Pipeline, run: Run, since: Instant | None, until: Instant | None) -> Counts:
@@ -85,7 +90,7 @@ async def _plan(pipeline: Pipeline, run: Run, asked: Window, reading: Reading) -
 
 
 async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading) -> Counts:
-    """Let the readers take window after window until none is left."""
+    """Let the readers take window after window until none is left; they share two writers."""
     pending = deque(plan.pending)
     await list_is_thin(pipeline, run)  # before the readers start, so that not each of them looks
     counts, done = Counts(), plan.windows - len(plan.pending)
@@ -93,36 +98,34 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading) 
     def report() -> None:
         pipeline.progress(Step(pipeline.account, "backfill", counts, done, plan.windows))
 
-    async def observe(_: Page, saved: Counts) -> None:
+    def observe(_: Mapped, saved: Counts) -> None:
         nonlocal counts
         counts += saved
         report()
 
-    async def reader() -> None:
+    async def reader(writer: Writer) -> None:
         nonlocal done
         while pending:
             part = pending.popleft()
-            found = fuller(pipeline, run, pages(pipeline.client, part.window, reading))
-            await drain(found, pipeline.database, run, partial(_to_window, part), observe)
-            await ledger.window_done(pipeline.database, run, part.id)
+            await drain(
+                fuller(pipeline, run, pages(pipeline.client, part.window, reading)), writer, partial(_to_window, part)
+            )
+            await writer.move(ToWindow(part.id, None, 0, done=True))
             done += 1
             report()
 
     report()
     readers = min(pipeline.concurrency, len(plan.pending))
-    try:
+    async with AsyncExitStack() as stack:
+        writers = [
+            await stack.enter_async_context(writing(pipeline.database, run, observe))
+            for _ in range(min(readers, WRITERS))
+        ]
         async with asyncio.TaskGroup() as group:
-            for _ in range(readers):
-                group.create_task(reader())
-    except BaseExceptionGroup as failures:
-        raise _first(failures) from None
+            for number in range(readers):
+                group.create_task(reader(writers[number % len(writers)]))
     return counts
 
 
 def _to_window(part: LedgerWindow, page: Page) -> ToWindow:
     return ToWindow(part.id, page.through, len(page.records))
-
-
-def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = failures.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -4,66 +4,125 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
-from typing import Self
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 
-from worker.core.mapping import map_pages
+from worker.core.mapping import Mapped, map_pages
 from worker.core.outcome import Advance, Counts
 from worker.core.page import Page
 from worker.store.leases import Run
 from worker.store.pool import Database
 from worker.store.save import save
 
-Observe = Callable[[Page, Counts], Awaitable[None]]
-"""Told of each page once it is stored, with what came of it."""
+GROUP_ROWS = 500
+"""So many records go into one transaction at most, unless a single page has more; so many may wait for the next."""
+
+Observe = Callable[[Mapped, Counts], None]
+"""Told of what was stored together, and what came of it."""
 
 
-async def drain(
-    pages: AsyncGenerator[Page],
-    database: Database,
-    run: Run,
-    advance: Callable[[Page], Advance],
-    observe: Observe,
-) -> Counts:
-    """Save every page of a window; while one is written, the next is being fetched, and no more are held.
+async def drain(pages: AsyncGenerator[Page], writer: Writer, advance: Callable[[Page], Advance]) -> None:
+    """Hand every page of a window to a writer; while it writes, the next page is being fetched.
 
     `advance` says which position a page moves, in the page's own transaction. After any failure everything up to the
     last saved page stands, and the position says so: the next run goes on there.
     """
-    counts = Counts()
-    async with aclosing(pages), _Next(pages) as upcoming:
-        while (page := await upcoming.get()) is not None:
+    async with aclosing(pages):
+        async for page in pages:
+            await writer.put(page, advance(page))
+            del page  # while the next one is fetched, its decoded records need not be held
+
+
+class Writer:
+    """Saves pages in the order in which they come; make it with `writing`.
+
+    What has come while it wrote goes together into the next transaction: under load they are few and large, else each
+    page is stored at once. All pages of a window go through one writer, for none may be stored before the one before.
+    """
+
+    def __init__(self, database: Database, run: Run, observe: Observe) -> None:
+        self._database = database
+        self._run = run
+        self._observe = observe
+        self._waiting = deque[tuple[Mapped, int, Advance]]()
+        self._closed = False
+        self._changed = asyncio.Condition()
+
+    async def put(self, page: Page, advance: Advance) -> None:
+        """Take a page, and wait while as much waits already as one transaction takes."""
+        began = time.perf_counter()
+        mapped = map_pages([page])
+        self._run.unknown_fields |= mapped.unknown_fields
+        self._run.map_seconds += time.perf_counter() - began
+        del page
+        await self._put(mapped, 1, advance)
+
+    async def move(self, advance: Advance) -> None:
+        """Move a position once everything before is stored."""
+        await self._put(Mapped(), 0, advance)
+
+    async def close(self) -> None:
+        """Let it end when nothing waits any more."""
+        async with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    async def work(self) -> None:
+        """Save until closed and nothing waits."""
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._waiting or self._closed)
+                if not self._waiting:
+                    return
+                mapped, pages, advances = self._group()
+                self._changed.notify_all()
             began = time.perf_counter()
-            mapped = map_pages([page])
-            run.unknown_fields |= mapped.unknown_fields
-            run.map_seconds += (sent := time.perf_counter()) - began
-            saved = await save(database, run, mapped, pages=1, advance=advance(page))
-            run.store_seconds += time.perf_counter() - sent
-            counts += saved
-            await observe(page, saved)
-    return counts
+            saved = await save(self._database, self._run, mapped, pages=pages, advances=advances)
+            self._run.store_seconds += time.perf_counter() - began
+            self._observe(mapped, saved)
+
+    async def _put(self, mapped: Mapped, pages: int, advance: Advance) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: sum(one.records for one, _, _ in self._waiting) < GROUP_ROWS)
+            self._waiting.append((mapped, pages, advance))
+            self._changed.notify_all()
+
+    def _group(self) -> tuple[Mapped, int, list[Advance]]:
+        """Take what waits, in its order, up to what one transaction takes."""
+        group, pages, advance = self._waiting.popleft()
+        advances = [advance]
+        while self._waiting and group.records + self._waiting[0][0].records <= GROUP_ROWS:
+            mapped, more, advance = self._waiting.popleft()
+            group.rows += mapped.rows
+            group.rejects += mapped.rejects
+            pages += more
+            advances.append(advance)
+        return group, pages, advances
 
 
-class _Next:
-    """The page after the one in hand, being fetched already."""
+@asynccontextmanager
+async def writing(database: Database, run: Run, observe: Observe) -> AsyncIterator[Writer]:
+    """Open a writer; at the end everything that came is saved, also when reading failed.
 
-    def __init__(self, pages: AsyncGenerator[Page]) -> None:
-        self._pages = pages
-        self._task = asyncio.create_task(self._fetch())
+    When the writer fails, whoever reads for it is stopped at once. Raises what either raised first.
+    """
+    writer = Writer(database, run, observe)
+    try:
+        async with asyncio.TaskGroup() as group:
+            saving = group.create_task(writer.work())
+            try:
+                yield writer
+            except Exception:
+                await writer.close()
+                await asyncio.wait([saving])
+                raise
+            await writer.close()
+    except BaseExceptionGroup as failures:
+        raise first_of(failures) from None
 
-    async def _fetch(self) -> Page | None:
-        return await anext(self._pages, None)
 
-    async def get(self) -> Page | None:
-        page = await self._task
-        if page is not None:
-            self._task = asyncio.create_task(self._fetch())
-        return page
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+def first_of(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return what failed first in a group of tasks."""
+    first = failures.exceptions[0]
+    return first_of(first) if isinstance(first, BaseExceptionGroup) else first

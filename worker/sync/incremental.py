@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from worker.core.instant import Instant, shift
+from worker.core.mapping import Mapped
 from worker.core.outcome import Advance, Counts, ToWatermark
 from worker.core.page import Page
 from worker.core.window import TimeField, Window
@@ -10,7 +11,7 @@ from worker.errors import SourceDistrusted
 from worker.source.paging import Anchor, pages
 from worker.store import ledger
 from worker.store.leases import Run
-from worker.sync.drain import drain
+from worker.sync.drain import drain, writing
 from worker.sync.fuller import fuller
 from worker.sync.pipeline import Pipeline, Step, distrust, reading_for
 
@@ -24,7 +25,7 @@ async def incremental(pipeline: Pipeline, run: Run, watermark: Instant) -> Count
     counts = Counts()
     run.lag.watermark, run.lag.overlap = watermark, pipeline.overlap
 
-    async def observe(_: Page, saved: Counts) -> None:
+    def observe(_: Mapped, saved: Counts) -> None:
         nonlocal counts
         counts += saved
         pipeline.progress(Step(pipeline.account, "incremental", counts, 0, 0))
@@ -36,7 +37,8 @@ async def incremental(pipeline: Pipeline, run: Run, watermark: Instant) -> Count
         window = Window(TimeField.UPDATED, lower)
         try:
             found = pages(pipeline.client, window, reading, Anchor(*known) if known else None)
-            await drain(fuller(pipeline, run, found), pipeline.database, run, _to_watermark, observe)
+            async with writing(pipeline.database, run, observe) as writer:
+                await drain(fuller(pipeline, run, found), writer, _to_watermark)
         except SourceDistrusted as why:
             await distrust(pipeline, TimeField.UPDATED, reading, why)
             watermark = await ledger.watermark(pipeline.database, pipeline.account) or watermark

@@ -56,8 +56,7 @@ async def _preview(pipeline: Pipeline, window: Window, seen: set[str] | None = N
         async for page in found:
             mapped = map_pages([page])
             if seen is not None:
-                seen.update(row.id for row in mapped.rows)
-                seen.update(reject.id for reject in mapped.rejects if reject.id is not None)
+                seen |= mapped.ids
             for referral_id, verdict in await judge(pipeline.database, pipeline.account, mapped.rows, pipeline.privacy):
                 if verdict is not Verdict.KEEP:
                     yield Preview(referral_id, verdict.value)

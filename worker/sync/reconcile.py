@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from worker.core.mapping import map_pages
+from worker.core.mapping import Mapped, map_pages
 from worker.core.outcome import Counts
 from worker.core.page import Page
 from worker.core.reading import Method, Reading
@@ -16,7 +16,7 @@ from worker.store import ledger
 from worker.store.leases import Run
 from worker.store.save import mark_gone, save
 from worker.sync.backfill import choose_field, newest_updated, windows_to_read
-from worker.sync.drain import drain
+from worker.sync.drain import drain, writing
 from worker.sync.fuller import fuller
 from worker.sync.pipeline import Pipeline, Step, distrust
 
@@ -81,13 +81,17 @@ async def _compare(
 
 async def _pass(pipeline: Pipeline, run: Run, window: Window, reading: Reading) -> tuple[Counts, set[str]]:
     """Read a window once and repair what differs; returns the ids that it showed."""
-    seen = set[str]()
+    seen, counts = set[str](), Counts()
 
-    async def observe(page: Page, _: Counts) -> None:
-        seen.update(record.id for record in page.records if record.id is not None)
+    def observe(mapped: Mapped, saved: Counts) -> None:
+        nonlocal counts
+        seen.update(mapped.ids)
+        counts += saved
 
     found = fuller(pipeline, run, pages(pipeline.client, window, reading))
-    return await drain(found, pipeline.database, run, lambda _: None, observe), seen
+    async with writing(pipeline.database, run, observe) as writer:
+        await drain(found, writer, lambda _: None)
+    return counts, seen
 
 
 async def _agreeing_passes(pipeline: Pipeline, run: Run, window: Window, reading: Reading) -> tuple[Counts, set[str]]:
@@ -118,7 +122,7 @@ async def _really_gone(
     for referral_id in sorted(missing):
         page = await _look(pipeline, referral_id)
         if page is not None:
-            await save(pipeline.database, run, map_pages([page]), pages=0, advance=None)
+            await save(pipeline.database, run, map_pages([page]))
             doubtful.add(missing[referral_id])
             continue
         gone.append(referral_id)

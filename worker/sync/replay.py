@@ -22,7 +22,7 @@ async def replay(database: Database, run: Run, *, other_release: bool = False) -
         for kept in batch:
             mapped = map_record(decode_record(kept.payload), kept.last_seen_at)
             if isinstance(mapped, Row):
-                saved = await save(database, run, Mapped(rows=[mapped]), pages=0, advance=None)
+                saved = await save(database, run, Mapped(rows=[mapped]))
             else:
                 saved = Counts(rejected=1)
             if saved.rejected:

@@ -1,0 +1,135 @@
+"""`python -m tests.recorder`: record what this worker sends, before a new revision is added.
+
+Writes `tests/integration/writers/REVISION.json` for the newest revision that there is. The next one then has an earlier
+worker to be upgraded under (`test_upgrade.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from unittest import mock
+from uuid import UUID
+
+import asyncpg
+from asyncpg.connection import LoggedQuery
+
+from tests.integration.test_save import page, referral
+from tests.steps import ACCOUNT
+from worker.core.mapping import map_pages
+from worker.core.outcome import ToWatermark
+from worker.store import embedded, leases, migrate
+from worker.store.pool import Database, open_database
+from worker.store.save import mark_gone, save
+
+WRITERS = Path(__file__).parent / "integration" / "writers"
+TICKS = 12
+COPY = "COPY"
+"""How a call begins that copies records: its arguments are schema, table, columns and records."""
+
+
+class Recorder:
+    """Statements by number, and the calls of them."""
+
+    def __init__(self) -> None:
+        self.statements: dict[str, int] = {}
+        self.calls: list[Any] = []
+
+    def note(self, query: LoggedQuery) -> None:
+        """Take in a statement with its arguments."""
+        self.add(query.query, query.args or ())
+
+    def add(self, statement: str, arguments: Any) -> None:
+        """Take in a call."""
+        number = self.statements.setdefault(statement, len(self.statements))
+        self.calls.append([number, [_json(one) for one in arguments]])
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Hear every connection that is opened, and what it copies, which is no statement to its loggers."""
+        copy, initialise = asyncpg.Connection.copy_records_to_table, asyncpg.Connection.__init__
+
+        def opened(connection: asyncpg.Connection, *arguments: Any, **named: Any) -> None:
+            initialise(connection, *arguments, **named)
+            connection.add_query_logger(self.note)
+
+        async def copied(connection: asyncpg.Connection, table: str, **named: Any) -> str:
+            named["records"] = list(named["records"])
+            self.add(COPY, (named.get("schema_name"), table, list(named["columns"]), named["records"]))
+            return await copy(connection, table, **named)
+
+        with (
+            mock.patch.object(asyncpg.Connection, "__init__", opened),
+            mock.patch.object(asyncpg.Connection, "copy_records_to_table", copied),
+        ):
+            yield
+
+
+def _json(value: Any) -> Any:
+    match value:
+        case datetime():
+            return {"time": value.isoformat()}
+        case timedelta():
+            return {"seconds": value.total_seconds()}
+        case bytes():
+            return {"bytes": value.hex()}
+        case UUID():
+            return {"uuid": str(value)}
+        case list() | tuple():
+            return [_json(one) for one in value]
+        case None | bool() | int() | float() | str():
+            return value
+    return {"number": str(value)}
+
+
+def _detailed(number: int, tick: int = 0) -> dict[str, Any]:
+    return referral(
+        number, tick, status="Active" if tick else "New", details={"dealValue": 100 + tick},
+        team=[{"email": "seller@example.com"}],
+    )  # fmt: skip
+
+
+async def work(database: Database, recorder: Recorder) -> tuple[list[Any], list[Any]]:
+    """Do a first page, then ticks with changes, new referrals, rejects and one referral marked gone."""
+    first: list[Any] = []
+    for tick in range(TICKS + 1):
+        trees = [_detailed(number) for number in range(TICKS)]
+        if tick:
+            closed = {"status": "Closed", "substatus": "Won"} if tick == TICKS else {}
+            trees = [_detailed(tick % TICKS, tick) | closed, _detailed(100 + tick, tick)]
+        odd = [{"id": f"odd{tick}", "updatedDateTime": "soon"}] if tick % 4 == 3 else []
+        mapped = map_pages([page(*trees, *odd, seconds=tick)])
+        async with leases.run(database, ACCOUNT, "incremental") as run:
+            newest = max(row.version for row in mapped.rows)
+            await save(database, run, mapped, pages=1, advances=[ToWatermark(newest)])
+            if tick == TICKS:
+                await mark_gone(database, run, ["r0"])
+        if not tick:
+            first, recorder.calls = recorder.calls, []
+    return first, recorder.calls
+
+
+async def main() -> None:
+    """Record the newest revision's worker."""
+    recorder = Recorder()
+    with tempfile.TemporaryDirectory(prefix="referral-sync-") as folder:
+        async with embedded.server(Path(folder)) as url:
+            await migrate.upgrade(url)
+            with recorder.listening(), mock.patch.object(leases, "OWNER", "former:1:00000000"):
+                async with open_database(url, connections=2) as database:
+                    first, then = await work(database, recorder)
+    told = {"statements": list(recorder.statements), "first": first, "then": then}
+    text = ",\n".join(
+        f'"{key}": [\n' + ",\n".join(json.dumps(one) for one in lines) + "\n]" for key, lines in told.items()
+    )
+    (WRITERS / f"{migrate.newest()}.json").write_text("{\n" + text + "\n}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,180 @@
+"""The members of a JSON object become the values of columns, in the order of the declarations in `referral.py`.
+
+The usual case runs at the speed of C: all members of an object are taken in one sweep, and one look at their types says
+that they are what was documented. Only what is unusual is read member by member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import msgspec
+
+from worker.core import instant
+from worker.core.referral import Group, Kind
+
+MAX_NUMBER_DIGITS = 1_000
+"""Numbers with an exponent beyond this are refused: far larger ones are stored as 0 by PostgreSQL's binary format."""
+
+_TEXT_OR_NOTHING = frozenset({str, type(None)})
+_ENCODE = msgspec.json.Encoder(decimal_format="number").encode
+
+
+class FieldError(Exception):
+    """A value that cannot be stored: the path of its member, and the reason."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(reason)
+        self.path = path
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A group: which of the walked objects it reads, and its members, the first `texts` of them plain text."""
+
+    place: int
+    dotted: str
+    known: frozenset[str]
+    members: tuple[str, ...]
+    texts: int
+    others: tuple[tuple[int, Callable[[Any], Any]], ...]
+    spare: tuple[tuple[int, tuple[str, ...]], ...]
+    absent: tuple[None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A kind of object, prepared for reading.
+
+    `walk` leads to the objects inside it: each step names an object found before (0 is the outermost) and its member.
+    """
+
+    walk: tuple[tuple[int, str], ...]
+    groups: tuple[_Prepared, ...]
+    places: dict[tuple[str, ...], int]
+
+    def read(self, tree: dict[str, Any], prefix: str, unknown: set[str]) -> tuple[list[Any], list[Any]]:
+        """Return the values of all columns, and the objects that the walk found.
+
+        Adds to `unknown` the paths of members that no document names, after `prefix`. Raises FieldError.
+        """
+        objects: list[Any] = [tree]
+        for place, name in self.walk:
+            holder = objects[place]
+            objects.append(holder.get(name) if holder.__class__ is dict else None)
+        values: list[Any] = []
+        for group in self.groups:
+            holder = objects[group.place]
+            if holder.__class__ is not dict:
+                values += group.absent
+                continue
+            if not holder.keys() <= group.known:
+                others = holder.keys() - group.known
+                unknown.update(f"{prefix}{group.dotted}{name}" for name in others if not name.startswith("@"))
+            found = list(map(holder.get, group.members))
+            if group.others or not _TEXT_OR_NOTHING.issuperset(map(type, found)):
+                _convert(found, holder, group, prefix)
+            values += found
+        return values, objects
+
+
+def shape(
+    groups: tuple[Group, ...], arrays: Iterable[tuple[str, ...]] = (), also: frozenset[str] = frozenset()
+) -> Shape:
+    """Prepare an object with its groups and the paths of its arrays; `also` are members that are known but not read."""
+    arrays = list(arrays)
+    places: dict[tuple[str, ...], int] = {(): 0}
+    known: dict[tuple[str, ...], set[str]] = {(): set(also)}
+    walk: list[tuple[int, str]] = []
+    for path in [*(group.path for group in groups), *(path[:-1] for path in arrays)]:
+        for depth, name in enumerate(path):
+            if path[: depth + 1] not in places:
+                walk.append((places[path[:depth]], name))
+                places[path[: depth + 1]] = len(walk)
+                known[path[: depth + 1]] = set()
+            known[path[:depth]].add(name)
+    for path in arrays:
+        known[path[:-1]].add(path[-1])
+    for group in groups:
+        known[group.path].update(member for column in group.columns for member in column.members)
+    in_between = [Group(path, ()) for path in places if path not in {group.path for group in groups}]
+    prepared = [_prepare(group, places[group.path], frozenset(known[group.path])) for group in (*groups, *in_between)]
+    return Shape(tuple(walk), tuple(prepared), places)
+
+
+def _prepare(group: Group, place: int, known: frozenset[str]) -> _Prepared:
+    kinds = [column.kind for column in group.columns]
+    texts = next((number for number, kind in enumerate(kinds) if kind is not Kind.TEXT), len(kinds))
+    return _Prepared(
+        place,
+        "".join(f"{name}." for name in group.path),
+        known,
+        tuple(column.members[0] for column in group.columns),
+        texts,
+        tuple((number, _READERS[kind]) for number, kind in enumerate(kinds) if number >= texts),
+        tuple((number, column.members[1:]) for number, column in enumerate(group.columns) if column.members[1:]),
+        (None,) * len(kinds),
+    )
+
+
+def _convert(found: list[Any], holder: dict[str, Any], group: _Prepared, prefix: str) -> None:
+    """Read what is not text, or should be and is not, in place."""
+    for number, names in group.spare:
+        if found[number] is None:
+            found[number] = next((holder[name] for name in names if holder.get(name) is not None), None)
+    if not _TEXT_OR_NOTHING.issuperset(map(type, found[: group.texts])):
+        found[: group.texts] = map(text, found[: group.texts])
+    number = 0
+    try:
+        for number, read in group.others:
+            if (value := found[number]) is not None:
+                found[number] = read(value)
+    except ValueError as error:
+        raise FieldError(f"{prefix}{group.dotted}{group.members[number]}", str(error)) from None
+
+
+def text(value: Any) -> str | None:
+    """Keep what a later version of the API may put where text was documented: as its JSON."""
+    return value if value is None or isinstance(value, str) else _ENCODE(value).decode()
+
+
+def _number(value: Any) -> Decimal | None:
+    if value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
+        raise ValueError("not a number")
+    try:
+        number = Decimal(value)
+    except InvalidOperation:
+        raise ValueError("not a number") from None
+    if not number.is_finite() or abs(number.adjusted()) > MAX_NUMBER_DIGITS or len(str(number)) > MAX_NUMBER_DIGITS:
+        raise ValueError("a number beyond what can be stored exactly")
+    return number
+
+
+def _boolean(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    raise ValueError("neither true nor false")
+
+
+def _timestamp(value: Any) -> datetime | None:
+    if value == "":
+        return None
+    if not isinstance(value, str):
+        raise ValueError("not a timestamp")
+    return instant.moment(value)
+
+
+_READERS: dict[Kind, Callable[[Any], Any]] = {
+    Kind.TEXT: text,
+    Kind.NUMERIC: _number,
+    Kind.BOOLEAN: _boolean,
+    Kind.TIMESTAMP: _timestamp,
+}
