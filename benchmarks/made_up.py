@@ -59,6 +59,7 @@ FROM generate_series(1, 2000) n, LATERAL (SELECT now() - interval '5 minutes' * 
 
 async def fill(connection: asyncpg.Connection, referrals: int) -> None:
     """Fill a migrated, empty database, and let PostgreSQL know what is in it."""
+    await connection.execute("SET synchronous_commit = on")  # else VACUUM may not know yet that all this is visible
     await connection.execute(_REFERRALS, referrals)
     for statement in (_VERSIONS, _PARTS, _RUNS):
         await connection.execute(statement)

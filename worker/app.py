@@ -194,7 +194,7 @@ async def open_pipeline(
         clock=await database.clock(),
         ca_file=api.ca_file,
         max_page_bytes=api.max_page_bytes,
-        admit=rules.admit,
+        admit=rules.admit if rules.keeps_out else None,
     ) as client:
         options: dict[str, Any] = {"progress": show} if show is not None else {}
         yield Pipeline(

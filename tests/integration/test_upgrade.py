@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import datetime, timedelta
-from pathlib import Path
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -18,12 +18,12 @@ import pytest
 
 from tests.conftest import new_database
 from tests.integration.test_save import page, put, referral
+from tests.recorder import COPY, WRITERS
 from tests.steps import ACCOUNT, assert_chain
 from worker.store import leases, migrate
 from worker.store.analysis import refresh_history
 from worker.store.pool import open_database
 
-WRITERS = Path(__file__).parent / "writers"
 EARLIER = sorted(path.stem for path in WRITERS.glob("*.json"))
 STATE = """
 SELECT jsonb_object_agg(r.id, jsonb_build_array(r.status, r.deal_value, r.version, r.payload, r.deleted_at IS NULL, (
@@ -59,7 +59,11 @@ class Writer:
         try:
             for number, arguments in calls:
                 sql, given = self._statements[number], [_python(one) for one in arguments]
-                await (connection.fetch(sql, *given) if given else connection.execute(sql))
+                if sql == COPY:
+                    schema, table, columns, records = given
+                    await connection.copy_records_to_table(table, schema_name=schema, columns=columns, records=records)
+                else:
+                    await (connection.fetch(sql, *given) if given else connection.execute(sql))
                 await asyncio.sleep(pause)
         finally:
             await connection.close()
@@ -75,6 +79,8 @@ def _python(value: Any) -> Any:
             return bytes.fromhex(text)
         case {"uuid": text}:
             return UUID(text)
+        case {"number": text}:
+            return Decimal(text)
         case list():
             return [_python(one) for one in value]
     return value

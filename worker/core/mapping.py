@@ -21,6 +21,7 @@ from worker.core.instant import MIN_VALUE, Instant
 from worker.core.members import FieldError, Shape, shape, text
 from worker.core.page import Page, Record, decode_record
 from worker.core.referral import CHILDREN, KNOWN_UNSTORED, NESTED, NOT_CONTENT, REFERRAL, REFERRAL_COLUMNS, Child
+from worker.core.typed import Parts, Typed
 from worker.core.window import TimeField
 
 MAX_ID_LENGTH = 200
@@ -46,7 +47,7 @@ class Row:
     content_hash: UUID
     etag: str | None
     values: list[Any] = field(repr=False)
-    children: dict[str, list[tuple[Any, ...]]] = field(repr=False)
+    children: Parts = field(repr=False)
     raw: bytes = field(repr=False)
     repaired: bool
     observed_at: datetime
@@ -115,6 +116,8 @@ def map_record(
 ) -> Row | Reject:
     """Map one record; what no document names is added to `unknown_fields`."""
     unknown = set[str]() if unknown_fields is None else unknown_fields
+    if record.typed is not None and (row := _quickly(record, record.typed, observed_at, unknown, by_id=by_id)):
+        return row
     tree = record.tree
     if tree is None:
         return Reject(None, record.raw, record.fault)
@@ -127,11 +130,26 @@ def map_record(
         values, objects = _REFERRAL.read(tree, "", unknown)
         children = _parts(objects, _ARRAYS, unknown)
         etag = text(tree.get("eTag"))
-        content_hash = _content_hash(tree)
+        content_hash = _hash(_CANONICAL.encode(_content(tree)))
     except FieldError as error:
         return Reject(record_id, record.raw, str(error), error.path, version)
     except (RecursionError, ValueError, TypeError, OverflowError) as error:
         return Reject(record_id, record.raw, f"cannot be mapped: {type(error).__name__}", None, version)
+    return Row(
+        record_id, version, content_hash, etag, values, children, record.raw, record.repaired, observed_at, by_id
+    )
+
+
+def _quickly(record: Record, typed: Typed, observed_at: datetime, unknown: set[str], *, by_id: bool) -> Row | None:
+    """Map a record that is as documented; None where it needs a closer look."""
+    record_id, version = record.id, record.time(TimeField.UPDATED)
+    if record_id is None or len(record_id) > MAX_ID_LENGTH or version is None:
+        return None
+    try:
+        values, children = typed.read(unknown)
+    except (ValueError, OverflowError):
+        return None
+    etag, content_hash = text(typed.member("eTag")), _hash(typed.content())
     return Row(
         record_id, version, content_hash, etag, values, children, record.raw, record.repaired, observed_at, by_id
     )
@@ -181,11 +199,12 @@ def _version(tree: dict[str, Any]) -> Instant:
         raise FieldError("updatedDateTime", str(error)) from None
 
 
-def _content_hash(tree: dict[str, Any]) -> UUID:
-    content = tree.copy()
-    for key in [key for key in tree.keys() - _CONTENT if key in NOT_CONTENT or key.startswith("@odata.")]:
-        del content[key]
-    return UUID(bytes=hashlib.blake2b(_CANONICAL.encode(content), digest_size=16).digest())
+def _content(tree: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in tree.items() if key not in NOT_CONTENT and not key.startswith("@odata.")}
+
+
+def _hash(content: bytes) -> UUID:
+    return UUID(bytes=hashlib.blake2b(content, digest_size=16).digest())
 
 
 # -- child tables ------------------------------------------------------------------------------------------------
@@ -221,17 +240,16 @@ def _arrays(children: Iterable[Child], outer: Shape, prefix: str = "") -> tuple[
 
 _REFERRAL = shape(REFERRAL, [path for child in CHILDREN for _, path in child.arrays], KNOWN_UNSTORED)
 _ARRAYS = _arrays(CHILDREN, _REFERRAL)
-_CONTENT = _REFERRAL.groups[0].known - NOT_CONTENT
 
 
-def _parts(objects: list[Any], arrays: tuple[_Array, ...], unknown: set[str]) -> dict[str, list[tuple[Any, ...]]]:
-    parts: dict[str, list[tuple[Any, ...]]] = {}
+def _parts(objects: list[Any], arrays: tuple[_Array, ...], unknown: set[str]) -> Parts:
+    parts: Parts = {}
     _add_parts(parts, objects, arrays, (), unknown)
     return parts
 
 
 def _add_parts(
-    parts: dict[str, list[tuple[Any, ...]]],
+    parts: Parts,
     objects: list[Any],
     arrays: tuple[_Array, ...],
     parent: tuple[int, ...],

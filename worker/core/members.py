@@ -115,7 +115,7 @@ def _prepare(group: Group, place: int, known: frozenset[str]) -> _Prepared:
         known,
         tuple(column.members[0] for column in group.columns),
         texts,
-        tuple((number, _READERS[kind]) for number, kind in enumerate(kinds) if number >= texts),
+        tuple((number, READERS[kind]) for number, kind in enumerate(kinds) if number >= texts),
         tuple((number, column.members[1:]) for number, column in enumerate(group.columns) if column.members[1:]),
         (None,) * len(kinds),
     )
@@ -172,7 +172,7 @@ def _timestamp(value: Any) -> datetime | None:
     return instant.moment(value)
 
 
-_READERS: dict[Kind, Callable[[Any], Any]] = {
+READERS: dict[Kind, Callable[[Any], Any]] = {
     Kind.TEXT: text,
     Kind.NUMERIC: _number,
     Kind.BOOLEAN: _boolean,

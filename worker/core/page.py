@@ -1,8 +1,8 @@
 """A response body becomes records; nothing in it can make the others unreadable.
 
-The fast way is msgspec: the page as raw slices, then each record once. It refuses a whole page for one lone surrogate
-or `NaN` anywhere in it, so a slower splitter stands behind it, and each record is judged by itself. Numbers are kept
-as exact decimals from here to the database.
+The fast way is msgspec: the page as raw slices, then each record once, typed. It refuses a whole page for one lone
+surrogate or `NaN` anywhere in it, so a slower splitter stands behind it, and each record is judged by itself. Numbers
+are kept as exact decimals from here to the database.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import msgspec
 
 from worker.core import instant
 from worker.core.instant import Instant
+from worker.core.typed import Decoder, Typed
 from worker.core.window import TimeField
 from worker.errors import SourceUnavailable
 
@@ -39,32 +40,45 @@ _ENVELOPE = msgspec.json.Decoder(_Envelope)
 class Record:
     """One referral as received.
 
-    `raw` is its JSON text in UTF-8, what becomes the payload; `tree` the same decoded, or None with the reason in
-    `fault`; neither shows in `repr`, for they hold personal data. `repaired` when NUL characters, lone surrogates or
-    invalid UTF-8 were replaced, which `raw` then shows.
+    `raw` is its JSON text in UTF-8, what becomes the payload. Decoded it is `typed`, where it is as documented, and
+    `tree` on demand; that is None, with the reason in `fault`, where it cannot be. None of them shows in `repr`, for
+    they hold personal data. `repaired` when NUL characters, lone surrogates or invalid UTF-8 were replaced, which `raw`
+    then shows.
     """
 
     raw: bytes = field(repr=False)
-    tree: dict[str, Any] | None = field(repr=False)
+    _tree: dict[str, Any] | None = field(repr=False)
     fault: str = ""
     repaired: bool = False
+    typed: Typed | None = field(default=None, repr=False, compare=False)
     _times: dict[TimeField, Instant | None] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def tree(self) -> dict[str, Any] | None:
+        """The record as a dictionary; the first look at one that is typed decodes it once more."""
+        if self._tree is None and self.typed is not None:
+            self._tree = _DECODER.decode(self.raw)
+        return self._tree
 
     @property
     def id(self) -> str | None:
         """The referral's id, when it has a readable one."""
-        value = self.tree.get("id") if self.tree is not None else None
+        value = self._member("id")
         return value if isinstance(value, str) and value else None
 
     def time(self, field: TimeField) -> Instant | None:
         """Return the record's own time, or None when it is absent, unset (`0001-01-01`) or unreadable."""
         if field not in self._times:
-            self._times[field] = _time(self.tree, field)
+            self._times[field] = _time(self._member(field.value))
         return self._times[field]
 
+    def _member(self, name: str) -> Any:
+        if self.typed is not None:
+            return self.typed.member(name)
+        return self._tree.get(name) if self._tree is not None else None
 
-def _time(tree: dict[str, Any] | None, field: TimeField) -> Instant | None:
-    value = tree.get(field.value) if tree is not None else None
+
+def _time(value: Any) -> Instant | None:
     if not isinstance(value, str):
         return None
     try:
@@ -101,8 +115,10 @@ class Page:
     by_id: bool = False
 
 
-def parse_listing(body: bytes, *, observed_at: datetime, server_time: Instant | None = None) -> Listing:
-    """Split a list response into records.
+def parse_listing(
+    body: bytes, *, observed_at: datetime, server_time: Instant | None = None, decoder: Decoder | None = None
+) -> Listing:
+    """Split a list response into records, which are typed where there is a decoder for that.
 
     Raises SourceUnavailable when the body is no listing at all: cut off, HTML, or another shape.
     """
@@ -112,19 +128,25 @@ def parse_listing(body: bytes, *, observed_at: datetime, server_time: Instant | 
         raws, next_link, count = [bytes(raw) for raw in envelope.value], envelope.next_link, envelope.count
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         (raws, next_link), count = _split(body), None
-    records = [decode_record(raw) for raw in raws]
+    records = [decode_record(raw, decoder) for raw in raws]
     return Listing(records, next_link, server_time, observed_at, count if isinstance(count, int) else None)
 
 
-def decode_record(raw: bytes) -> Record:
+def decode_record(raw: bytes, decoder: Decoder | None = None) -> Record:
     """Decode one record; what cannot be decoded keeps its bytes and says why."""
-    if _NUL_ESCAPE not in raw:
-        try:
-            tree = _DECODER.decode(raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return _decode_leniently(raw)
-        return Record(raw, tree) if isinstance(tree, dict) else Record(raw, None, "not a JSON object")
-    return _decode_leniently(raw)
+    if _NUL_ESCAPE in raw:
+        return _decode_leniently(raw)
+    if decoder is not None and (typed := decoder.decode(raw)) is not None:
+        return Record(raw, None, typed=typed)
+    try:
+        tree = _DECODER.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _decode_leniently(raw)
+    if not isinstance(tree, dict):
+        return Record(raw, None, "not a JSON object")
+    if decoder is not None:
+        decoder.learn(tree)
+    return Record(raw, tree)
 
 
 def _decode_leniently(raw: bytes) -> Record:

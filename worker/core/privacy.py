@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -62,9 +62,14 @@ class Privacy:
     after_expiry: AfterExpiry = AfterExpiry.HISTORY
     key: str = ""
 
+    @property
+    def keeps_out(self) -> bool:
+        """Whether there is anything that may not be stored."""
+        return self.contacts is not Contacts.KEEP
+
     def admit(self, record: Record) -> Record:
         """Return the record as it may be stored; the same one where nothing in it is personal."""
-        if self.contacts is Contacts.KEEP:
+        if not self.keeps_out:
             return record
         if record.tree is None:
             if record.raw.startswith(b"withheld:"):
@@ -72,7 +77,7 @@ class Privacy:
             identity = self._hash(record.raw).encode()
             return Record(b"withheld:" + identity, None, f"{record.fault}; withheld by [privacy] contacts")
         tree = self._without_people(record.tree)
-        return record if tree is record.tree else replace(record, raw=_ENCODE(tree), tree=tree)
+        return record if tree is record.tree else Record(_ENCODE(tree), tree, record.fault, record.repaired)
 
     def _without_people(self, tree: dict[str, Any]) -> dict[str, Any]:
         replaced = self._hashed if self.contacts is Contacts.HASH else None

@@ -30,6 +30,7 @@ from worker.core import instant
 from worker.core.instant import Instant
 from worker.core.outcome import Traffic
 from worker.core.page import Listing, Page, Record, decode_record, parse_listing
+from worker.core.typed import Decoder
 from worker.errors import PermissionRefused, SignInError, SourceError, SourceRejected, SourceUnavailable
 from worker.source.auth import TokenSource
 from worker.source.gate import Gate
@@ -62,10 +63,6 @@ class _Answer:
     server_time: Instant | None
 
 
-def _as_it_is(record: Record) -> Record:
-    return record
-
-
 class Client:
     """The API as one account sees it; make it with `open_client`."""
 
@@ -76,7 +73,7 @@ class Client:
         token: TokenSource,
         clock: Callable[[], datetime],
         max_page_bytes: int,
-        admit: Callable[[Record], Record],
+        admit: Callable[[Record], Record] | None,
     ) -> None:
         self._session = session
         self._base_url = base_url.rstrip("/")
@@ -84,6 +81,7 @@ class Client:
         self._clock = clock
         self._max_page_bytes = max_page_bytes
         self._admit = admit
+        self._decoder = Decoder() if admit is None else None  # what has to be changed is read as a tree
         self._gate = Gate()
         self.traffic = Traffic()
 
@@ -91,7 +89,11 @@ class Client:
         """Ask for one page of the listing; `query` is raw and is sent byte for byte."""
 
         def read(answer: _Answer) -> Listing:
-            listing = parse_listing(answer.body, observed_at=answer.observed_at, server_time=answer.server_time)
+            listing = parse_listing(
+                answer.body, observed_at=answer.observed_at, server_time=answer.server_time, decoder=self._decoder
+            )
+            if self._admit is None:
+                return listing
             return replace(listing, records=[self._admit(record) for record in listing.records])
 
         return await self._get(f"{LIST_PATH}?{query}" if query else LIST_PATH, read)
@@ -100,10 +102,10 @@ class Client:
         """Ask for one referral by id, the only answer that surely has the eTag; None when there is none to see."""
 
         def read(answer: _Answer) -> Page:
-            record = decode_record(answer.body)
+            record = decode_record(answer.body, self._decoder)
             if record.id != referral_id:
                 raise SourceUnavailable("The API answered a request for one referral with something else.")
-            return Page([self._admit(record)], None, answer.observed_at, by_id=True)
+            return Page([self._admit(record) if self._admit else record], None, answer.observed_at, by_id=True)
 
         try:
             return await self._get(f"{LIST_PATH}/{quote(referral_id, safe='')}", read)
@@ -227,12 +229,12 @@ async def open_client(
     clock: Callable[[], datetime],
     ca_file: Path | None,
     max_page_bytes: int,
-    admit: Callable[[Record], Record] = _as_it_is,
+    admit: Callable[[Record], Record] | None = None,
 ) -> AsyncIterator[Client]:
     """Open one account's connections.
 
-    Proxies come from the environment; `ca_file` adds a certificate authority. `admit` takes out of each record what may
-    not be stored, before anybody else sees it.
+    Proxies come from the environment; `ca_file` adds a certificate authority. `admit`, where
+    there is any need, takes out of each record what may not be stored, before anybody else sees it.
     """
     context = ssl.create_default_context()
     if ca_file is not None:

@@ -96,13 +96,17 @@ async def run(
 async def check(connection: PoolConnectionProxy, current: Run) -> None:
     """Hold the run's lease until the transaction ends, so that nobody can take it over in between; raises LeaseError.
 
+    The lock keeps off whoever changes the fence, which a unique index makes part of a key, and not our own renewal: it
+    would wait for a moment without any writer, which two busy ones never leave it, until the lease is over.
+
     Everything that is written as a run begins with this. What the run lets in of people must still be what is asked
     for: raises StoreError when another process changed that.
     """
     held = await connection.fetchval(
         """
         SELECT s.value FROM sync.leases l JOIN sync.settings s ON s.name = 'privacy.contacts'
-        WHERE l.account = $1 AND l.kind = $2 AND l.fence = $3 AND l.owner = $4 FOR SHARE
+        WHERE l.account = $1 AND l.kind = $2 AND l.fence = $3 AND l.owner = $4
+        FOR KEY SHARE OF l FOR SHARE OF s
         """,
         current.account,
         current.kind,

@@ -26,7 +26,8 @@ from worker.store.pool import Database
 from worker.store.write import Change, RacedError, advance_to, keep_aside, write
 
 _ENCODE = msgspec.json.Encoder(decimal_format="number").encode
-_ATTEMPTS = 5
+_ATTEMPTS = 20
+"""Each race that is lost means that another run got on; each deadlock that one of two did."""
 
 
 async def save(
@@ -44,7 +45,7 @@ async def save(
     another process has taken this work over, and StoreError; then nothing was stored.
     """
     async for attempt in stamina.retry_context(
-        on=_may_be_tried_again, attempts=_ATTEMPTS, wait_initial=0.05, timeout=60
+        on=_may_be_tried_again, attempts=_ATTEMPTS, wait_initial=0.05, wait_max=1, timeout=60
     ):
         with attempt:
             counts, changes = await _save(database, run, mapped, pages, advances, asked_for=asked_for)

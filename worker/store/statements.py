@@ -46,9 +46,6 @@ LOCK = READ + " ORDER BY id FOR UPDATE"
 ROW = ("account", "id", *(name for name, _ in _COLUMNS))
 """The columns of a new row, as they are copied."""
 
-FIRST_VERSION = ("account", "referral_id", "valid_from", "change", "version", "run_id", *VERSION_COLUMNS)
-"""The columns of a referral's first version, as they are copied."""
-
 PARTS = {
     child.table: ("account", "referral_id", *child.keys, *(column.name for column in child.columns))
     for child in (*CHILDREN, *NESTED)
@@ -95,6 +92,15 @@ LEFT JOIN LATERAL (
     WHERE v.account = $1 AND v.referral_id = d.id
 ) last ON true
 """
+
+OPEN_FIRST = f"""
+INSERT INTO partner_center.referral_versions
+    (account, referral_id, valid_from, change, version, run_id, {", ".join(VERSION_COLUMNS)})
+SELECT r.account, r.id, coalesce(r.updated_at, r.observed_at), 'first', r.version, $3,
+    {", ".join(f"r.{name}" for name in VERSION_COLUMNS)}
+FROM partner_center.referrals r WHERE r.account = $1 AND r.id = ANY($2::text[])
+"""
+"""The first version of rows that were copied just now: it begins at the source's own time, where there is one."""
 
 MARK_GONE = """
 UPDATE partner_center.referrals SET deleted_at = now(), changed_at = now()

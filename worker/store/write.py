@@ -15,18 +15,23 @@ from worker import RELEASE
 from worker.core import instant
 from worker.core.mapping import Reject, Row
 from worker.core.outcome import Advance, ToWatermark, ToWindow
-from worker.core.referral import REFERRAL_COLUMNS, VERSION_COLUMNS
+from worker.core.referral import REFERRAL_COLUMNS
 from worker.core.upsert import Verdict
+from worker.errors import StoreUnavailable
 from worker.store import statements
 from worker.store.leases import Run
 
 _ENCODE = msgspec.json.Encoder(decimal_format="number").encode
 _NAMES = [column.name for column in REFERRAL_COLUMNS]
-_OF_VERSION = [_NAMES.index(name) for name in VERSION_COLUMNS]
 
 
-class RacedError(Exception):
+class RacedError(StoreUnavailable):
     """Another saver inserted one of our rows between our look and our copy."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Other runs stored the same referrals at the same moment, again and again.", "The next run tries again."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +59,15 @@ async def write(connection: PoolConnectionProxy, run: Run, changes: list[Change]
     versions = _versions_document([change for change in chained if change.change is not None])
     if versions:
         await connection.execute(statements.CLOSE_VERSIONS, run.account, versions)
-    await _copy_rows(connection, run.account, inserts)
+    if inserts:
+        await _copy_rows(connection, run.account, inserts)
     if updates:
         await connection.execute(statements.UPDATE, run.account, _rows_document(updates))
     if versions:
         await connection.execute(statements.OPEN_VERSIONS, run.account, versions, run.id)
-    first = [_first_version(run, change) for change in inserts if change.row.id not in again]
-    await _copy(connection, "referral_versions", statements.FIRST_VERSION, first)
+    first = [change.row.id for change in inserts if change.row.id not in again]
+    if first:
+        await connection.execute(statements.OPEN_FIRST, run.account, first, run.id)
     renewed = [change.row for change in updates if change.verdict is Verdict.UPDATE]
     if renewed:
         await connection.execute(statements.DELETE_CHILDREN, run.account, [row.id for row in renewed])
@@ -86,24 +93,24 @@ async def copy_parts(
         for table, found in row.children.items():
             parts.setdefault(table, []).extend([(account, row.id, *part) for part in found])
     for table in tables:
-        await _copy(connection, table, statements.PARTS[table], parts.get(table, ()))
+        if table in parts:
+            await _copy(connection, table, statements.PARTS[table], parts[table])
 
 
 async def _copy(
-    connection: PoolConnectionProxy, table: str, columns: Sequence[str], records: Sequence[tuple[Any, ...]]
+    connection: PoolConnectionProxy, table: str, columns: Sequence[str], records: Iterable[tuple[Any, ...]]
 ) -> None:
-    if records:
-        await connection.copy_records_to_table(table, schema_name="partner_center", columns=columns, records=records)
+    await connection.copy_records_to_table(table, schema_name="partner_center", columns=columns, records=records)
 
 
 async def _copy_rows(connection: PoolConnectionProxy, account: str, inserts: list[Change]) -> None:
-    records = [
+    records = (
         (
             account, row.id, *row.values, row.version, row.etag, row.content_hash, row.raw.decode(), row.repaired,
             row.observed_at,
         )
         for row in (change.row for change in inserts)
-    ]  # fmt: skip
+    )  # fmt: skip
     try:
         await _copy(connection, "referrals", statements.ROW, records)
     except asyncpg.UniqueViolationError as error:
@@ -115,12 +122,6 @@ async def _with_history(connection: PoolConnectionProxy, account: str, inserts: 
         return set()
     found = await connection.fetch(statements.WITH_HISTORY, account, [change.row.id for change in inserts])
     return {record["referral_id"] for record in found}
-
-
-def _first_version(run: Run, change: Change) -> tuple[Any, ...]:
-    row = change.row
-    since = _source_time(change) or row.observed_at
-    return (run.account, row.id, since, "first", row.version, run.id, *(row.values[place] for place in _OF_VERSION))
 
 
 def _rows_document(changes: list[Change]) -> str:

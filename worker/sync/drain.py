@@ -15,7 +15,7 @@ from worker.store.leases import Run
 from worker.store.pool import Database
 from worker.store.save import save
 
-GROUP_ROWS = 500
+GROUP_ROWS = 1_000
 """So many records go into one transaction at most, unless a single page has more; so many may wait for the next."""
 
 Observe = Callable[[Mapped, Counts], None]
