@@ -61,8 +61,10 @@ class Recorder:
 
         async def copied(connection: asyncpg.Connection, table: str, **named: Any) -> str:
             named["records"] = list(named["records"])
-            self.add(COPY, (named.get("schema_name"), table, list(named["columns"]), named["records"]))
-            return await copy(connection, table, **named)
+            told = await copy(connection, table, **named)
+            call = (named.get("schema_name"), table, list(named["columns"]), named["records"])
+            asyncio.get_running_loop().call_soon(self.add, COPY, call)  # as its loggers are called
+            return told
 
         with (
             mock.patch.object(asyncpg.Connection, "__init__", opened),
@@ -110,6 +112,7 @@ async def work(database: Database, recorder: Recorder) -> tuple[list[Any], list[
             await save(database, run, mapped, pages=1, advances=[ToWatermark(newest)])
             if tick == TICKS:
                 await mark_gone(database, run, ["r0"])
+        await asyncio.sleep(0)  # lets the loggers hear the last of it
         if not tick:
             first, recorder.calls = recorder.calls, []
     return first, recorder.calls

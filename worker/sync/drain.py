@@ -118,6 +118,7 @@ async def writing(database: Database, run: Run, observe: Observe) -> AsyncIterat
                 await asyncio.wait([saving])
                 raise
             await writer.close()
+            await saving
     except BaseExceptionGroup as failures:
         raise first_of(failures) from None
 
