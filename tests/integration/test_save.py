@@ -13,12 +13,16 @@ import asyncpg
 import msgspec
 import pytest
 
+from tests.recorder import Recorder
 from worker.core import instant
 from worker.core.mapping import map_pages
 from worker.core.outcome import Counts, ToWatermark
 from worker.core.page import Page, decode_record
+from worker.core.referral import CHILDREN, NESTED
+from worker.demo.data import make_referrals
 from worker.errors import LeaseError, StoreError
 from worker.store import leases
+from worker.store.erase import forget
 from worker.store.leases import Run
 from worker.store.pool import Database, open_database
 from worker.store.save import mark_gone, save
@@ -235,6 +239,87 @@ async def test_who_lost_the_lease_writes_nothing(database: Database, db: asyncpg
             await put(database, run, page(referral()), through="2024-05-01T10:00:00Z")
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals") == 0
     assert await db.fetchval("SELECT owner FROM sync.leases") == "another"
+
+
+async def test_a_save_holds_off_a_takeover_and_not_the_renewal(
+    database: Database, run: Run, db: asyncpg.Connection
+) -> None:
+    """A renewal that waits for a moment without any writer never comes while two are busy: the lease would run out."""
+    await db.execute("SET lock_timeout = '300ms'")
+    async with database.transaction() as connection:
+        await leases.check(connection, run)
+        await db.execute(
+            "UPDATE sync.leases SET expires_at = now() + interval '45 seconds' WHERE fence = $1", run.fence
+        )
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await db.execute("UPDATE sync.leases SET fence = fence + 1, owner = 'another'")
+
+
+async def test_parts_go_with_their_referral(database: Database, run: Run, db: asyncpg.Connection) -> None:
+    """No key ties them to it, so everything that deletes a referral is tried here."""
+    trees = [tree for tree in make_referrals(400, 3, NOON) if "registrations" in tree]
+    await put(database, run, page(*trees, *(make_referrals(200, 4, NOON))))
+    held = {child.table: await parts_of(db, child.table) for child in (*CHILDREN, *NESTED)}
+    assert all(held.values()), "each table has some"
+    gone = trees[0]["id"]
+    await forget(database, "contoso", gone)
+    for table, before in held.items():
+        assert await parts_of(db, table) == [part for part in before if part["referral_id"] != gone]
+    await db.execute("DELETE FROM partner_center.referrals WHERE id > '8'")
+    for table, before in held.items():
+        left = [part for part in before if part["referral_id"] <= "8" and part["referral_id"] != gone]
+        assert await parts_of(db, table) == left
+    await db.execute("TRUNCATE partner_center.referrals")
+    assert [await parts_of(db, table) for table in held] == [[] for _ in held]
+
+
+async def parts_of(db: asyncpg.Connection, table: str) -> list[asyncpg.Record]:
+    found = await db.fetch(f"SELECT * FROM partner_center.{table}")  # noqa: S608 - a declaration's name
+    return sorted(found, key=lambda part: str(tuple(part)))
+
+
+async def test_the_parts_of_a_changed_referral_are_replaced_as_a_whole(
+    database: Database, run: Run, db: asyncpg.Connection
+) -> None:
+    await put(database, run, page(referral(tags=["a", "b", "c"]), referral(2, tags=["x"])))
+    await put(database, run, page(referral(minute=1, tags=["b"]), seconds=60))
+    found = [(part["referral_id"], part["position"], part["tag"]) for part in await parts_of(db, "referral_tags")]
+    assert found == [("r1", 0, "b"), ("r2", 0, "x")]
+
+
+@pytest.mark.parametrize(
+    ("new", "changed", "at_most"),
+    [
+        (False, False, 8),  # begin and end, its bounds, look, lease, position, counts, reset
+        (True, False, 23),  # and a savepoint, the copies of a row and of nine tables of parts, versions, rejects
+        (True, True, 28),  # and lock, close and open versions, update, delete parts
+    ],
+)
+async def test_a_save_takes_so_many_statements_however_many_rows_it_has(
+    database_url: str, new: bool, changed: bool, at_most: int
+) -> None:
+    """A guard against what is sent row by row, and against one statement too many in the path of each page."""
+    recorder, sent = Recorder(), list[list[str]]()
+    known = make_referrals(100, 5, NOON)
+    with recorder.listening():
+        async with (
+            open_database(database_url, connections=2) as database,
+            leases.run(database, "contoso", "incremental") as run,
+        ):
+            await put(database, run, page(*known))
+            for turn, size in enumerate((50, 100), 1):
+                trees = make_referrals(size, 10 + turn, NOON) if new else []
+                edit = {"updatedDateTime": f"2025-01-0{turn}T00:00:00Z"} if changed else {}
+                read = page(*trees, *(tree | edit for tree in known[:size]), seconds=turn)
+                await asyncio.sleep(0)
+                recorder.calls.clear()
+                counts = await put(database, run, read, through="2024-05-01T10:00:00Z")
+                await asyncio.sleep(0)
+                assert (counts.inserted > 0, counts.updated > 0) == (new, changed)
+                texts = list(recorder.statements)
+                sent.append([texts[number] for number, _ in recorder.calls])
+    assert len(sent[0]) == len(sent[1])
+    assert len(sent[1]) <= at_most, "\n".join(" ".join(one.split())[:80] for one in sent[1])
 
 
 async def test_the_watermark_moves_with_the_rows_and_never_back(
