@@ -1,10 +1,12 @@
 # Everything a developer needs. Only Python 3.11 to 3.13, pip and make have to be there.
 PYTHON ?= python3
 ROUNDS ?= 20
+RECORDS ?= 50000
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test test-system torture check audit sbom bench-dashboards dictionary lock clean
+.PHONY: help demo test test-system torture check audit sbom bench bench-peers bench-growth bench-dashboards \
+	dictionary lock clean
 .DEFAULT_GOAL := help
 
 help: ## say what can be made
@@ -37,6 +39,17 @@ sbom: .venv/.dev ## write sbom.json: what the container image is made of, in Cyc
 	@$(BIN)/cyclonedx-py requirements --output-reproducible --of JSON -o sbom.json requirements.lock
 	@echo "sbom.json lists $$($(BIN)/python -c 'import json; print(len(json.load(open("sbom.json"))["components"]))') components"
 
+bench: .venv/.dev ## a full load and ticks beside their floors, without latency and at 50 ms a page; RECORDS=50000
+	@$(BIN)/python -m benchmarks.backfill $(RECORDS)
+	@$(BIN)/python -m benchmarks.backfill $(RECORDS) 0.05
+
+bench-peers: .venv/.dev .venv/.peers ## the same with dlt beside it, which gets an environment of its own
+	@PEERS_PYTHON=$(CURDIR)/.venv/peers/bin/python $(BIN)/python -m benchmarks.backfill $(RECORDS) 0 peers
+	@PEERS_PYTHON=$(CURDIR)/.venv/peers/bin/python $(BIN)/python -m benchmarks.backfill $(RECORDS) 0.05 peers
+
+bench-growth: .venv/.dev ## memory and ticks at 20,000 and at 1,000,000 records
+	@$(BIN)/python -m benchmarks.growth
+
 bench-dashboards: .venv/.dev ## how long dashboards wait at 200,000 referrals with a million versions
 	@$(BIN)/python -m benchmarks.dashboards
 
@@ -63,4 +76,9 @@ clean: ## remove what was made here
 .venv/.dev: .venv/.runtime requirements-dev.lock
 	@echo "Installing what is pinned in requirements-dev.lock ..."
 	@$(BIN)/pip install -q --require-hashes -r requirements-dev.lock
+	@touch $@
+
+.venv/.peers: benchmarks/peers.txt
+	@test -x .venv/peers/bin/python || $(PYTHON) -m venv .venv/peers
+	@.venv/peers/bin/pip install -q -r benchmarks/peers.txt
 	@touch $@

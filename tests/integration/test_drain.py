@@ -1,4 +1,4 @@
-"""Between reading and saving: what waits goes together, in its order, no more than fits, and nothing is lost on the way."""
+"""Between reading and saving: what waits goes together, in its order, no more than fits, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def writer_of(url: str, seen: Seen) -> AsyncIterator[Writer]:
 
 async def one_is_being_saved(db: asyncpg.Connection) -> None:
     """Wait until a save waits for the lease, which the test holds."""
-    while not await db.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+    while not await db.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110 - no event tells
         await asyncio.sleep(0.01)
 
 

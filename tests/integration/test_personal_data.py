@@ -120,11 +120,11 @@ async def test_a_change_of_the_rule_rewrites_what_is_stored(
     changed_at = await db.fetch("SELECT id, changed_at FROM partner_center.referrals ORDER BY id")
     versions = await db.fetchval("SELECT count(*) FROM partner_center.referral_versions")
 
-    original = statements.DELETE_PEOPLE
-    monkeypatch.setattr(statements, "DELETE_PEOPLE", "SELECT broken FROM nowhere")
+    original = statements.REWRITE
+    monkeypatch.setattr(statements, "REWRITE", "SELECT broken FROM nowhere")
     with pytest.raises(StoreError):
         await privacy.enforce(database, await privacy.rules(database, "hash", "history"))
-    monkeypatch.setattr(statements, "DELETE_PEOPLE", original)
+    monkeypatch.setattr(statements, "REWRITE", original)
     for contacts in ("hash", "drop"):
         rules = settings(database_url, simulator_origin, tmp_path, contacts)
         async with app.open_pipeline(rules, database, ACCOUNT) as under_rule:

@@ -168,12 +168,14 @@ def changed_columns(before: Row, after: Row) -> list[str]:
     """Name what differs: columns, and child tables without their prefix; `payload` where only open members do."""
     pairs = zip(_PLACES, before.values, after.values, strict=True)
     names = [name for name, one, other in pairs if one != other or str(one) != str(other)]
-    names += [
-        child.table.removeprefix("referral_")
-        for child in (*CHILDREN, *NESTED)
-        if before.children.get(child.table) != after.children.get(child.table)
-    ]
+    names += [table.removeprefix("referral_") for table in changed_tables(before, after)]
     return names or ["payload"]
+
+
+def changed_tables(before: Row, after: Row) -> list[str]:
+    """Name the child tables whose rows differ."""
+    tables = [child.table for child in (*CHILDREN, *NESTED)]
+    return [table for table in tables if (before.children.get(table) or []) != (after.children.get(table) or [])]
 
 
 def _merged(newer: dict[str, Any], older: dict[str, Any]) -> dict[str, Any]:

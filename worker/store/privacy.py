@@ -89,8 +89,9 @@ async def _rewrite_rows(connection: PoolConnectionProxy, found: list[Any], admit
         read.setdefault(one["account"], []).append(row)
     for account, rows in changes.items():
         await connection.execute(statements.REWRITE, account, _ENCODE(rows).decode())
-        await connection.execute(statements.DELETE_PEOPLE, account, [row["id"] for row in rows])
-        await copy_parts(connection, account, read[account], statements.NAMING_PEOPLE)
+        for table in statements.NAMING_PEOPLE:
+            await connection.execute(statements.delete_parts(table), account, [row["id"] for row in rows])
+            await copy_parts(connection, account, table, read[account])
     return sum(len(rows) for rows in changes.values())
 
 

@@ -15,7 +15,7 @@ import stamina
 from asyncpg.pool import PoolConnectionProxy
 
 from worker.core.instant import Instant
-from worker.core.mapping import Mapped, Reject, Row, changed_columns, map_record, merge_missing
+from worker.core.mapping import Mapped, Reject, Row, changed_columns, changed_tables, map_record, merge_missing
 from worker.core.outcome import Advance, Counts
 from worker.core.page import Record, decode_record
 from worker.core.privacy import AfterExpiry, Privacy, hidden, with_contacts_of
@@ -202,11 +202,13 @@ def _judge(row: Row, held: asyncpg.Record | None, after_expiry: AfterExpiry, *, 
     if row.version == stored.version and row.etag is None:
         row.etag = stored.etag
     if stored.deleted_at is not None:
-        return Change(row, verdict, "back", ["deleted_at", *_difference(before, row)], erases=hides)
+        columns = ["deleted_at", *_difference(before, row)]
+        return Change(row, verdict, "back", columns, _tables(before, row), erases=hides)
     newer = row.version > stored.version
     if row.content_hash == stored.content_hash:
         return Change(row, verdict, None, [], new_to_us=newer)
-    return Change(row, verdict, "changed", _difference(before, row), new_to_us=newer, erases=hides)
+    columns = _difference(before, row)
+    return Change(row, verdict, "changed", columns, _tables(before, row), new_to_us=newer, erases=hides)
 
 
 def _completed(row: Row, before: Row, after_expiry: AfterExpiry) -> tuple[Row, bool]:
@@ -225,6 +227,10 @@ def _completed(row: Row, before: Row, after_expiry: AfterExpiry) -> tuple[Row, b
 
 def _difference(before: Row | Reject, after: Row) -> list[str]:
     return changed_columns(before, after) if isinstance(before, Row) else ["payload"]
+
+
+def _tables(before: Row | Reject, after: Row) -> list[str]:
+    return changed_tables(before, after) if isinstance(before, Row) else list(statements.PARTS)
 
 
 def _as(row: Row, record: Record) -> Row:

@@ -127,25 +127,12 @@ WHERE j.account = $1 AND j.closed_at IS NULL AND j.referral_id = d.id AND j.vers
 """
 
 
-DELETE_CHILDREN = (
-    "WITH "
-    + ", ".join(
-        f"t{n} AS (DELETE FROM partner_center.{child.table} WHERE account = $1 AND referral_id = ANY($2::text[]))"
-        for n, child in enumerate((*CHILDREN, *NESTED))
-    )
-    + " SELECT"
-)
+def delete_parts(table: str) -> str:
+    """Delete the parts of some referrals from one table."""
+    return f"DELETE FROM partner_center.{table} WHERE account = $1 AND referral_id = ANY($2::text[])"
+
 
 NAMING_PEOPLE = ("referral_customer_contacts", "referral_team_members")
-
-DELETE_PEOPLE = (
-    "WITH "
-    + ", ".join(
-        f"t{n} AS (DELETE FROM partner_center.{table} WHERE account = $1 AND referral_id = ANY($2::text[]))"
-        for n, table in enumerate(NAMING_PEOPLE)
-    )
-    + " SELECT"
-)
 
 _REWRITTEN = (("payload", "jsonb"), ("content_hash", "uuid"), ("notes", "text"), ("invite_notes", "text"))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -38,14 +38,16 @@ class RacedError(StoreUnavailable):
 class Change:
     """What is to be written of a row.
 
-    `change` is the kind of version that it opens, if any, and `columns` what differs. `new_to_us`: no earlier answer
-    had this version. `erases`: the source has hidden contacts, and they go from the history too.
+    `change` is the kind of version that it opens, if any, `columns` what differs, and `tables` those of parts that do.
+    `new_to_us`: no earlier answer had this version. `erases`: the source has hidden contacts, and they go from the
+    history too.
     """
 
     row: Row
     verdict: Verdict
     change: str | None
     columns: list[str]
+    tables: list[str] = field(default_factory=list)
     new_to_us: bool = False
     erases: bool = False
 
@@ -68,10 +70,7 @@ async def write(connection: PoolConnectionProxy, run: Run, changes: list[Change]
     first = [change.row.id for change in inserts if change.row.id not in again]
     if first:
         await connection.execute(statements.OPEN_FIRST, run.account, first, run.id)
-    renewed = [change.row for change in updates if change.verdict is Verdict.UPDATE]
-    if renewed:
-        await connection.execute(statements.DELETE_CHILDREN, run.account, [row.id for row in renewed])
-    await copy_parts(connection, run.account, [*(change.row for change in inserts), *renewed])
+    await _renew_parts(connection, run.account, inserts, updates)
     erased = [change.row.id for change in changes if change.erases]
     if erased:
         await connection.execute(statements.ERASE_HIDDEN, run.account, erased)
@@ -84,17 +83,22 @@ async def write(connection: PoolConnectionProxy, run: Run, changes: list[Change]
     )
 
 
-async def copy_parts(
-    connection: PoolConnectionProxy, account: str, rows: Iterable[Row], tables: Iterable[str] = statements.PARTS
+async def _renew_parts(
+    connection: PoolConnectionProxy, account: str, inserts: list[Change], updates: list[Change]
 ) -> None:
-    """Copy the parts of rows that have none in the database, into all tables or some."""
-    parts: dict[str, list[tuple[Any, ...]]] = {}
-    for row in rows:
-        for table, found in row.children.items():
-            parts.setdefault(table, []).extend([(account, row.id, *part) for part in found])
-    for table in tables:
-        if table in parts:
-            await _copy(connection, table, statements.PARTS[table], parts[table])
+    """Copy the parts of new rows, and replace those of changed rows in the tables where they differ."""
+    for table in statements.PARTS:
+        renewed = [change.row for change in updates if table in change.tables]
+        if renewed:
+            await connection.execute(statements.delete_parts(table), account, [row.id for row in renewed])
+        await copy_parts(connection, account, table, [*(change.row for change in inserts), *renewed])
+
+
+async def copy_parts(connection: PoolConnectionProxy, account: str, table: str, rows: Iterable[Row]) -> None:
+    """Copy the parts of rows that have none in this table."""
+    parts = [(account, row.id, *part) for row in rows for part in row.children.get(table, ())]
+    if parts:
+        await _copy(connection, table, statements.PARTS[table], parts)
 
 
 async def _copy(

@@ -1,0 +1,31 @@
+"""What stays the same as the data grows: `python -m benchmarks.growth [SMALL] [LARGE]`.
+
+The product alone, by its command line: peak memory of a load, and requests and time of ticks, at two sizes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from benchmarks.backfill import bloat, prepare, product, say, server, source, ticks
+
+SIZES = (20_000, 1_000_000)
+
+
+async def main(sizes: tuple[int, ...]) -> None:
+    """Load, tick and report at each size."""
+    for records in sizes:
+        async with server() as dsn, source(records, 0.0) as origin:
+            await prepare(dsn)
+            load, _ = await product(origin, dsn, "backfill")
+            say(
+                f"\n{records:,} records: {records / load.seconds:,.0f}/s, {load.cpu / records * 1e5:.1f} CPU s/100,000,"
+                f" peak {load.peak:.0f} MB, {load.requests:,} requests, {load.whole}",
+                *(await ticks(origin, dsn)),
+                *(await bloat(dsn)),
+            )
+
+
+if __name__ == "__main__":
+    asyncio.run(main(tuple(int(one) for one in sys.argv[1:]) or SIZES))
