@@ -162,8 +162,9 @@ async def ticks(origin: str, dsn: str) -> list[str]:
             asked(f"{origin}/touch/{touches}", post=True)
         result, run = await product(origin, dsn, "sync")
         lines.append(
-            f"tick, {name:12}{run['requests']:4} requests in {run['api_seconds'] * 1000:5.0f} ms, run"
-            f" {run['seconds'] * 1000:5.0f} ms, command {result.seconds:.2f} s, {run['updated']} updated, {result.whole}"
+            f"tick, {name:12}{run['requests']:4} requests in {run['api_seconds'] * 1000:5.0f} ms,"
+            f" run {run['seconds'] * 1000:5.0f} ms, command {result.seconds:.2f} s,"
+            f" {run['updated']} updated, {result.whole}"
         )
     return lines
 

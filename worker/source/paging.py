@@ -178,34 +178,53 @@ class _AfterTies:
     records: list[Record] = dataclass_field(default_factory=list)
 
 
+@dataclass(slots=True)
+class _Known:
+    """What passes of one length have shown together.
+
+    A server that lays equal times out anew for each page shows one record twice and another not at all, and two such
+    passes may well agree. But a pass has as many places as there are records: when as many are known, none is missing.
+    """
+
+    records: set[str | bytes] = dataclass_field(default_factory=set)
+    places: int = -1
+
+    def are_all_after(self, shown: list[str | bytes]) -> bool:
+        """Take in a pass, and say whether by now as many records are known as two passes had places."""
+        again = len(shown) == self.places
+        together = self.records.union(shown) if again else set(shown)
+        self.records = together if len(together) <= len(shown) else set(shown)  # more: the source has changed
+        self.places = len(shown)
+        return again and len(together) == len(shown)
+
+
 async def _ties(
     client: Client, window: Window, reading: Reading, at: Instant | None, listing: Listing, after: _AfterTies
 ) -> AsyncGenerator[Page]:
-    """Read a group of equal times that is longer than a page: by links, until two passes show the same ids.
+    """Read a group of equal times that is longer than a page: by links, until all its records are known (`_Known`).
 
     Only then does `through` pass the group. What comes after it goes into `after`; nothing does at the listing's end.
     """
-    field, before = window.field, None
+    field, known = window.field, _Known()
     if not reading.links and listing.next_link is not None:
         raise SourceDistrusted(
             f"A group of equal {field.value} is longer than a page, and links were not seen to hold."
         )
     for _ in range(TIE_PASSES):
-        ids = set[str | None]()
+        shown = list[str | bytes]()
         after.time, after.records = None, []
         async for part, _last in _linked(client, listing):
             _check_filter(part.records, field, window.lower)
             yield Page(part.records, None, part.observed_at)
-            ids |= {record.id for record in part.records if record.time(field) in (None, at)}
+            shown += [record.id or record.raw for record in part.records if record.time(field) in (None, at)]
             later = [(time, r) for r in part.records if (time := r.time(field)) is not None and time > (at or 0)]
             if later:
                 after.time = min(time for time, _ in later)
                 after.records = [record for time, record in later if time == after.time]
                 break
-        if ids == before:
+        if known.are_all_after(shown):
             yield Page([], _through_ties(window, at, after.time, _limit(listing)), listing.observed_at)
             return
-        before = ids
         listing = await _ask(client, window, reading, at)
     raise SourceDistrusted(f"The API showed a group of equal {field.value} differently each time it was read.")
 
@@ -230,29 +249,31 @@ async def _scan(client: Client, window: Window, anchor: Anchor | None, *, links:
     """Newest first until a page lies below the window; certain only at its end, and only up to where it began.
 
     A record edited meanwhile moves to the front, above where the scan began: the next run gets it. Equal times that
-    go on over the end of a page may come in another order with it, so then two scans have to show the same records.
+    go on over the end of a page may come in another order with it, so then it is read until all are known (`_Known`).
     """
-    field, before, through = window.field, set[str | None](), window.upper
+    field, through, known = window.field, window.upper, _Known()
     for number in range(TIE_PASSES):
         first = await client.list(list_query(field=field, descending=True))
         if number == 0:
             newest = sane_newest(first, field)
             through = newest if through is None or (newest is not None and newest < through) else through
-        ids, top, bottom, tied = set[str | None](), None, None, False
+        ids, shown, at_bottom = set[str | None](), list[str | bytes](), set[str | None]()
+        top, bottom, tied = None, None, False
         async for listing, last in _linked(client, first):
             _check_order(listing.records, field, descending=True)
             times = [time for record in listing.records if (time := record.time(field)) is not None]
             if top is not None and times and times[0] > top:
                 raise SourceDistrusted(f"The API does not keep the order by {field.value} from page to page.")
-            tied = tied or any(
-                r.time(field) == bottom for r in listing.records if r.id not in ids and bottom is not None
-            )
+            over = {record.id for record in listing.records if bottom is not None and record.time(field) == bottom}
+            tied = tied or (bool(over) and len(at_bottom | over) > 1)
             top, bottom = (times[0], times[-1]) if times else (top, bottom)
+            at_bottom = {record.id for record in listing.records if record.time(field) == bottom}
             ids |= {record.id for record in listing.records}
+            shown += [record.id or record.raw for record in listing.records if not _below(window, record.time(field))]
             end = last or (window.lower is not None and bool(times) and times[-1] < window.lower)
             if end:
                 await _check_end(client, field, anchor, ids, through)
-            certain = end and (not tied or ids == before)
+            certain = end and (known.are_all_after(shown) or not tied)
             yield Page(listing.records, through if certain else None, listing.observed_at)
             if certain:
                 return
@@ -260,7 +281,6 @@ async def _scan(client: Client, window: Window, anchor: Anchor | None, *, links:
                 break
             if not links:
                 raise _links_unseen(field)
-        before = ids
     raise SourceDistrusted(f"The API showed a group of equal {field.value} differently each time it was read.")
 
 
@@ -345,6 +365,10 @@ def _check_order(records: Iterable[Record], field: TimeField, *, descending: boo
 
 def _holds(window: Window, time: Instant) -> bool:
     return (window.lower is None or time >= window.lower) and not _beyond(window, time)
+
+
+def _below(window: Window, time: Instant | None) -> bool:
+    return window.lower is not None and time is not None and time < window.lower
 
 
 def _beyond(window: Window, time: Instant | None) -> bool:
