@@ -15,13 +15,14 @@ import structlog
 from worker.config import DeviceCode, Password, RefreshToken, Settings, StaticToken, TokenCommand
 from worker.core.instant import Instant
 from worker.core.outcome import Counts
-from worker.core.privacy import Privacy
 from worker.core.reading import Method
-from worker.errors import ConfigError, StoreError, SyncError
+from worker.database import refresh_history
+from worker.database import rules as configured_rules
+from worker.errors import ConfigError, SyncError
 from worker.source.auth import TokenSource, command_token, static_token
 from worker.source.client import open_client
-from worker.store import analysis, leases, ledger, migrate, privacy, rejects
-from worker.store.pool import Database, open_database
+from worker.store import leases, ledger, privacy, rejects
+from worker.store.pool import Database
 from worker.sync.backfill import backfill
 from worker.sync.incremental import incremental
 from worker.sync.pipeline import Pipeline, Step
@@ -42,53 +43,6 @@ if TYPE_CHECKING:
 
 Show = Callable[[Step], None]
 _log = structlog.get_logger()
-
-
-@asynccontextmanager
-async def database_url(settings: Settings) -> AsyncIterator[str]:
-    """Give the address of the database; starts (and migrates) the embedded one when that is configured."""
-    url = settings.database.url.get_secret_value()
-    if url != "embedded":
-        yield url
-        return
-    from worker.store import embedded  # noqa: PLC0415 - needed only where no server is configured
-
-    async with embedded.server(settings.database.data_dir) as own:
-        await migrate.upgrade(own)
-        yield own
-
-
-@asynccontextmanager
-async def migrated_database(settings: Settings) -> AsyncIterator[Database]:
-    """Open the database, which must be at a revision that this release can work with."""
-    async with database_url(settings) as url:
-        await require_migrated(url)
-        async with open_database(url, connections=pool_size(settings)) as database:
-            yield database
-
-
-async def prepare_database(settings: Settings, url: str) -> list[str]:
-    """Migrate, hand over the settings that views need, and say what is left for a person with more rights."""
-    told = [f"The database is at revision {await migrate.upgrade(url)}."]
-    async with open_database(url, connections=1) as database:
-        await ledger.put_setting(database, "bi.timezone", settings.bi.timezone)
-        await privacy.enforce(database, await _rules(settings, database))
-        await refresh_history(database)
-        if await ledger.readers_missing(database):
-            told += ["The roles of dashboards could not be made. Somebody with CREATEROLE has to run this once:", ""]
-            told.append(migrate.roles_sql())
-    return told
-
-
-async def require_migrated(url: str) -> None:
-    """Raise StoreError unless the database is at a revision that this release can work with."""
-    if not migrate.suffices(await migrate.current(url)):
-        raise StoreError("The database is not migrated to this release.", "Run `referral-sync migrate`.")
-
-
-def pool_size(settings: Settings) -> int:
-    """Count connections for every reader of every account, their leases, and the ops endpoint."""
-    return min(4 + len(settings.accounts) * (settings.api.concurrency + 2), 40)
 
 
 def chosen_accounts(settings: Settings, only: str | None) -> list[str]:
@@ -187,7 +141,7 @@ async def open_pipeline(
 ) -> AsyncIterator[Pipeline]:
     """Open one account's way from the API to the database."""
     api = settings.api
-    rules = await _rules(settings, database)
+    rules = await configured_rules(settings, database)
     async with open_client(
         base_url=api.base_url,
         token=token or token_source(settings, database, name),
@@ -208,18 +162,6 @@ async def open_pipeline(
             privacy=rules,
             **options,
         )
-
-
-async def _rules(settings: Settings, database: Database) -> Privacy:
-    return await privacy.rules(database, settings.privacy.contacts, settings.privacy.after_expiry)
-
-
-async def refresh_history(database: Database) -> None:
-    """Bring up to date what dashboards read from a materialised view; when that fails, the copy itself is as good."""
-    try:
-        await analysis.refresh_history(database)
-    except StoreError as error:
-        _log.warning("history_not_refreshed", error=str(error), hint=error.hint)
 
 
 @asynccontextmanager
@@ -325,12 +267,6 @@ async def all_rejects(pipeline: Pipeline) -> AsyncIterator[rejects.Kept]:
         for kept in batch:
             yield kept
         after = batch[-1].key
-
-
-async def accounts_in_data(database: Database, settings: Settings, *, configured: bool = True) -> list[str]:
-    """Return the accounts that the database knows, and with `configured` those of the configuration too."""
-    known = await ledger.accounts(database)
-    return sorted(known | set(settings.accounts if configured else ()))
 
 
 def logged(pipeline: Pipeline, kind: str, counts: Counts, run: leases.Run) -> Counts:

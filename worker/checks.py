@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from worker import app
 from worker.config import Settings
+from worker.database import database_url
 from worker.errors import SyncError
 from worker.source.client import Client
 from worker.source.unknowns import answers
@@ -28,7 +29,7 @@ async def look(settings: Settings) -> AsyncIterator[Finding]:
     """Look at the configuration, the database, and each account's sign-in and API, one finding at a time."""
     yield Finding("configuration", True, f"{len(settings.accounts)} account(s): {', '.join(sorted(settings.accounts))}")
     try:
-        async with app.database_url(settings) as url:
+        async with database_url(settings) as url:
             database_is = await _database(url)
             yield database_is
             async with open_database(url, connections=2) as database:

@@ -176,14 +176,14 @@ def migrate(
     settings = _settings()
 
     async def work() -> int:
-        from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+        from worker.database import database_url, prepare_database, require_migrated  # noqa: PLC0415 - keeps `--help` quick
 
-        async with pieces.database_url(settings) as url:
+        async with database_url(settings) as url:
             if check:
-                await pieces.require_migrated(url)
+                await require_migrated(url)
                 _out.print("The database is at the newest revision.")
             else:
-                for line in await pieces.prepare_database(settings, url):
+                for line in await prepare_database(settings, url):
                     _out.print(line, markup=False)
         return 0
 
@@ -217,10 +217,10 @@ def status(
     settings = _settings()
 
     async def work() -> int:
-        from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+        from worker.database import migrated_database  # noqa: PLC0415 - keeps `--help` quick
         from worker.store import ledger  # noqa: PLC0415
 
-        async with pieces.migrated_database(settings) as database:
+        async with migrated_database(settings) as database:
             rows = await ledger.status(database, settings.accounts)
         for row in rows:
             row["configured"] = row["account"] in settings.accounts
@@ -290,17 +290,17 @@ def forget(ids: Annotated[list[str], typer.Argument(metavar="ID...")], account: 
     settings = _settings()
 
     async def work() -> int:
-        from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+        from worker.database import accounts_in_data, migrated_database, refresh_history  # noqa: PLC0415 - keeps `--help` quick
         from worker.store.erase import forget as erase  # noqa: PLC0415
 
         absent = 0
-        async with pieces.migrated_database(settings) as database:
-            names = await pieces.accounts_in_data(database, settings) if account is None else [account]
+        async with migrated_database(settings) as database:
+            names = await accounts_in_data(database, settings) if account is None else [account]
             for key in ids:
                 rows = sum([await erase(database, name, key) for name in names])
                 absent += not rows
                 _out.print(f"{key}: {rows} rows erased" if rows else f"{key}: nothing is stored of it", markup=False)
-            await pieces.refresh_history(database)
+            await refresh_history(database)
         return 1 if absent else 0
 
     _finish(work())
@@ -319,14 +319,14 @@ def remove(name: Annotated[str, typer.Argument(metavar="A")]) -> None:
     settings = _settings()
 
     async def work() -> int:
-        from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+        from worker.database import accounts_in_data, migrated_database, refresh_history  # noqa: PLC0415 - keeps `--help` quick
         from worker.store.erase import remove_account  # noqa: PLC0415
 
-        async with pieces.migrated_database(settings) as database:
-            if name not in await pieces.accounts_in_data(database, settings, configured=False):
+        async with migrated_database(settings) as database:
+            if name not in await accounts_in_data(database, settings, configured=False):
                 raise SyncError(f"The data holds no account {name}.", "`referral-sync status` names those that it has.")
             removed = await remove_account(database, name)
-            await pieces.refresh_history(database)
+            await refresh_history(database)
         _out.print(f"{name}: {removed:,} referrals and versions erased.", markup=False)
         if name in settings.accounts:
             _out.print("It is still in the configuration, so the next run loads it again.")
@@ -347,9 +347,10 @@ def login(
 
     async def work() -> int:
         from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+        from worker.database import migrated_database  # noqa: PLC0415 - keeps `--help` quick
 
         pieces.chosen_accounts(settings, account)
-        async with pieces.migrated_database(settings) as database:
+        async with migrated_database(settings) as database:
             await pieces.login(settings, database, account, _tell, _ask)
         _out.print(f"{account} is signed in; every worker on this database uses that from now on.", markup=False)
         return 0
@@ -386,12 +387,12 @@ def report(
     settings = _settings()
 
     async def work() -> int:
-        from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+        from worker.database import accounts_in_data, migrated_database  # noqa: PLC0415 - keeps `--help` quick
         from worker.report.page import report as page  # noqa: PLC0415
         from worker.store.analysis import analysis  # noqa: PLC0415
 
-        async with pieces.migrated_database(settings) as database:
-            if account is not None and account not in await pieces.accounts_in_data(database, settings):
+        async with migrated_database(settings) as database:
+            if account is not None and account not in await accounts_in_data(database, settings):
                 raise ConfigError([f"--account: there is no {account}"])
             rows = await analysis(database, account)
         try:
@@ -470,11 +471,12 @@ def _for_accounts(
 
     async def work() -> int:
         from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+        from worker.database import migrated_database  # noqa: PLC0415 - keeps `--help` quick
         from worker.report.progress import progress  # noqa: PLC0415
 
         worst = 0
         names = pieces.chosen_accounts(settings, only)
-        async with pieces.migrated_database(settings) as database:
+        async with migrated_database(settings) as database:
             for name in names:
                 try:
                     with progress() as report:

@@ -13,12 +13,8 @@ from functools import partial
 import structlog
 
 from worker.app import (
-    database_url,
     open_pipeline,
-    pool_size,
-    prepare_database,
     reconcile_account,
-    refresh_history,
     replay_account,
     sync_account,
     token_source,
@@ -27,6 +23,7 @@ from worker.config import Settings
 from worker.daemon.ops import Books
 from worker.daemon.scheduler import Job
 from worker.daemon.service import serve as serve_daemon
+from worker.database import database_url, pool_size, prepare_database, refresh_history
 from worker.errors import LeaseError, SourceUnavailable
 from worker.source.auth import TokenSource
 from worker.store import ledger, rejects

@@ -1,5 +1,5 @@
 -- Parts are written only under the lock of their referral's row, which is what keeps them whole: the keys that checked it
--- again, row by row, were two thirds of the cost of a first load (docs/decisions). Deleting a referral still takes them along.
+-- again, row by row, were half of what PostgreSQL did in a first load (docs/decisions). Deleting a referral still takes them along.
 LOCK TABLE partner_center.referrals, partner_center.referral_team_members, partner_center.referral_customer_contacts,
     partner_center.referral_customer_ids, partner_center.referral_requirements, partner_center.referral_solutions,
     partner_center.referral_targets, partner_center.referral_registrations, partner_center.referral_tags,

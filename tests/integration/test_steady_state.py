@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from tests.steps import assert_level, listing_requests, load, tick
+from worker.core import instant
 from worker.core.instant import from_datetime, shift
 from worker.core.lag import MAX_SAMPLES, Lag
 from worker.demo.control import Control
@@ -47,6 +48,28 @@ async def test_an_idle_tick_writes_its_run_and_nothing_else(
     assert await written(db) == before
     assert await listing_requests(simulator) == 5
     assert await db.fetchval("SELECT count(*) FROM sync.runs WHERE kind = 'incremental'") == 6
+
+
+@pytest.mark.parametrize("count", [300, 3000])
+async def test_a_tick_asks_for_the_pages_of_its_overlap_and_saves_each_once(
+    count: int, pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    """However many there are: each request shows the last record of the one before, and no page comes twice."""
+    await simulator.reset(count)
+    await simulator.behaviour(page_size=50)
+    await load(pipeline)
+    await tick(pipeline)
+    watermark = await ledger.watermark(pipeline.database, pipeline.account)
+    assert watermark is not None
+    for key in sorted((await simulator.state())["referrals"])[:100]:
+        await simulator.update(key, {"salesStage": "later"})
+    lower = shift(watermark, -pipeline.overlap)
+    shown = sum(instant.parse(at) >= lower for at in (await simulator.state())["referrals"].values())
+    await simulator.clear_requests()
+    counts = await tick(pipeline)
+    assert counts.updated == 100
+    assert await listing_requests(simulator) <= shown // 49 + 1
+    assert counts.pages <= shown // 49 + 1
 
 
 async def test_changes_within_the_overlap_arrive_and_are_measured(

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from worker import app
 from worker.config import load
+from worker.database import pool_size
 from worker.demo.control import Control
 from worker.errors import SyncError
 from worker.report.logging import configure
@@ -71,7 +72,7 @@ async def tour(count: int, out: Console) -> int:
                 },
                 Path(folder),
             )
-            async with open_database(url, connections=app.pool_size(settings)) as database, Control(origin) as control:
+            async with open_database(url, connections=pool_size(settings)) as database, Control(origin) as control:
                 async with app.open_pipeline(settings, database, ACCOUNT) as pipeline:
                     await _work(pipeline, control, out)
                 await _look(url, database, out)

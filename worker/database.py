@@ -1,0 +1,82 @@
+"""The configured database: opened, migrated, and made ready. What only looks at data needs no more than this."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+
+from worker.config import Settings
+from worker.core.privacy import Privacy
+from worker.errors import StoreError
+from worker.store import analysis, ledger, migrate, privacy
+from worker.store.pool import Database, open_database
+
+_log = structlog.get_logger()
+
+
+@asynccontextmanager
+async def database_url(settings: Settings) -> AsyncIterator[str]:
+    """Give the address of the database; starts (and migrates) the embedded one when that is configured."""
+    url = settings.database.url.get_secret_value()
+    if url != "embedded":
+        yield url
+        return
+    from worker.store import embedded  # noqa: PLC0415 - needed only where no server is configured
+
+    async with embedded.server(settings.database.data_dir) as own:
+        await migrate.upgrade(own)
+        yield own
+
+
+@asynccontextmanager
+async def migrated_database(settings: Settings) -> AsyncIterator[Database]:
+    """Open the database, which must be at a revision that this release can work with."""
+    async with database_url(settings) as url:
+        await require_migrated(url)
+        async with open_database(url, connections=pool_size(settings)) as database:
+            yield database
+
+
+async def prepare_database(settings: Settings, url: str) -> list[str]:
+    """Migrate, hand over the settings that views need, and say what is left for a person with more rights."""
+    told = [f"The database is at revision {await migrate.upgrade(url)}."]
+    async with open_database(url, connections=1) as database:
+        await ledger.put_setting(database, "bi.timezone", settings.bi.timezone)
+        await privacy.enforce(database, await rules(settings, database))
+        await refresh_history(database)
+        if await ledger.readers_missing(database):
+            told += ["The roles of dashboards could not be made. Somebody with CREATEROLE has to run this once:", ""]
+            told.append(migrate.roles_sql())
+    return told
+
+
+async def require_migrated(url: str) -> None:
+    """Raise StoreError unless the database is at a revision that this release can work with."""
+    if not migrate.suffices(await migrate.current(url)):
+        raise StoreError("The database is not migrated to this release.", "Run `referral-sync migrate`.")
+
+
+def pool_size(settings: Settings) -> int:
+    """Count connections for every reader of every account, their leases, and the ops endpoint."""
+    return min(4 + len(settings.accounts) * (settings.api.concurrency + 2), 40)
+
+
+async def rules(settings: Settings, database: Database) -> Privacy:
+    """Return what of people may be stored, as configured."""
+    return await privacy.rules(database, settings.privacy.contacts, settings.privacy.after_expiry)
+
+
+async def refresh_history(database: Database) -> None:
+    """Bring up to date what dashboards read from a materialised view; when that fails, the copy itself is as good."""
+    try:
+        await analysis.refresh_history(database)
+    except StoreError as error:
+        _log.warning("history_not_refreshed", error=str(error), hint=error.hint)
+
+
+async def accounts_in_data(database: Database, settings: Settings, *, configured: bool = True) -> list[str]:
+    """Return the accounts that the database knows, and with `configured` those of the configuration too."""
+    known = await ledger.accounts(database)
+    return sorted(known | set(settings.accounts if configured else ()))
