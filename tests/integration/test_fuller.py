@@ -6,8 +6,9 @@ from dataclasses import replace
 from datetime import timedelta
 
 import asyncpg
+import pytest
 
-from tests.steps import assert_level, listing_requests, load, prove, tick
+from tests.steps import assert_chain, assert_level, listing_requests, load, prove, tick
 from worker.demo.control import Control
 from worker.source.unknowns import only_by_id
 from worker.store import ledger
@@ -56,6 +57,28 @@ async def test_what_by_id_refuses_is_taken_from_the_list(
     await ledger.put_parity(pipeline.database, pipeline.account, {"registrations"})
     await simulator.faults({"kind": "status", "status": 403, "times": -1, "path": "/referrals/[0-9a-f-]{36}$"})
     assert (await load(pipeline)).inserted == 30
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["not compared yet", "known to be thin"])
+async def test_what_could_not_be_had_by_id_is_made_whole_by_the_next_proof(
+    known: bool, pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    """The list agrees with what was stored from it, so only the missing eTag tells."""
+    await simulator.reset(30)
+    await simulator.behaviour(thin_list=True)
+    if known:
+        await ledger.put_parity(pipeline.database, pipeline.account, {"eTag", "registrations"})
+    await simulator.faults({"kind": "status", "status": 404, "times": -1, "path": "/referrals/[0-9a-f-]{36}$"})
+    await load(pipeline)
+    assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE etag IS NULL") == 30
+    await simulator.clear_faults()
+    await prove(pipeline)
+    await assert_level(db, simulator)
+    await assert_chain(db)
+    await simulator.clear_requests()
+    proof = await prove(pipeline)
+    assert (proof.counts.inserted, proof.counts.updated) == (0, 0)
+    assert await by_id(simulator) == []
 
 
 async def test_parity_names_what_is_missing(pipeline: Pipeline, simulator: Control) -> None:

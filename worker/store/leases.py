@@ -45,7 +45,7 @@ OWNER = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 class Run:
     """One recorded attempt, and the right to write as it. The flow fills in what it learns on the way.
 
-    `thin`: whether the list lacks members that answers by id have; None until somebody looked. `changed`: whether it
+    `only_by_id`: members that the list lacks and answers by id have; None until somebody looked. `changed`: whether it
     stored a change. Its counts are kept in its row only; `map_seconds` and `store_seconds` are of all its readers.
     """
 
@@ -62,7 +62,7 @@ class Run:
     unknown_fields: set[str] = field(default_factory=set)
     lag: Lag = field(default_factory=Lag)
     privacy: Privacy = _KEEP
-    thin: bool | None = None
+    only_by_id: set[str] | None = None
     changed: bool = False
 
 

@@ -124,6 +124,17 @@ async def parity(database: Database, account: str) -> set[str] | None:
     return None if found is None else set(found)
 
 
+async def without_etag(database: Database, account: str, ids: list[str]) -> set[str]:
+    """Name those referrals among some that were stored without an entity tag."""
+    async with database.transaction() as connection:
+        found = await connection.fetch(
+            "SELECT id FROM partner_center.referrals WHERE account = $1 AND id = ANY($2::text[]) AND etag IS NULL",
+            account,
+            ids,
+        )
+    return {record["id"] for record in found}
+
+
 async def put_parity(database: Database, account: str, only_by_id: set[str]) -> None:
     """Remember which members only answers by id have."""
     async with database.transaction() as connection:

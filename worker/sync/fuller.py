@@ -23,9 +23,9 @@ _log = structlog.get_logger()
 
 async def list_is_thin(pipeline: Pipeline, run: Run) -> bool:
     """Say whether the list is thinner than answers by id; looked up once a run, compared at the API once a day."""
-    if run.thin is None:
-        run.thin = await _compared(pipeline)
-    return run.thin
+    if run.only_by_id is None:
+        run.only_by_id = await _compared(pipeline)
+    return bool(run.only_by_id - {"eTag"})
 
 
 async def fuller(pipeline: Pipeline, run: Run, found: AsyncGenerator[Page]) -> AsyncGenerator[Page]:
@@ -33,7 +33,7 @@ async def fuller(pipeline: Pipeline, run: Run, found: AsyncGenerator[Page]) -> A
     async with aclosing(found):
         thin = await list_is_thin(pipeline, run)
         async for page in found:
-            if thin and (changed := await _changed(pipeline, page)):
+            if thin and (changed := await _changed(pipeline, run, page)):
                 by_id, rest = await _fetched(pipeline, page, changed)
                 for one in by_id:
                     yield one
@@ -42,23 +42,33 @@ async def fuller(pipeline: Pipeline, run: Run, found: AsyncGenerator[Page]) -> A
                 yield page
 
 
-async def _compared(pipeline: Pipeline) -> bool:
-    """Compare a few records list against by id; that the eTag is missing does not matter."""
+async def _compared(pipeline: Pipeline) -> set[str]:
+    """Compare a few records list against by id; where none could be compared, nothing is known to be missing."""
     missing = await ledger.parity(pipeline.database, pipeline.account)
     if missing is None:
         missing = await only_by_id(pipeline.client)
         if missing is None:
-            return False
+            return set()
         await ledger.put_parity(pipeline.database, pipeline.account, missing)
         if missing - {"eTag"}:
             _log.warning("list_is_thinner", account=pipeline.account, only_by_id=sorted(missing))
-    return bool(missing - {"eTag"})
+    return missing
 
 
-async def _changed(pipeline: Pipeline, page: Page) -> set[str]:
+async def _changed(pipeline: Pipeline, run: Run, page: Page) -> set[str]:
+    """Name what is new or changed on a page, and what was only ever had from the list: then by id was out of reach.
+
+    Such a row agrees with the list, so nothing else would make it whole. It is known by its missing eTag, where answers
+    by id have one.
+    """
     mapped = map_pages([page])
-    verdicts = await judge(pipeline.database, pipeline.account, mapped.rows, pipeline.privacy) if mapped.rows else []
-    return {key for key, verdict in verdicts if verdict in (Verdict.INSERT, Verdict.UPDATE)}
+    if not mapped.rows:
+        return set()
+    verdicts = await judge(pipeline.database, pipeline.account, mapped.rows, pipeline.privacy)
+    changed = {key for key, verdict in verdicts if verdict in (Verdict.INSERT, Verdict.UPDATE)}
+    if "eTag" in (run.only_by_id or ()):
+        changed |= await ledger.without_etag(pipeline.database, pipeline.account, sorted(mapped.ids - changed))
+    return changed
 
 
 async def _fetched(pipeline: Pipeline, page: Page, changed: set[str]) -> tuple[list[Page], list[Record]]:
