@@ -20,14 +20,13 @@ from worker.core import instant
 from worker.core.instant import MIN_VALUE, Instant
 from worker.core.members import FieldError, Shape, shape, text
 from worker.core.page import Page, Record, decode_record
-from worker.core.referral import CHILDREN, KNOWN_UNSTORED, NESTED, NOT_CONTENT, REFERRAL, REFERRAL_COLUMNS, Child
-from worker.core.typed import Parts, Typed
+from worker.core.referral import CHILDREN, KNOWN_UNSTORED, NESTED, REFERRAL, REFERRAL_COLUMNS, Child, is_content
+from worker.core.typed import CANONICAL, Parts, Typed
 from worker.core.window import TimeField
 
 MAX_ID_LENGTH = 200
 """Longer ids cannot be a key: a B-tree entry ends at about 2,700 bytes. The API's are GUIDs of 36."""
 
-_CANONICAL = msgspec.json.Encoder(decimal_format="number", order="sorted")
 _PLAIN = msgspec.json.Encoder(decimal_format="number")
 _PLACES = {column.name: place for place, column in enumerate(REFERRAL_COLUMNS)}
 
@@ -128,9 +127,10 @@ def map_record(
     try:
         version = record.time(TimeField.UPDATED) or _version(tree)
         values, objects = _REFERRAL.read(tree, "", unknown)
-        children = _parts(objects, _ARRAYS, unknown)
+        children: Parts = {}
+        _add_parts(children, objects, _ARRAYS, (), unknown)
         etag = text(tree.get("eTag"))
-        content_hash = _hash(_CANONICAL.encode(_content(tree)))
+        content_hash = _hash(CANONICAL.encode({name: value for name, value in tree.items() if is_content(name)}))
     except FieldError as error:
         return Reject(record_id, record.raw, str(error), error.path, version)
     except (RecursionError, ValueError, TypeError, OverflowError) as error:
@@ -201,10 +201,6 @@ def _version(tree: dict[str, Any]) -> Instant:
         raise FieldError("updatedDateTime", str(error)) from None
 
 
-def _content(tree: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in tree.items() if key not in NOT_CONTENT and not key.startswith("@odata.")}
-
-
 def _hash(content: bytes) -> UUID:
     return UUID(bytes=hashlib.blake2b(content, digest_size=16).digest())
 
@@ -242,12 +238,6 @@ def _arrays(children: Iterable[Child], outer: Shape, prefix: str = "") -> tuple[
 
 _REFERRAL = shape(REFERRAL, [path for child in CHILDREN for _, path in child.arrays], KNOWN_UNSTORED)
 _ARRAYS = _arrays(CHILDREN, _REFERRAL)
-
-
-def _parts(objects: list[Any], arrays: tuple[_Array, ...], unknown: set[str]) -> Parts:
-    parts: Parts = {}
-    _add_parts(parts, objects, arrays, (), unknown)
-    return parts
 
 
 def _add_parts(

@@ -50,7 +50,7 @@ class _Prepared:
 class Shape:
     """A kind of object, prepared for reading.
 
-    `walk` leads to the objects inside it: each step names an object found before (0 is the outermost) and its member.
+    `walk` leads to the objects inside it, as `walk_to` does.
     """
 
     walk: tuple[tuple[int, str], ...]
@@ -82,23 +82,32 @@ class Shape:
         return values, objects
 
 
+def walk_to(paths: Iterable[tuple[str, ...]]) -> tuple[list[tuple[int, str]], dict[tuple[str, ...], int]]:
+    """Lead from an object (0) to those at some paths inside it, and to those in between.
+
+    Returns the steps, each naming an object found before and its member, and the number of the object at each path.
+    """
+    walk: list[tuple[int, str]] = []
+    places: dict[tuple[str, ...], int] = {(): 0}
+    for path in paths:
+        for depth, name in enumerate(path):
+            if path[: depth + 1] not in places:
+                walk.append((places[path[:depth]], name))
+                places[path[: depth + 1]] = len(walk)
+    return walk, places
+
+
 def shape(
     groups: tuple[Group, ...], arrays: Iterable[tuple[str, ...]] = (), also: frozenset[str] = frozenset()
 ) -> Shape:
     """Prepare an object with its groups and the paths of its arrays; `also` are members that are known but not read."""
     arrays = list(arrays)
-    places: dict[tuple[str, ...], int] = {(): 0}
-    known: dict[tuple[str, ...], set[str]] = {(): set(also)}
-    walk: list[tuple[int, str]] = []
-    for path in [*(group.path for group in groups), *(path[:-1] for path in arrays)]:
-        for depth, name in enumerate(path):
-            if path[: depth + 1] not in places:
-                walk.append((places[path[:depth]], name))
-                places[path[: depth + 1]] = len(walk)
-                known[path[: depth + 1]] = set()
-            known[path[:depth]].add(name)
-    for path in arrays:
-        known[path[:-1]].add(path[-1])
+    walk, places = walk_to([*(group.path for group in groups), *(path[:-1] for path in arrays)])
+    known: dict[tuple[str, ...], set[str]] = {path: set() for path in places}
+    known[()].update(also)
+    for path in [*places, *arrays]:
+        if path:
+            known[path[:-1]].add(path[-1])
     for group in groups:
         known[group.path].update(member for column in group.columns for member in column.members)
     in_between = [Group(path, ()) for path in places if path not in {group.path for group in groups}]

@@ -336,5 +336,9 @@ VERSION_COLUMNS: tuple[str, ...] = (
 KNOWN_UNSTORED: frozenset[str] = frozenset({"id", "eTag", "links", "exception", "businessProfileId"})
 """Top-level members that are documented and need no column of their own: the payload has them."""
 
-NOT_CONTENT: frozenset[str] = frozenset({"eTag", "links"})
-"""Members that may differ between two answers of one version without the referral having changed; so may `@odata.*`."""
+_NOT_CONTENT = frozenset({"eTag", "links"})
+
+
+def is_content(member: str) -> bool:
+    """Tell whether a referral has changed when this member of the record itself differs between two answers."""
+    return member not in _NOT_CONTENT and not member.startswith("@odata.")

@@ -19,8 +19,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from worker.core.members import READERS
-from worker.core.referral import CHILDREN, KNOWN_UNSTORED, NOT_CONTENT, REFERRAL, Child, Group, Kind
+from worker.core.members import READERS, walk_to
+from worker.core.referral import CHILDREN, KNOWN_UNSTORED, REFERRAL, Child, Group, Kind, is_content
 
 MAX_LEARNED = 50
 """A source that names its members at random is not learned: its records are read the slow way."""
@@ -32,7 +32,8 @@ _TYPES: dict[Kind | None, Any] = {
     Kind.NUMERIC: Any,
     None: Any,
 }
-_CANONICAL = msgspec.json.Encoder(decimal_format="number", order="sorted").encode
+CANONICAL = msgspec.json.Encoder(decimal_format="number", order="sorted")
+"""What the hash of a record's content is made of: the same for a structure and for a dictionary."""
 
 
 @dataclass(slots=True)
@@ -139,17 +140,11 @@ class _Reading:
 
 
 def _reading(node: _Node, groups: tuple[Group, ...], arrays: list[tuple[str, ...]], prefix: str) -> _Reading:
-    places: dict[tuple[str, ...], int] = {(): 0}
-    walk: list[tuple[int, str]] = []
-    for path in [*(group.path for group in groups), *(path[:-1] for path in arrays)]:
-        for depth, name in enumerate(path):
-            if path[: depth + 1] not in places:
-                walk.append((places[path[:depth]], identifier(name)))
-                places[path[: depth + 1]] = len(walk)
+    walk, places = walk_to([*(group.path for group in groups), *(path[:-1] for path in arrays)])
     columns = [column for group in groups for column in group.columns]
     converted = {Kind.NUMERIC, Kind.TIMESTAMP}
     return _Reading(
-        tuple(walk),
+        tuple((place, identifier(name)) for place, name in walk),
         tuple((places[group.path], _taking(group), (None,) * len(group.columns)) for group in groups),
         tuple((n, identifier(other)) for n, column in enumerate(columns) for other in column.members[1:]),
         tuple((n, READERS[column.kind]) for n, column in enumerate(columns) if column.kind in converted),
@@ -246,7 +241,7 @@ class Typed:
         kept = {name: getattr(self.found, name) for name in self.prepared.not_content}
         for name in kept:
             setattr(self.found, name, UNSET)
-        encoded = _CANONICAL(self.found)
+        encoded = CANONICAL.encode(self.found)
         for name, value in kept.items():
             setattr(self.found, name, value)
         return encoded
@@ -269,11 +264,11 @@ class Decoder:
 
     def learn(self, tree: dict[str, Any]) -> None:
         """Take in the members of a record that no document names, so that the next one like it is read quickly."""
-        unknown = list(_unknown(self._root, tree))
+        unknown = {(id(node), member): node for node, member in _unknown(self._root, tree)}
         if not unknown or self._learned + len(unknown) > MAX_LEARNED:
             return
         self._learned += len(unknown)
-        for node, member in unknown:
+        for (_, member), node in unknown.items():
             node.kinds[member] = None
             node.learned.add(member)
         self._prepared = _prepared(self._root)
@@ -281,12 +276,11 @@ class Decoder:
 
 def _prepared(root: _Node) -> _Prepared:
     reading = _reading(root, REFERRAL, [path for child in CHILDREN for _, path in child.arrays], "")
-    odata = {name for name in root.learned if name.startswith("@odata.")}
     return _Prepared(
         msgspec.json.Decoder(root.structure(), float_hook=Decimal),
         reading,
         _arrays(root, reading, CHILDREN, ""),
-        tuple(identifier(name) for name in NOT_CONTENT | odata),
+        tuple(identifier(name) for name in root.kinds if not is_content(name)),
     )
 
 
@@ -297,12 +291,9 @@ def _unknown(node: _Node, tree: dict[str, Any]) -> Iterator[tuple[_Node, str]]:
         elif name in node.objects and isinstance(value, dict):
             yield from _unknown(node.objects[name], value)
         elif name in node.arrays and isinstance(value, list):
-            seen = set[str]()
             for element in value:
                 if isinstance(element, dict):
-                    fresh = [one for one in _unknown(node.arrays[name], element) if one[1] not in seen]
-                    seen.update(member for _, member in fresh)
-                    yield from fresh
+                    yield from _unknown(node.arrays[name], element)
 
 
 def _add_parts(

@@ -202,13 +202,13 @@ def _judge(row: Row, held: asyncpg.Record | None, after_expiry: AfterExpiry, *, 
     if row.version == stored.version and row.etag is None:
         row.etag = stored.etag
     if stored.deleted_at is not None:
-        columns = ["deleted_at", *_difference(before, row)]
-        return Change(row, verdict, "back", columns, _tables(before, row), erases=hides)
+        columns, tables = _difference(before, row)
+        return Change(row, verdict, "back", ["deleted_at", *columns], tables, erases=hides)
     newer = row.version > stored.version
     if row.content_hash == stored.content_hash:
         return Change(row, verdict, None, [], new_to_us=newer)
-    columns = _difference(before, row)
-    return Change(row, verdict, "changed", columns, _tables(before, row), new_to_us=newer, erases=hides)
+    columns, tables = _difference(before, row)
+    return Change(row, verdict, "changed", columns, tables, new_to_us=newer, erases=hides)
 
 
 def _completed(row: Row, before: Row, after_expiry: AfterExpiry) -> tuple[Row, bool]:
@@ -225,12 +225,11 @@ def _completed(row: Row, before: Row, after_expiry: AfterExpiry) -> tuple[Row, b
     return row, after_expiry is AfterExpiry.ERASE
 
 
-def _difference(before: Row | Reject, after: Row) -> list[str]:
-    return changed_columns(before, after) if isinstance(before, Row) else ["payload"]
-
-
-def _tables(before: Row | Reject, after: Row) -> list[str]:
-    return changed_tables(before, after) if isinstance(before, Row) else list(statements.PARTS)
+def _difference(before: Row | Reject, after: Row) -> tuple[list[str], list[str]]:
+    """Name what differs, and the tables of parts that do: all, where what was stored cannot be read any more."""
+    if not isinstance(before, Row):
+        return ["payload"], list(statements.PARTS)
+    return changed_columns(before, after), changed_tables(before, after)
 
 
 def _as(row: Row, record: Record) -> Row:

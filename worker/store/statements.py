@@ -21,10 +21,6 @@ _BOOKS = (
 _COLUMNS = (*((column.name, column.kind.value) for column in REFERRAL_COLUMNS), *_BOOKS)
 
 
-def _names(columns: Iterable[tuple[str, str]], prefix: str = "") -> str:
-    return ", ".join(prefix + name for name, _ in columns)
-
-
 def _recordset(columns: Iterable[tuple[str, str]]) -> str:
     return "jsonb_to_recordset($2::jsonb) AS d(" + ", ".join(f"{name} {kind}" for name, kind in columns) + ")"
 

@@ -31,7 +31,6 @@ async def drain(pages: AsyncGenerator[Page], writer: Writer, advance: Callable[[
     async with aclosing(pages):
         async for page in pages:
             await writer.put(page, advance(page))
-            del page  # while the next one is fetched, its decoded records need not be held
 
 
 class Writer:
@@ -55,7 +54,6 @@ class Writer:
         mapped = map_pages([page])
         self._run.unknown_fields |= mapped.unknown_fields
         self._run.map_seconds += time.perf_counter() - began
-        del page
         await self._put(mapped, 1, advance)
 
     async def move(self, advance: Advance) -> None:
@@ -120,10 +118,10 @@ async def writing(database: Database, run: Run, observe: Observe) -> AsyncIterat
             await writer.close()
             await saving
     except BaseExceptionGroup as failures:
-        raise first_of(failures) from None
+        raise _first_of(failures) from None
 
 
-def first_of(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+def _first_of(failures: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return what failed first in a group of tasks."""
     first = failures.exceptions[0]
-    return first_of(first) if isinstance(first, BaseExceptionGroup) else first
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
