@@ -86,7 +86,7 @@ async def test_killed_backfill_goes_on_where_it_was(
     command: Command, environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
 ) -> None:
     await simulator.reset(3000)
-    await simulator.behaviour(latency=0.05)
+    await simulator.behaviour(latency=0.2)
     arguments = [sys.executable, "-m", "worker", "backfill"]
     with subprocess.Popen(
         arguments, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL

@@ -41,25 +41,28 @@ async def start(
     )
 
 
-async def killed_within(process: asyncio.subprocess.Process, seconds: float) -> bool:
-    """Wait for a while, then kill; whether it was still alive."""
-    ending = asyncio.create_task(process.wait())
-    done, _ = await asyncio.wait({ending}, timeout=seconds)
-    if not done:
+async def killed_at(process: asyncio.subprocess.Process, moment: Awaitable[object]) -> bool:
+    """Kill it when `moment` has come; whether it was still alive."""
+    ending, coming = asyncio.create_task(process.wait()), asyncio.ensure_future(moment)
+    done, _ = await asyncio.wait({ending, coming}, return_when=asyncio.FIRST_COMPLETED)
+    coming.cancel()
+    await asyncio.wait({coming})
+    alive = ending not in done
+    if alive:
         try:
             process.kill()
         except ProcessLookupError:  # it ended just now
-            done = {ending}
+            alive = False
     await ending
-    TALLY["processes killed"] += not done
-    return not done
+    TALLY["processes killed"] += alive
+    return alive
 
 
-def rows_stored(db: asyncpg.Connection) -> Callable[[], Awaitable[bool]]:
-    async def some() -> bool:
-        return bool(await db.fetchval("SELECT count(*) > 0 FROM partner_center.referrals"))
+def rows_stored(db: asyncpg.Connection, rows: int = 1) -> Callable[[], Awaitable[bool]]:
+    async def enough() -> bool:
+        return bool(await db.fetchval("SELECT count(*) >= $1 FROM partner_center.referrals", rows))
 
-    return some
+    return enough
 
 
 async def free_leases(db: asyncpg.Connection) -> None:
@@ -81,13 +84,16 @@ async def assert_books(db: asyncpg.Connection) -> None:
 async def test_killed_at_any_moment_of_a_load(
     environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path, rounds: int
 ) -> None:
-    await simulator.reset(1500)
-    await simulator.behaviour(page_size=25, latency=0.01)
-    kills = 0
+    """Now and then before it has stored anything, mostly so many rows later than the one before it."""
+    await simulator.reset(1500 * rounds)
+    await simulator.behaviour(page_size=25, latency=0.1)
+    kills = stored = 0
     for round_ in range(3 * rounds):
         dice = random.Random(round_)
         process = await start(environment, tmp_path, "backfill")
-        if not await killed_within(process, dice.uniform(0.9, 1.8)):
+        enough = rows_stored(db, stored + dice.randrange(1, 250))
+        early = dice.random() < 0.3
+        if not await killed_at(process, asyncio.sleep(dice.random()) if early else until(enough, "loading")):
             break
         kills += 1
         stored = await db.fetchval("SELECT count(*) FROM partner_center.referrals")
@@ -100,7 +106,7 @@ async def test_killed_at_any_moment_of_a_load(
     assert kills >= 2
     windows = await db.fetchval("SELECT count(*) FROM sync.backfill_windows")
     pages = await db.fetchval("SELECT sum(pages) FROM sync.runs")
-    assert pages <= 1500 / 24 + windows + 2 * kills, "at most the page in hand of each reader is read again"
+    assert pages <= 1500 * rounds / 24 + windows + 2 * kills, "at most the page in hand of each reader is read again"
     await assert_level(db, simulator)
     await assert_chain(db)
     await assert_books(db)
@@ -154,7 +160,7 @@ async def test_paused_beyond_its_lease_it_writes_no_more(
 ) -> None:
     """Another process takes the work over; the one that wakes up is refused, and says so."""
     await simulator.reset(1000)
-    await simulator.behaviour(page_size=20, latency=0.03)
+    await simulator.behaviour(page_size=20, latency=0.1)
     process = await start(environment, tmp_path, "backfill")
     await until(rows_stored(db), "loading")
     os.kill(process.pid, signal.SIGSTOP)
@@ -183,7 +189,7 @@ async def test_asked_to_stop_it_says_where_it_stands(
     number: int, environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
 ) -> None:
     await simulator.reset(800)
-    await simulator.behaviour(page_size=20, latency=0.03)
+    await simulator.behaviour(page_size=20, latency=0.1)
     process = await start(environment, tmp_path, "backfill")
     await until(rows_stored(db), "loading")
     process.send_signal(number)

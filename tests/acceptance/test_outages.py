@@ -55,7 +55,7 @@ async def test_postgresql_stopped_at_once_and_started_again(
 ) -> None:
     """An immediate shutdown in the middle of a load is a crash to PostgreSQL: what was committed stands."""
     await simulator.reset(1200)
-    await simulator.behaviour(page_size=20, latency=0.02)
+    await simulator.behaviour(page_size=20, latency=0.1)
     with tempfile.TemporaryDirectory(prefix="referral-sync-", dir=server_folder) as folder:
         port = ""
         async with embedded.server(Path(folder), settings={"fsync": "on"}) as url:
@@ -221,7 +221,7 @@ async def test_a_replica_takes_over_from_a_dead_one_in_the_middle_of_its_work(
 ) -> None:
     """The second daemon waits for the lease of the first, and goes on with its load when that ends by itself."""
     await simulator.reset(1500)
-    await simulator.behaviour(page_size=20, latency=0.05)
+    await simulator.behaviour(page_size=20, latency=0.3)
     slow = {"REFERRAL_SYNC_SCHEDULE__INCREMENTAL": "1h"}
     async with daemon(environment, tmp_path, **slow) as first:
         await until(some(db, 100), "loading")

@@ -35,6 +35,10 @@ async def middle(db: asyncpg.Connection) -> Instant:
     return instant.from_datetime(at)
 
 
+async def stored_rows(db: asyncpg.Connection) -> int:
+    return int(await db.fetchval("SELECT count(*) FROM partner_center.referrals"))
+
+
 @pytest.mark.parametrize("concurrency", [1, 2, 6])
 async def test_every_page_is_read_once(
     concurrency: int, pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
@@ -55,12 +59,14 @@ async def test_stopped_anywhere_it_goes_on_there(
 ) -> None:
     """Of what was read before a stop at most the page in hand of each reader is read again."""
     await simulator.reset(800)
-    await simulator.behaviour(page_size=10, latency=0.002)
+    await simulator.behaviour(page_size=10, latency=0.05)
     dice, stops, pages = random.Random(7), 0, 0
     for _ in range(40):
         running = asyncio.create_task(load(pipeline))
-        done, _ = await asyncio.wait({running}, timeout=dice.uniform(0.15, 0.4))
-        if done:
+        mark = await stored_rows(db) + dice.randrange(120)
+        while not running.done() and await stored_rows(db) <= mark:
+            await asyncio.wait({running}, timeout=dice.uniform(0, 0.05))
+        if running.done():
             break
         running.cancel()
         await asyncio.wait({running})

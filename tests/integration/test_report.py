@@ -20,7 +20,7 @@ HOSTILE = (
     "<script>document.title='owned'</script>",
     '"><img src=x onerror=alert(1)>',
     "&lt;script&gt;alert(1)&lt;/script&gt;",
-    "{{ 7 * 7 }}",
+    "{{ 7007 * 7 }}",
     "\x1b[31mred",
 )
 
@@ -66,6 +66,7 @@ async def test_nothing_that_strangers_wrote_is_alive(pipeline: Pipeline, simulat
         [
             {
                 "name": text,
+                "isSpam": False,
                 "status": "New",
                 "substatus": "Pending",
                 "direction": "Incoming",
@@ -82,7 +83,7 @@ async def test_nothing_that_strangers_wrote_is_alive(pipeline: Pipeline, simulat
     assert page.handlers == []
     for text in HOSTILE[:2]:
         assert text in page.text, "shown as text"
-    assert "49" not in page.text
+    assert "49049" not in page.text
 
 
 async def test_an_empty_database_has_a_page_too(pipeline: Pipeline) -> None:

@@ -154,7 +154,7 @@ async def test_paused_beyond_its_lease_it_is_refused(
     behind: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
 ) -> None:
     await simulator.reset(600)
-    await simulator.behaviour(page_size=20, latency=0.03)
+    await simulator.behaviour(page_size=20, latency=0.1)
     paused = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "worker", "backfill", cwd=tmp_path, env=behind, stderr=subprocess.PIPE
     )

@@ -151,6 +151,7 @@ class Simulator:
         """Replace all data by fresh referrals; faults and the log are cleared, behaviour and tokens stay."""
         records = make_referrals(count, seed, newest or datetime.now(UTC))
         self._pending.clear()
+        self._made = 0
         self.faults.waiting.clear()
         self.requests.clear()
         self.listing = Listing(map(_row, records), self._visible)
