@@ -27,6 +27,24 @@ def test_as_a_datetime_it_is_floored(ticks: int) -> None:
     assert 0 <= ticks - floored < 10
 
 
+@given(st.datetimes(), st.sampled_from(["", ".0000000", ".1234567", ".12"]))
+def test_as_text_it_is_floored_whatever_its_form(at: datetime, fraction: str) -> None:
+    """The usual forms are cut without a look at the calendar; the calendar knows better than that look."""
+    text = f"{at:%Y-%m-%dT%H:%M:%S}{fraction}Z".rjust(len("2024-01-01T00:00:00Z") + len(fraction), "0")
+    ticks = instant.parse(text)
+    floored = instant.floored(text)
+    if ticks == MIN_VALUE:
+        assert floored is None
+    else:
+        assert floored == f"{instant.render(ticks)[:-2]}Z"
+
+
+@pytest.mark.parametrize("day", ["2023-02-29", "2024-02-30", "2024-04-31", "2024-13-01", "2024-01-32", "0000-01-01"])
+def test_no_day_is_floored_that_is_none(day: str) -> None:
+    with pytest.raises(ValueError, match=r"out of range|must be in"):
+        instant.floored(f"{day}T00:00:00Z")
+
+
 @pytest.mark.parametrize(
     ("text", "micros"),
     [

@@ -69,11 +69,11 @@ def samples(columns: Iterable[Column]) -> Iterator[tuple[Column, Any, Any]]:
             case Kind.TEXT:
                 yield column, column.name, column.name
             case Kind.NUMERIC:
-                yield column, Decimal(number) / 8, Decimal(number) / 8
+                yield column, Decimal(number) / 8, str(Decimal(number) / 8)
             case Kind.BOOLEAN:
-                yield column, number % 2 == 0, number % 2 == 0
+                yield column, number % 2 == 0, "true" if number % 2 == 0 else "false"
             case Kind.TIMESTAMP:
-                yield column, f"2024-01-01T00:00:{number:02}.1234567Z", datetime(2024, 1, 1, 0, 0, number, 123456, UTC)
+                yield column, f"2024-01-01T00:00:{number:02}.1234567Z", f"2024-01-01T00:00:{number:02}.123456Z"
 
 
 def filled(groups: Iterable[Group]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -92,7 +92,7 @@ def test_every_column_is_filled_from_its_member() -> None:
     tree, held = filled(REFERRAL)
     one = row({"id": "a"} | tree)
     assert columns(one) == held
-    assert instant.to_datetime(one.version) == held["updated_at"]
+    assert instant.floored(instant.render(one.version)) == held["updated_at"]
 
 
 @pytest.mark.parametrize("child", [*CHILDREN, *NESTED], ids=lambda child: child.table)
@@ -105,8 +105,8 @@ def test_every_column_of_a_part_is_filled_from_its_member(child: Child) -> None:
             inner = {name: inner}
         for name in reversed(outer.arrays[0][1] if outer else ()):
             inner = {name: [inner]}
-        keys = ({"kind": tag} if tag else {}) | ({"parent_position": 0} if outer else {})
-        expected = [{"position": place} | keys | held for place in (0, 2)]
+        keys = ({"kind": tag} if tag else {}) | ({"parent_position": "0"} if outer else {})
+        expected = [{"position": place} | keys | held for place in ("0", "2")]
         assert parts(row({"id": "a"} | inner), child.table) == expected
 
 
@@ -165,7 +165,7 @@ def test_both_forms_are_read_where_the_documents_contradict_themselves() -> None
             "lastRunId": {"run": 7},
         }
     )
-    assert one.value("deal_value") == Decimal("12345678901234567890.125")
+    assert one.value("deal_value") == "12345678901234567890.125"
     assert one.value("last_run_id") == '{"run":7}'
     assert [part["tag"] for part in parts(one, "referral_tags")] == ["hot", "cold"]
     assert [part["email"] for part in parts(one, "referral_team_members")] == ["seller@example.com"]
@@ -177,7 +177,7 @@ def test_both_forms_are_read_where_the_documents_contradict_themselves() -> None
 def test_unset_times_are_null_and_others_floored() -> None:
     one = row({"id": "a", "acceptedDateTime": "0001-01-01T00:00:00Z", "closedDateTime": "2024-01-01T23:59:59.9999999Z"})
     assert one.value("accepted_at") is None
-    assert one.value("closed_at") == datetime(2024, 1, 1, 23, 59, 59, 999999, tzinfo=UTC)
+    assert one.value("closed_at") == "2024-01-01T23:59:59.999999Z"
     assert one.version == 0
 
 

@@ -15,13 +15,20 @@ Instant = NewType("Instant", int)
 """Ticks of 100 ns since 0001-01-01T00:00:00 UTC; fits PostgreSQL's bigint."""
 
 TICKS_PER_SECOND = 10_000_000
+_MICROSECONDS = len("2024-01-31T09:00:00.123456")
 MIN_VALUE = Instant(0)
 """`0001-01-01T00:00:00Z`, which .NET services send for "not set"."""
 
 _EPOCH = datetime(1, 1, 1)  # noqa: DTZ001 - arithmetic on naive UTC; the zone is in the type's meaning
 _END = ((datetime(9999, 12, 31) - _EPOCH).days + 1) * 86_400 * TICKS_PER_SECOND  # noqa: DTZ001 - the same
 _SHAPE = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-])(\d\d):(\d\d))?", re.ASCII)
-_SHAPE_OF_UTC = re.compile(r"(?!0001)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z", re.ASCII)
+_USUAL = re.compile(
+    r"(?!000)\d{4}-"
+    r"(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31)"
+    r"T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{7})?Z",
+    re.ASCII,
+)
+"""Certainly a time, without a look at the calendar."""
 
 
 def parse(text: str) -> Instant:
@@ -43,15 +50,18 @@ def parse(text: str) -> Instant:
     return Instant(ticks)
 
 
-def moment(text: str) -> datetime | None:
-    """Read a timestamp as far as PostgreSQL holds it: floored to the microsecond, None where it says "not set".
+def floored(text: str) -> str | None:
+    """Write a timestamp as far as PostgreSQL holds it: floored to the microsecond, None where it says "not set".
 
-    Raises ValueError as `parse` does. Python's own reader is eight times as fast, and drops further digits too.
+    Always with six digits: equal times come to equal text. Raises ValueError as `parse` does, which would take eight
+    times as long for what is usual.
     """
-    if _SHAPE_OF_UTC.fullmatch(text):
-        return datetime.fromisoformat(text)
-    at = parse(text)
-    return to_datetime(at) if at != MIN_VALUE else None
+    if not _USUAL.fullmatch(text):
+        at = parse(text)
+        if at == MIN_VALUE:
+            return None
+        text = render(at)
+    return text[:_MICROSECONDS] + "Z" if len(text) > _MICROSECONDS else text[:-1] + ".000000Z"
 
 
 def render(instant: Instant) -> str:

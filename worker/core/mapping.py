@@ -20,8 +20,9 @@ from worker.core import instant
 from worker.core.instant import MIN_VALUE, Instant
 from worker.core.members import FieldError, Shape, shape, text
 from worker.core.page import Page, Record, decode_record
+from worker.core.reader import Parts, Values
 from worker.core.referral import CHILDREN, KNOWN_UNSTORED, NESTED, REFERRAL, REFERRAL_COLUMNS, Child, is_content
-from worker.core.typed import CANONICAL, Parts, Typed
+from worker.core.typed import CANONICAL, Typed
 from worker.core.window import TimeField
 
 MAX_ID_LENGTH = 200
@@ -37,22 +38,22 @@ class Row:
 
     `version` is `updatedDateTime` in ticks, 0 where the source gave none. `content_hash` covers the payload without
     what may differ between two answers of one version. `values` are in the order of `REFERRAL_COLUMNS`, those of a part
-    in the order of its table's columns: numbers exact, timestamps floored to the microsecond. `raw` is the payload; the
-    decoded record is not kept, for it takes ten times the memory.
+    in the order of its table's columns, all as text that PostgreSQL reads: numbers exact, timestamps floored to the
+    microsecond. `raw` is the payload; the decoded record is not kept, for it takes ten times the memory.
     """
 
     id: str
     version: Instant
     content_hash: UUID
     etag: str | None
-    values: list[Any] = field(repr=False)
+    values: Values = field(repr=False)
     children: Parts = field(repr=False)
     raw: bytes = field(repr=False)
     repaired: bool
     observed_at: datetime
     by_id: bool = False
 
-    def value(self, column: str) -> Any:
+    def value(self, column: str) -> str | None:
         """Return the value of a column of `partner_center.referrals`."""
         return self.values[_PLACES[column]]
 
@@ -136,7 +137,7 @@ def map_record(
     except (RecursionError, ValueError, TypeError, OverflowError) as error:
         return Reject(record_id, record.raw, f"cannot be mapped: {type(error).__name__}", None, version)
     return Row(
-        record_id, version, content_hash, etag, values, children, record.raw, record.repaired, observed_at, by_id
+        record_id, version, content_hash, etag, tuple(values), children, record.raw, record.repaired, observed_at, by_id
     )
 
 
@@ -167,7 +168,7 @@ def merge_missing(newer: Record, older: dict[str, Any]) -> Record:
 def changed_columns(before: Row, after: Row) -> list[str]:
     """Name what differs: columns, and child tables without their prefix; `payload` where only open members do."""
     pairs = zip(_PLACES, before.values, after.values, strict=True)
-    names = [name for name, one, other in pairs if one != other or str(one) != str(other)]
+    names = [name for name, one, other in pairs if one != other]
     names += [table.removeprefix("referral_") for table in changed_tables(before, after)]
     return names or ["payload"]
 
@@ -244,7 +245,7 @@ def _add_parts(
     parts: Parts,
     objects: list[Any],
     arrays: tuple[_Array, ...],
-    parent: tuple[int, ...],
+    parent: tuple[str, ...],
     unknown: set[str],
 ) -> None:
     for array in arrays:
@@ -254,12 +255,13 @@ def _add_parts(
             continue
         rows = parts.setdefault(array.child.table, [])
         read, prefix, keys = array.elements.read, array.prefix, (*array.tag, *parent)
-        for position, element in enumerate(value if value.__class__ is list else _as_list(value, array)):
+        for number, element in enumerate(value if value.__class__ is list else _as_list(value, array)):
             if element.__class__ is not dict:
                 if element is None:
                     continue
                 element = {array.child.scalar: element}  # noqa: PLW2901 - the object that it stands for
             values, inner = read(element, prefix, unknown)
+            position = str(number)
             rows.append((position, *keys, *values))
             if array.nested:
                 _add_parts(parts, inner, array.nested, (position,), unknown)

@@ -14,11 +14,11 @@ _BOOKS = (
     ("version", "bigint"),
     ("etag", "text"),
     ("content_hash", "uuid"),
-    ("payload", "jsonb"),
     ("repaired", "boolean"),
     ("observed_at", "timestamptz"),
 )
 _COLUMNS = (*((column.name, column.kind.value) for column in REFERRAL_COLUMNS), *_BOOKS)
+_PAYLOAD = ("payload", "jsonb")
 
 
 def _recordset(columns: Iterable[tuple[str, str]]) -> str:
@@ -39,7 +39,7 @@ FROM partner_center.referrals WHERE account = $1 AND id = ANY($2::text[])
 LOCK = READ + " ORDER BY id FOR UPDATE"
 """In the order of ids, so that two savers cannot deadlock."""
 
-ROW = ("account", "id", *(name for name, _ in _COLUMNS))
+ROW = ("payload", "account", "id", *(name for name, _ in _COLUMNS))
 """The columns of a new row, as they are copied."""
 
 PARTS = {
@@ -55,9 +55,9 @@ SELECT DISTINCT referral_id FROM partner_center.referral_versions WHERE account 
 
 UPDATE = f"""
 UPDATE partner_center.referrals r
-SET {", ".join(f"{name} = d.{name}" for name, _ in _COLUMNS)}, deleted_at = NULL,
+SET {", ".join(f"{name} = d.{name}" for name, _ in (*_COLUMNS, _PAYLOAD))}, deleted_at = NULL,
     changed_at = CASE WHEN d.change IS NULL THEN r.changed_at ELSE now() END
-FROM {_recordset((("id", "text"), ("change", "text"), *_COLUMNS))}
+FROM {_recordset((("id", "text"), ("change", "text"), *_COLUMNS, _PAYLOAD))}
 WHERE r.account = $1 AND r.id = d.id
 """
 

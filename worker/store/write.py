@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 import asyncpg
 import msgspec
@@ -19,6 +18,7 @@ from worker.core.referral import REFERRAL_COLUMNS
 from worker.core.upsert import Verdict
 from worker.errors import StoreUnavailable
 from worker.store import statements
+from worker.store.copying import parts_as_lines, rows_as_lines
 from worker.store.leases import Run
 
 _ENCODE = msgspec.json.Encoder(decimal_format="number").encode
@@ -98,25 +98,19 @@ async def copy_parts(connection: PoolConnectionProxy, account: str, table: str, 
     """Copy the parts of rows that have none in this table."""
     parts = [(account, row.id, *part) for row in rows for part in row.children.get(table, ())]
     if parts:
-        await _copy(connection, table, statements.PARTS[table], parts)
+        await _copy(connection, table, statements.PARTS[table], parts_as_lines(parts))
 
 
 async def _copy(
-    connection: PoolConnectionProxy, table: str, columns: Sequence[str], records: Iterable[tuple[Any, ...]]
+    connection: PoolConnectionProxy, table: str, columns: Sequence[str], source: AsyncIterator[bytes]
 ) -> None:
-    await connection.copy_records_to_table(table, schema_name="partner_center", columns=columns, records=records)
+    await connection.copy_to_table(table, schema_name="partner_center", columns=columns, source=source, format="text")
 
 
 async def _copy_rows(connection: PoolConnectionProxy, account: str, inserts: list[Change]) -> None:
-    records = (
-        (
-            account, row.id, *row.values, row.version, row.etag, row.content_hash, row.raw.decode(), row.repaired,
-            row.observed_at,
-        )
-        for row in (change.row for change in inserts)
-    )  # fmt: skip
+    source = rows_as_lines(account, [change.row for change in inserts])
     try:
-        await _copy(connection, "referrals", statements.ROW, records)
+        await _copy(connection, "referrals", statements.ROW, source)
     except asyncpg.UniqueViolationError as error:
         raise RacedError from error
 

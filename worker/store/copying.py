@@ -1,0 +1,65 @@
+"""Rows in the text form of `COPY`, which PostgreSQL reads as it stands.
+
+Values are text already (`core/members.py`), so a row is joined rather than encoded value by value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from worker.core.mapping import Row
+from worker.core.reader import Values
+
+_PIECE = 256
+_NULL = "\\N"
+_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+_SPACES = bytes.maketrans(b"\t\n\r", b"   ")
+
+
+async def rows_as_lines(account: str, rows: Sequence[Row]) -> AsyncIterator[bytes]:
+    """Write rows of `partner_center.referrals`, in the order of `statements.ROW`."""
+    times = {at: at.isoformat() for at in {row.observed_at for row in rows}}
+    for start in range(0, len(rows), _PIECE):
+        written: list[bytes] = []
+        for row in rows[start : start + _PIECE]:
+            written += _payload(row.raw), lines([_values(account, row, times[row.observed_at])]).encode()
+        yield b"".join(written)
+
+
+async def parts_as_lines(parts: Sequence[Values]) -> AsyncIterator[bytes]:
+    """Write rows of one table of parts, in the order of `statements.PARTS`."""
+    for start in range(0, len(parts), _PIECE):
+        yield lines(parts[start : start + _PIECE]).encode()
+
+
+def lines(rows: Sequence[Values]) -> str:
+    """Write some rows.
+
+    What has a meaning of its own in this form is rare in values: counting what must be there finds it quickly.
+    """
+    written = "".join(["\t".join([_NULL if value is None else value for value in row]) + "\n" for row in rows])
+    if (
+        written.count("\\") == sum([row.count(None) for row in rows])
+        and written.count("\t") == sum(map(len, rows)) - len(rows)
+        and written.count("\n") == len(rows)
+        and "\r" not in written
+    ):
+        return written
+    return "".join(["\t".join([_NULL if value is None else _escaped(value) for value in row]) + "\n" for row in rows])
+
+
+def _values(account: str, row: Row, observed_at: str) -> Values:
+    """Return what follows the payload, with nothing before the first tab."""
+    books = str(row.version), row.etag, row.content_hash.hex, "true" if row.repaired else "false", observed_at
+    return "", account, row.id, *row.values, *books
+
+
+def _payload(raw: bytes) -> bytes:
+    """Between its members JSON may have tabs and line ends, for which a space is as good; no string of it has one."""
+    if b"\n" in raw or b"\t" in raw or b"\r" in raw:
+        raw = raw.translate(_SPACES)
+    return raw.replace(b"\\", b"\\\\")
+
+
+def _escaped(value: str) -> str:
+    return value if value.isprintable() and "\\" not in value else value.translate(_ESCAPES)
