@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,14 +24,20 @@ ORDER BY relname
 """
 
 
-async def written(db: asyncpg.Connection) -> list[tuple[Any, ...]]:
-    """What PostgreSQL counted as written. A backend hands its counters over when it ends, so the worker's are ended."""
+READ = """
+SELECT sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)) FROM pg_stat_user_tables
+WHERE schemaname = 'partner_center'
+"""
+
+
+async def counted(db: asyncpg.Connection, counters: str) -> list[tuple[Any, ...]]:
+    """What PostgreSQL counted. A backend hands its counters over when it ends, so the worker's are ended."""
     await db.execute(
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
     )
     await db.execute("SELECT pg_stat_clear_snapshot()")
-    return [tuple(row) for row in await db.fetch(WRITES)]
+    return [tuple(row) for row in await db.fetch(counters)]
 
 
 async def test_an_idle_tick_writes_its_run_and_nothing_else(
@@ -39,15 +46,33 @@ async def test_an_idle_tick_writes_its_run_and_nothing_else(
     await simulator.reset(400)
     await load(pipeline)
     await tick(pipeline)
-    before = await written(db)
+    before = await counted(db, WRITES)
     await simulator.clear_requests()
     wal = await db.fetchval("SELECT pg_current_wal_insert_lsn()")
     for _ in range(5):
         await tick(pipeline)
     assert await db.fetchval("SELECT pg_current_wal_insert_lsn() - $1::pg_lsn", wal) < 5 * 4096, "the runs' own rows"
-    assert await written(db) == before
+    assert await counted(db, WRITES) == before
     assert await listing_requests(simulator) == 5
     assert await db.fetchval("SELECT count(*) FROM sync.runs WHERE kind = 'incremental'") == 6
+
+
+async def test_a_tick_reads_its_own_rows_only_before_anybody_has_analysed_the_tables(
+    pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    """After a first load PostgreSQL knows nothing of it yet, and would take the whole account for a few rows."""
+    for table in ("referrals", "referral_versions"):
+        await db.execute(f"ALTER TABLE partner_center.{table} SET (autovacuum_enabled = false)")
+    await simulator.reset(2000)
+    await load(pipeline)
+    pipeline = replace(pipeline, overlap=timedelta(0))
+    await tick(pipeline)
+    for key in sorted((await simulator.state())["referrals"])[:20]:
+        await simulator.update(key, {"salesStage": "Propose"})
+    (before,) = (await counted(db, READ))[0]
+    assert (await tick(pipeline)).updated == 20
+    (after,) = (await counted(db, READ))[0]
+    assert after - before < 20 * 20
 
 
 @pytest.mark.parametrize("count", [300, 3000])

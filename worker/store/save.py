@@ -8,6 +8,7 @@ on them. A row that another saver inserts in between refuses our copy of it, and
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from functools import cache
 
 import asyncpg
 import msgspec
@@ -19,6 +20,7 @@ from worker.core.mapping import Mapped, Reject, Row, changed_columns, changed_ta
 from worker.core.outcome import Advance, Counts
 from worker.core.page import Record, decode_record
 from worker.core.privacy import AfterExpiry, Privacy, hidden, with_contacts_of
+from worker.core.typed import Decoder
 from worker.core.upsert import Stored, Verdict, decide, newest_of_each
 from worker.store import leases, statements
 from worker.store.leases import Run
@@ -72,9 +74,9 @@ async def mark_gone(database: Database, run: Run, ids: list[str]) -> int:
         ]
         if moments:
             document = _ENCODE(moments).decode()
-            await connection.execute(statements.CLOSE_VERSIONS, run.account, document)
+            await connection.execute(statements.CLOSE_VERSIONS, run.account, document, still_there)
             await connection.execute(statements.MARK_GONE, run.account, still_there)
-            await connection.execute(statements.OPEN_VERSIONS, run.account, document, run.id)
+            await connection.execute(statements.OPEN_VERSIONS, run.account, document, still_there, run.id)
     run.changed = run.changed or bool(still_there)
     return len(still_there)
 
@@ -189,7 +191,7 @@ def _judge(row: Row, held: asyncpg.Record | None, after_expiry: AfterExpiry, *, 
         return None
     if held is None or stored is None:
         return Change(row, verdict, "first", [], new_to_us=True)
-    before = map_record(decode_record(held["payload"].encode()), stored.observed_at)
+    before = map_record(decode_record(held["payload"].encode(), _decoder()), stored.observed_at)
     if verdict is Verdict.RETURN and isinstance(before, Row):
         before.etag, before.content_hash = stored.etag, stored.content_hash
         return Change(before, verdict, "back", ["deleted_at"])
@@ -209,6 +211,12 @@ def _judge(row: Row, held: asyncpg.Record | None, after_expiry: AfterExpiry, *, 
         return Change(row, verdict, None, [], new_to_us=newer)
     columns, tables = _difference(before, row)
     return Change(row, verdict, "changed", columns, tables, new_to_us=newer, erases=hides)
+
+
+@cache
+def _decoder() -> Decoder:
+    """Return what reads payloads that are stored; they are mostly as documented."""
+    return Decoder()
 
 
 def _completed(row: Row, before: Row, after_expiry: AfterExpiry) -> tuple[Row, bool]:

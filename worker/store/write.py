@@ -58,15 +58,17 @@ async def write(connection: PoolConnectionProxy, run: Run, changes: list[Change]
     updates = [change for change in changes if change.verdict is not Verdict.INSERT]
     again = await _with_history(connection, run.account, inserts)
     chained = [change for change in changes if change.verdict is not Verdict.INSERT or change.row.id in again]
-    versions = _versions_document([change for change in chained if change.change is not None])
-    if versions:
-        await connection.execute(statements.CLOSE_VERSIONS, run.account, versions)
+    turned = [change for change in chained if change.change is not None]
+    versions = run.account, _versions_document(turned), [change.row.id for change in turned]
+    if turned:
+        await connection.execute(statements.CLOSE_VERSIONS, *versions)
     if inserts:
         await _copy_rows(connection, run.account, inserts)
     if updates:
-        await connection.execute(statements.UPDATE, run.account, _rows_document(updates))
-    if versions:
-        await connection.execute(statements.OPEN_VERSIONS, run.account, versions, run.id)
+        ids = [change.row.id for change in updates]
+        await connection.execute(statements.UPDATE, run.account, _rows_document(updates), ids)
+    if turned:
+        await connection.execute(statements.OPEN_VERSIONS, *versions, run.id)
     first = [change.row.id for change in inserts if change.row.id not in again]
     if first:
         await connection.execute(statements.OPEN_FIRST, run.account, first, run.id)
@@ -141,9 +143,7 @@ def _rows_document(changes: list[Change]) -> str:
     ).decode()
 
 
-def _versions_document(changes: list[Change]) -> str | None:
-    if not changes:
-        return None
+def _versions_document(changes: list[Change]) -> str:
     return _ENCODE(
         [
             {
