@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import tempfile
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import msgspec
@@ -21,7 +27,7 @@ from worker.core.page import Page, decode_record
 from worker.core.referral import CHILDREN, NESTED
 from worker.demo.data import make_referrals
 from worker.errors import LeaseError, StoreError
-from worker.store import leases
+from worker.store import embedded, leases, migrate
 from worker.store.erase import forget
 from worker.store.leases import Run
 from worker.store.pool import Database, open_database
@@ -382,3 +388,64 @@ async def test_one_run_of_a_kind_at_a_time(database: Database) -> None:
             pass
     async with leases.run(database, "contoso", "backfill"):
         pass
+
+
+async def crash(postmaster: int) -> None:
+    """An immediate shutdown is a crash as far as what is stored goes."""
+    os.kill(postmaster, signal.SIGQUIT)
+    with suppress(ProcessLookupError):
+        while True:
+            os.kill(postmaster, 0)
+            await asyncio.sleep(0.05)
+
+
+async def test_what_a_finished_run_stored_is_on_disk(server_folder: Path) -> None:
+    """Commits on the way do not wait for the disk; the run's end does, and all before it is then there too."""
+    lazy = {"fsync": "on", "wal_writer_delay": "10s"}
+    with tempfile.TemporaryDirectory(prefix="referral-sync-", dir=server_folder) as folder:
+        async with embedded.server(Path(folder), settings=lazy) as url:
+            await migrate.upgrade(url)
+            async with (
+                open_database(url, connections=3) as database,
+                leases.run(database, "contoso", "incremental") as run,
+            ):
+                await put(database, run, page(referral()))
+            await crash(int((Path(folder) / "pgdata" / "postmaster.pid").read_text().splitlines()[0]))
+        async with embedded.server(Path(folder)) as url:
+            db = await asyncpg.connect(url)
+            assert await db.fetchval("SELECT count(*) FROM partner_center.referrals") == 1
+            assert await db.fetchval("SELECT outcome FROM sync.runs") == "done"
+            await db.close()
+
+
+@pytest.mark.parametrize("more_to_save", [True, False])
+async def test_nothing_passes_over_what_a_crash_of_postgresql_took_back(
+    server_folder: Path, *, more_to_save: bool
+) -> None:
+    """The run goes on over a new connection: neither a later page nor its end may stand on a page that is lost."""
+    lazy = {"fsync": "on", "wal_writer_delay": "10s"}
+
+    async def run_over_a_crash(database: Database, folder: Path, port: int) -> None:
+        async with AsyncExitStack() as after_the_run, leases.run(database, "contoso", "incremental") as run:
+            await put(database, run, page(referral(1)), through="2024-05-01T10:01:00Z")
+            await crash(int((folder / "pgdata" / "postmaster.pid").read_text().splitlines()[0]))
+            again = embedded.server(folder, settings=lazy | {"port": str(port)})
+            await after_the_run.enter_async_context(again)
+            if more_to_save:
+                await put(database, run, page(referral(2)), through="2024-05-01T10:02:00Z")
+
+    with tempfile.TemporaryDirectory(prefix="referral-sync-", dir=server_folder) as folder:
+        async with embedded.server(Path(folder), settings=lazy) as url:
+            await migrate.upgrade(url)
+            db = await asyncpg.connect(url)
+            await db.execute("INSERT INTO sync.watermarks (account, position) VALUES ('contoso', 1)")
+            await db.close()
+            async with open_database(url, connections=3) as database:
+                with pytest.raises(StoreError, match="crashed"):
+                    await run_over_a_crash(database, Path(folder), urlsplit(url).port or 0)
+        async with embedded.server(Path(folder)) as url:
+            db = await asyncpg.connect(url)
+            assert await db.fetchval("SELECT count(*) FROM partner_center.referrals") == 0
+            assert await db.fetchval("SELECT position FROM sync.watermarks") == 1
+            assert await db.fetchval("SELECT count(*) FROM sync.runs WHERE outcome = 'done'") == 0
+            await db.close()

@@ -21,7 +21,7 @@ from asyncpg.pool import PoolConnectionProxy
 from worker.core.lag import Lag
 from worker.core.outcome import Counts, Traffic
 from worker.core.privacy import Privacy
-from worker.errors import LeaseError, SignInError, StoreError, SyncError, VanishedError
+from worker.errors import LeaseError, SignInError, StoreError, StoreUnavailable, SyncError, VanishedError
 from worker.store.pool import Database
 
 LEASE_SECONDS = 45
@@ -46,7 +46,8 @@ class Run:
     """One recorded attempt, and the right to write as it. The flow fills in what it learns on the way.
 
     `only_by_id`: members that the list lacks and answers by id have; None until somebody looked. `changed`: whether it
-    stored a change. Its counts are kept in its row only; `map_seconds` and `store_seconds` are of all its readers.
+    stored a change. `saved`: pages in commits that PostgreSQL confirmed. Its counts are kept in its row only;
+    `map_seconds` and `store_seconds` are of all its readers.
     """
 
     id: int
@@ -64,6 +65,7 @@ class Run:
     privacy: Privacy = _KEEP
     only_by_id: set[str] | None = None
     changed: bool = False
+    saved: int = 0
 
 
 @asynccontextmanager
@@ -100,11 +102,14 @@ async def check(connection: PoolConnectionProxy, current: Run) -> None:
     would wait for a moment without any writer, which two busy ones never leave it, until the lease is over.
 
     Everything that is written as a run begins with this. What the run lets in of people must still be what is asked
-    for: raises StoreError when another process changed that.
+    for: raises StoreError when another process changed that; and StoreUnavailable when PostgreSQL crashed without the
+    latest commits, which nothing may then pass over.
     """
-    held = await connection.fetchval(
+    saved = current.saved
+    held = await connection.fetchrow(
         """
-        SELECT s.value FROM sync.leases l JOIN sync.settings s ON s.name = 'privacy.contacts'
+        SELECT s.value AS contacts, r.pages FROM sync.leases l JOIN sync.settings s ON s.name = 'privacy.contacts'
+        LEFT JOIN sync.runs r ON r.id = $5
         WHERE l.account = $1 AND l.kind = $2 AND l.fence = $3 AND l.owner = $4
         FOR KEY SHARE OF l FOR SHARE OF s
         """,
@@ -112,16 +117,27 @@ async def check(connection: PoolConnectionProxy, current: Run) -> None:
         current.kind,
         current.fence,
         OWNER,
+        current.id,
     )
-    if held is not None and held != current.privacy.contacts:
-        raise StoreError(
-            f"Another process set privacy.contacts to {held}; this one has {current.privacy.contacts} and stopped.",
-            "Give all processes on this database one configuration, and start this one again.",
-        )
     if held is None:
         raise LeaseError(
             f"Another process took over the {current.kind} of {current.account}; this one wrote nothing more.",
             "It was paused or cut off for longer than its lease. Nothing is lost: the other one goes on.",
+        )
+    if held["contacts"] != current.privacy.contacts:
+        raise StoreError(
+            f"Another process set privacy.contacts to {held['contacts']}; this one has {current.privacy.contacts}"
+            " and stopped.",
+            "Give all processes on this database one configuration, and start this one again.",
+        )
+    _still_there(held["pages"], saved)
+
+
+def _still_there(pages: int | None, saved: int) -> None:
+    if (pages or 0) < saved:
+        raise StoreUnavailable(
+            "PostgreSQL crashed, or a standby took over, without the latest pages that this run had stored.",
+            "The next run reads them again: the position went back with them.",
         )
 
 
@@ -287,6 +303,7 @@ async def _finish(database: Database, current: Run, outcome: str, error: str) ->
                 traffic.throttled_seconds,
             )
             if counted is not None:
+                _still_there(counted["pages"], current.saved)
                 totals = _totals(current, outcome, dict(counted))
                 await connection.execute(
                     _ADD_TOTALS,

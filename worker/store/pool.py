@@ -39,10 +39,14 @@ class Database:
         self._pool = pool
 
     @asynccontextmanager
-    async def transaction(self, *, seconds: int = TRANSACTION_SECONDS) -> AsyncIterator[PoolConnectionProxy]:
+    async def transaction(
+        self, *, seconds: int = TRANSACTION_SECONDS, flushed: bool = True
+    ) -> AsyncIterator[PoolConnectionProxy]:
         """Run a READ COMMITTED transaction; PostgreSQL's errors come out as StoreError, data errors as they are.
 
         It ends by itself after `seconds`, where the server can; more are for what holds nothing that others wait for.
+        Not `flushed`, its commit does not wait for the disk: a crash of the server within a second may take it back,
+        with all that came after it (docs/decisions/0017).
         """
         with _translated():
             async with self._pool.acquire() as connection, connection.transaction():
@@ -50,6 +54,7 @@ class Database:
                 await connection.execute(
                     f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION}';"
                     + (f" SET LOCAL transaction_timeout = '{seconds}s';" if ends else "")
+                    + ("" if flushed else " SET LOCAL synchronous_commit = off;")
                     + " SET LOCAL timezone = 'UTC'"
                 )
                 yield connection

@@ -51,6 +51,7 @@ async def save(
     ):
         with attempt:
             counts, changes = await _save(database, run, mapped, pages, advances, asked_for=asked_for)
+            run.saved += pages
             run.changed = run.changed or bool(changes)
             for change in changes:
                 if change.new_to_us:
@@ -92,7 +93,7 @@ async def _save(
     database: Database, run: Run, mapped: Mapped, pages: int, advances: Sequence[Advance], *, asked_for: bool
 ) -> tuple[Counts, list[Change]]:
     rejects = list(mapped.rejects)
-    async with database.transaction() as connection:
+    async with database.transaction(flushed=False) as connection:
         rows = newest_of_each(mapped.rows)
         stored = await _look(connection, run.account, [row.id for row in rows])
         news = [row for row in rows if decide(row, stored.get(row.id), asked_for=asked_for) is not Verdict.KEEP]

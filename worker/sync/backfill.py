@@ -19,7 +19,7 @@ from worker.source.probe import bounds
 from worker.store import ledger
 from worker.store.leases import Run
 from worker.store.ledger import Backfill, LedgerWindow
-from worker.sync.drain import Writer, drain, writing
+from worker.sync.drain import drain, writing
 from worker.sync.fuller import fuller, list_is_thin
 from worker.sync.pipeline import Pipeline, Step, distrust, reading_for
 
@@ -103,10 +103,11 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading) 
         counts += saved
         report()
 
-    async def reader(writer: Writer) -> None:
+    async def reader() -> None:
         nonlocal done
         while pending:
             part = pending.popleft()
+            writer = min(writers, key=lambda one: one.waiting)
             await drain(
                 fuller(pipeline, run, pages(pipeline.client, part.window, reading)), writer, partial(_to_window, part)
             )
@@ -122,8 +123,8 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading) 
             for _ in range(min(readers, WRITERS))
         ]
         async with asyncio.TaskGroup() as group:
-            for number in range(readers):
-                group.create_task(reader(writers[number % len(writers)]))
+            for _ in range(readers):
+                group.create_task(reader())
     return counts
 
 

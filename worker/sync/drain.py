@@ -48,6 +48,11 @@ class Writer:
         self._closed = False
         self._changed = asyncio.Condition()
 
+    @property
+    def waiting(self) -> int:
+        """How many records wait to be saved."""
+        return sum(mapped.records for mapped, _, _ in self._waiting)
+
     async def put(self, page: Page, advance: Advance) -> None:
         """Take a page, and wait while as much waits already as one transaction takes."""
         began = time.perf_counter()
@@ -82,7 +87,7 @@ class Writer:
 
     async def _put(self, mapped: Mapped, pages: int, advance: Advance) -> None:
         async with self._changed:
-            await self._changed.wait_for(lambda: sum(one.records for one, _, _ in self._waiting) < GROUP_ROWS)
+            await self._changed.wait_for(lambda: self.waiting < GROUP_ROWS)
             self._waiting.append((mapped, pages, advance))
             self._changed.notify_all()
 
