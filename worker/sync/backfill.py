@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -91,7 +90,7 @@ async def _plan(pipeline: Pipeline, run: Run, asked: Window, reading: Reading) -
 
 async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading) -> Counts:
     """Let the readers take window after window until none is left; they share two writers."""
-    pending = deque(plan.pending)
+    pending = list(plan.pending)
     await list_is_thin(pipeline, run)  # before the readers start, so that not each of them looks
     counts, done = Counts(), plan.windows - len(plan.pending)
 
@@ -106,7 +105,7 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading) 
     async def reader() -> None:
         nonlocal done
         while pending:
-            part = pending.popleft()
+            part = pending.pop()  # the newest first: there are the most, and nobody has to wait for them at the end
             writer = min(writers, key=lambda one: one.waiting)
             await drain(
                 fuller(pipeline, run, pages(pipeline.client, part.window, reading)), writer, partial(_to_window, part)
