@@ -46,7 +46,9 @@ class Writer:
         self._observe = observe
         self._waiting = deque[tuple[Mapped, int, Advance]]()
         self._closed = False
-        self._changed = asyncio.Condition()
+        lock = asyncio.Lock()
+        self._came = asyncio.Condition(lock)
+        self._left = asyncio.Condition(lock)
 
     @property
     def waiting(self) -> int:
@@ -67,29 +69,29 @@ class Writer:
 
     async def close(self) -> None:
         """Let it end when nothing waits any more."""
-        async with self._changed:
+        async with self._came:
             self._closed = True
-            self._changed.notify_all()
+            self._came.notify_all()
 
     async def work(self) -> None:
         """Save until closed and nothing waits."""
         while True:
-            async with self._changed:
-                await self._changed.wait_for(lambda: self._waiting or self._closed)
+            async with self._came:
+                await self._came.wait_for(lambda: self._waiting or self._closed)
                 if not self._waiting:
                     return
                 mapped, pages, advances = self._group()
-                self._changed.notify_all()
+                self._left.notify_all()
             began = time.perf_counter()
             saved = await save(self._database, self._run, mapped, pages=pages, advances=advances)
             self._run.store_seconds += time.perf_counter() - began
             self._observe(mapped, saved)
 
     async def _put(self, mapped: Mapped, pages: int, advance: Advance) -> None:
-        async with self._changed:
-            await self._changed.wait_for(lambda: self.waiting < GROUP_ROWS)
+        async with self._left:
+            await self._left.wait_for(lambda: self.waiting < GROUP_ROWS)
             self._waiting.append((mapped, pages, advance))
-            self._changed.notify_all()
+            self._came.notify()
 
     def _group(self) -> tuple[Mapped, int, list[Advance]]:
         """Take what waits, in its order, up to what one transaction takes."""
