@@ -89,6 +89,23 @@ def test_whatever_is_wrong_with_a_record_it_comes_to_the_same(data: st.DataObjec
         both(ENCODE(bent(data.draw(st.sampled_from(MADE_UP[:30])))), decoder)
 
 
+@pytest.mark.parametrize(
+    "name", ["x') or exit('owned')  # {0}\u2028", '"', "\\", "a\n  raise SystemExit", "\x1f", "", "é"]
+)
+@pytest.mark.parametrize("path", [(), ("details",), ("customerProfile", "address")])
+def test_a_member_with_the_text_of_a_program_for_a_name_is_only_a_name(path: tuple[str, ...], name: str) -> None:
+    """Names that were learned are part of the function that reads records, and of a structure."""
+    tree: dict[str, Any] = {name: 1}
+    for holder in reversed(path):
+        tree = {holder: tree}
+    raw = ENCODE({"id": "a", "updatedDateTime": "2024-01-01T00:00:00Z"} | tree)
+    decoder = Decoder()
+    both(raw, decoder)
+    record, unknown = both(raw, decoder)
+    assert (record.typed is not None) == (not any(sign in name for sign in '"\\\n\x1f'))
+    assert unknown == {".".join((*path, name))}
+
+
 def test_a_member_that_appears_costs_the_slow_way_once() -> None:
     decoder = Decoder()
     new = [ENCODE(tree | {"new": {"any": [1]}, "@odata.etag": str(n)}) for n, tree in enumerate(MADE_UP[:3])]

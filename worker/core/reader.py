@@ -17,6 +17,9 @@ as `dataclasses` does it; for a referral with a name, a time and tags the functi
             v if (v := record.m_name).__class__ is str else None,
             floored(v) if (v := record.m_createdDateTime) else None,
         ), parts
+
+Nothing that a server sends becomes program text but the names of members that were learned: as an identifier made of
+ASCII letters and digits, and as a literal.
 """
 
 from __future__ import annotations
@@ -77,7 +80,7 @@ class _Source:
         self._lines.append("    " * depth + line)
 
     def compiled(self, name: str) -> Any:
-        exec(compile("\n".join(self._lines), "<reader of referrals>", "exec"), self._names)  # noqa: S102 - our own text
+        exec(compile("\n".join(self._lines), "<reader of referrals>", "exec"), self._names)  # noqa: S102 - see above
         return self._names[name]
 
     def walk(

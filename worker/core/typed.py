@@ -9,6 +9,7 @@ that it costs the slow way once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -24,6 +25,7 @@ from worker.core.referral import is_content
 MAX_LEARNED = 50
 """A source that names its members at random is not learned: its records are read the slow way."""
 
+_UNNAMEABLE = re.compile(r'[\x00-\x1f"\\]')
 CANONICAL = msgspec.json.Encoder(decimal_format="number", order="sorted")
 """What the hash of a record's content is made of: the same for a structure and for a dictionary."""
 
@@ -83,8 +85,11 @@ class Decoder:
             return None
 
     def learn(self, tree: dict[str, Any]) -> None:
-        """Take in the members of a record that no document names, so that the next one like it is read quickly."""
-        unknown = {(id(node), member): node for node, member in _unknown(self._root, tree)}
+        """Take in the members of a record that no document names, so that the next one like it is read quickly.
+
+        A name that msgspec cannot give to a member of a structure is left alone: such records are read the slow way.
+        """
+        unknown = {(id(node), name): node for node, name in _unknown(self._root, tree) if not _UNNAMEABLE.search(name)}
         if not unknown or self._learned + len(unknown) > MAX_LEARNED:
             return
         self._learned += len(unknown)
