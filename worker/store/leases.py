@@ -46,8 +46,8 @@ class Run:
     """One recorded attempt, and the right to write as it. The flow fills in what it learns on the way.
 
     `only_by_id`: members that the list lacks and answers by id have; None until somebody looked. `changed`: whether it
-    stored a change. `saved`: pages in commits that PostgreSQL confirmed. Its counts are kept in its row only;
-    `map_seconds` and `store_seconds` are of all its readers.
+    stored a change. `saved`: pages and records in commits that PostgreSQL confirmed. Its counts are kept in its row
+    only; `map_seconds` and `store_seconds` are of all its readers.
     """
 
     id: int
@@ -108,7 +108,8 @@ async def check(connection: PoolConnectionProxy, current: Run) -> None:
     saved = current.saved
     held = await connection.fetchrow(
         """
-        SELECT s.value AS contacts, r.pages FROM sync.leases l JOIN sync.settings s ON s.name = 'privacy.contacts'
+        SELECT s.value AS contacts, r.inserted + r.updated + r.unchanged + r.rejected + r.pages AS saved
+        FROM sync.leases l JOIN sync.settings s ON s.name = 'privacy.contacts'
         LEFT JOIN sync.runs r ON r.id = $5
         WHERE l.account = $1 AND l.kind = $2 AND l.fence = $3 AND l.owner = $4
         FOR KEY SHARE OF l FOR SHARE OF s
@@ -130,11 +131,11 @@ async def check(connection: PoolConnectionProxy, current: Run) -> None:
             " and stopped.",
             "Give all processes on this database one configuration, and start this one again.",
         )
-    _still_there(held["pages"], saved)
+    _still_there(held["saved"], saved)
 
 
-def _still_there(pages: int | None, saved: int) -> None:
-    if (pages or 0) < saved:
+def _still_there(stored: int | None, saved: int) -> None:
+    if (stored or 0) < saved:
         raise StoreUnavailable(
             "PostgreSQL crashed, or a standby took over, without the latest pages that this run had stored.",
             "The next run reads them again: the position went back with them.",
@@ -303,7 +304,7 @@ async def _finish(database: Database, current: Run, outcome: str, error: str) ->
                 traffic.throttled_seconds,
             )
             if counted is not None:
-                _still_there(counted["pages"], current.saved)
+                _still_there(sum(counted.values()), current.saved)
                 totals = _totals(current, outcome, dict(counted))
                 await connection.execute(
                     _ADD_TOTALS,

@@ -51,7 +51,7 @@ async def save(
     ):
         with attempt:
             counts, changes = await _save(database, run, mapped, pages, advances, asked_for=asked_for)
-            run.saved += pages
+            run.saved += counts.records + counts.pages
             run.changed = run.changed or bool(changes)
             for change in changes:
                 if change.new_to_us:
