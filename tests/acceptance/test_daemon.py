@@ -20,7 +20,8 @@ import pytest
 
 from worker.demo.control import Control
 
-PATIENCE = 30.0
+PATIENCE = 90.0
+"""Seconds; the pauses between the attempts of a request alone can come to half a minute."""
 
 
 async def until(condition: Callable[[], Awaitable[object]], what: str, patience: float = PATIENCE) -> None:

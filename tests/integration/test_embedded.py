@@ -25,7 +25,7 @@ from worker.errors import StoreError
 from worker.store import cluster, embedded
 
 CHECKOUT = Path(__file__).parent.parent.parent
-PATIENCE = 15.0
+PATIENCE = 60.0
 AS_ROOT = os.geteuid() == 0
 OTHER_USER = 1
 """A user that every system knows: initdb wants one with a name."""
