@@ -17,12 +17,16 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from hypothesis import settings
 
 from tests.steps import TALLY
 from worker.demo.behaviour import Behaviour
 from worker.demo.control import Control
 from worker.demo.simulator import TOKENS
 from worker.store import embedded, migrate
+
+settings.register_profile("suite", deadline=None)  # how long something takes is never asserted
+settings.load_profile("suite")
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = "migrated"

@@ -149,7 +149,13 @@ class LyingApi(RuleBasedStateMachine):
             await load(self.pipeline)
         else:
             await tick(self.pipeline)
-        await prove(self.pipeline)
+        try:
+            await prove(self.pipeline)
+        except SyncError as refusal:  # equal times laid out anew for each request: no two passes need to agree
+            if "reconcile again at a quieter hour" not in refusal.hint:
+                raise
+            await self.control.behaviour(ties="by_id")
+            await prove(self.pipeline)
         for row in await self.db.fetch("SELECT field, method, evidence FROM sync.capabilities"):
             note(f"{row['field']} was read by {row['method']}: {row['evidence']}")
         await assert_level(self.db, self.control)
@@ -322,7 +328,6 @@ def test_the_copy_is_the_source(postgres_url: str, template_database: str, simul
             settings=settings(
                 max_examples=12 * rounds,
                 stateful_step_count=25,
-                deadline=None,
                 derandomize=rounds == 1,
                 print_blob=True,
                 suppress_health_check=list(HealthCheck),

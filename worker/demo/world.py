@@ -152,6 +152,7 @@ class Simulator:
         records = make_referrals(count, seed, newest or datetime.now(UTC))
         self._pending.clear()
         self._made = 0
+        self.rng = Random(0)
         self.faults.waiting.clear()
         self.requests.clear()
         self.listing = Listing(map(_row, records), self._visible)
