@@ -16,8 +16,7 @@ from worker.config import DeviceCode, Password, RefreshToken, Settings, StaticTo
 from worker.core.instant import Instant
 from worker.core.outcome import Counts
 from worker.core.reading import Method
-from worker.database import refresh_history
-from worker.database import rules as configured_rules
+from worker.database import configured_rules, refresh_history
 from worker.errors import ConfigError, SyncError
 from worker.source.auth import TokenSource, command_token, static_token
 from worker.source.client import open_client

@@ -44,7 +44,7 @@ async def prepare_database(settings: Settings, url: str) -> list[str]:
     told = [f"The database is at revision {await migrate.upgrade(url)}."]
     async with open_database(url, connections=1) as database:
         await ledger.put_setting(database, "bi.timezone", settings.bi.timezone)
-        await privacy.enforce(database, await rules(settings, database))
+        await privacy.enforce(database, await configured_rules(settings, database))
         await refresh_history(database)
         if await ledger.readers_missing(database):
             told += ["The roles of dashboards could not be made. Somebody with CREATEROLE has to run this once:", ""]
@@ -63,7 +63,7 @@ def pool_size(settings: Settings) -> int:
     return min(4 + len(settings.accounts) * (settings.api.concurrency + 2), 40)
 
 
-async def rules(settings: Settings, database: Database) -> Privacy:
+async def configured_rules(settings: Settings, database: Database) -> Privacy:
     """Return what of people may be stored, as configured."""
     return await privacy.rules(database, settings.privacy.contacts, settings.privacy.after_expiry)
 

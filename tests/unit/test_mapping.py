@@ -98,7 +98,7 @@ def test_every_column_is_filled_from_its_member() -> None:
 @pytest.mark.parametrize("child", [*CHILDREN, *NESTED], ids=lambda child: child.table)
 def test_every_column_of_a_part_is_filled_from_its_member(child: Child) -> None:
     element, held = filled(child.groups)
-    outer = next((one for one in CHILDREN if one.nested is child), None)
+    outer = next((one for one in CHILDREN if child in one.nested), None)
     for tag, path in child.arrays:
         inner: Any = [element, None, element]
         for name in reversed(path):

@@ -85,6 +85,5 @@ def _node(name: str, groups: tuple[Group, ...], children: tuple[Child, ...]) -> 
         holder.kinds |= {member: column.kind for column in group.columns for member in column.members}
     for child in children:
         for _, path in child.arrays:
-            nested = (child.nested,) if child.nested is not None else ()
-            node.at(path[:-1]).arrays[path[-1]] = _node(".".join((name, *path)), child.groups, nested)
+            node.at(path[:-1]).arrays[path[-1]] = _node(".".join((name, *path)), child.groups, child.nested)
     return node

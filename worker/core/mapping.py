@@ -226,18 +226,17 @@ class _Array:
 def _arrays(children: Iterable[Child], outer: Shape, prefix: str = "") -> tuple[_Array, ...]:
     found = []
     for child in children:
-        inner = [child.nested] if child.nested is not None else []
-        elements = shape(child.groups, [path for nested in inner for _, path in nested.arrays])
+        elements = shape(child.groups, child.nested)
         for tag, path in child.arrays:
             dotted = prefix + ".".join(path)
             beyond = f"{dotted}[]."
-            nested = _arrays(inner, elements, beyond)
+            nested = _arrays(child.nested, elements, beyond)
             tags = (tag,) if tag else ()
             found.append(_Array(child, tags, outer.places[path[:-1]], path[-1], dotted, beyond, elements, nested))
     return tuple(found)
 
 
-_REFERRAL = shape(REFERRAL, [path for child in CHILDREN for _, path in child.arrays], KNOWN_UNSTORED)
+_REFERRAL = shape(REFERRAL, CHILDREN, KNOWN_UNSTORED)
 _ARRAYS = _arrays(CHILDREN, _REFERRAL)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from worker.core import instant
-from worker.core.referral import Group, Kind
+from worker.core.referral import Child, Group, Kind
 
 MAX_NUMBER_DIGITS = 1_000
 """Numbers with an exponent beyond this are refused: PostgreSQL refuses those beyond 131,072 digits."""
@@ -84,14 +84,16 @@ class Shape:
         return values, objects
 
 
-def walk_to(paths: Iterable[tuple[str, ...]]) -> tuple[list[tuple[int, str]], dict[tuple[str, ...], int]]:
-    """Lead from an object (0) to those at some paths inside it, and to those in between.
+def walk_to(
+    groups: Iterable[Group], children: Iterable[Child]
+) -> tuple[list[tuple[int, str]], dict[tuple[str, ...], int]]:
+    """Lead from an object (0) to those inside it that hold some groups or arrays, and to those in between.
 
     Returns the steps, each naming an object found before and its member, and the number of the object at each path.
     """
     walk: list[tuple[int, str]] = []
     places: dict[tuple[str, ...], int] = {(): 0}
-    for path in paths:
+    for path in [*(group.path for group in groups), *(path[:-1] for child in children for _, path in child.arrays)]:
         for depth, name in enumerate(path):
             if path[: depth + 1] not in places:
                 walk.append((places[path[:depth]], name))
@@ -99,15 +101,12 @@ def walk_to(paths: Iterable[tuple[str, ...]]) -> tuple[list[tuple[int, str]], di
     return walk, places
 
 
-def shape(
-    groups: tuple[Group, ...], arrays: Iterable[tuple[str, ...]] = (), also: frozenset[str] = frozenset()
-) -> Shape:
-    """Prepare an object with its groups and the paths of its arrays; `also` are members that are known but not read."""
-    arrays = list(arrays)
-    walk, places = walk_to([*(group.path for group in groups), *(path[:-1] for path in arrays)])
+def shape(groups: tuple[Group, ...], children: tuple[Child, ...], also: frozenset[str] = frozenset()) -> Shape:
+    """Prepare an object with its groups and its arrays; `also` are members that are known but not read."""
+    walk, places = walk_to(groups, children)
     known: dict[tuple[str, ...], set[str]] = {path: set() for path in places}
     known[()].update(also)
-    for path in [*places, *arrays]:
+    for path in [*places, *(path for child in children for _, path in child.arrays)]:
         if path:
             known[path[:-1]].add(path[-1])
     for group in groups:

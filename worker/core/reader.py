@@ -24,7 +24,7 @@ ASCII letters and digits, and as a literal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -33,11 +33,14 @@ from msgspec import UNSET
 from worker.core import instant
 from worker.core.documented import Node, identifier
 from worker.core.members import READERS, walk_to
-from worker.core.referral import CHILDREN, REFERRAL, Child, Column, Kind
+from worker.core.referral import CHILDREN, REFERRAL, Child, Column, Group, Kind
 
 Values = tuple[str | None, ...]
 Parts = dict[str, list[Values]]
 """The rows of each table of parts: position and other keys, then the values."""
+
+Objects = dict[tuple[str, ...], str]
+"""The variables that hold the objects at some paths."""
 
 Read = Callable[[msgspec.Struct, set[str]], tuple[Values, Parts]]
 """Returns the values of `REFERRAL_COLUMNS`, and the parts by table; raises ValueError for one that cannot be.
@@ -51,16 +54,11 @@ def reader(root: Node) -> Read:
     source = _Source()
     source.add(0, "def read(record, unknown):")
     source.add(1, "parts = {}")
-    objects = source.walk(1, root, "record", [*(group.path for group in REFERRAL), *_holders(CHILDREN)], "")
+    objects = source.walk(1, root, "record", REFERRAL, CHILDREN, "")
     source.arrays(1, root, objects, CHILDREN, "", "")
-    columns = [(group.path, column) for group in REFERRAL for column in group.columns]
-    source.add(1, f"return ({source.values(objects, columns)}), parts")
+    source.add(1, f"return ({_values(objects, REFERRAL)}), parts")
     read: Read = source.compiled("read")
     return read
-
-
-def _holders(children: Iterable[Child]) -> list[tuple[str, ...]]:
-    return [path[:-1] for child in children for _, path in child.arrays]
 
 
 class _Source:
@@ -70,7 +68,7 @@ class _Source:
         self._lines: list[str] = []
         self._names: dict[str, Any] = {
             "UNSET": UNSET,
-            "BOOLEAN": {UNSET: None, None: None, True: "true", False: "false"},
+            "BOOLEAN": {UNSET: None, None: None} | {value: READERS[Kind.BOOLEAN](value) for value in (True, False)},
             "DIGITS": "0123456789",
             "floored": instant.floored,
             "numeric": READERS[Kind.NUMERIC],
@@ -84,10 +82,16 @@ class _Source:
         return self._names[name]
 
     def walk(
-        self, depth: int, node: Node, start: str, paths: list[tuple[str, ...]], prefix: str
-    ) -> dict[tuple[str, ...], str]:
-        """Go to the objects at some paths, in whose place there is an empty one where they are absent."""
-        steps, places = walk_to(paths)
+        self,
+        depth: int,
+        node: Node,
+        start: str,
+        groups: tuple[Group, ...],
+        children: tuple[Child, ...],
+        prefix: str,
+    ) -> Objects:
+        """Go to the objects that hold groups or arrays, in whose place there is an empty one where they are absent."""
+        steps, places = walk_to(groups, children)
         variables = [start, *(f"{start}_{number}" for number in range(1, len(steps) + 1))]
         objects = {path: variables[place] for path, place in places.items()}
         for path, variable in objects.items():
@@ -104,8 +108,8 @@ class _Source:
         self,
         depth: int,
         node: Node,
-        objects: dict[tuple[str, ...], str],
-        children: Iterable[Child],
+        objects: Objects,
+        children: tuple[Child, ...],
         parent: str,
         prefix: str,
     ) -> None:
@@ -118,7 +122,6 @@ class _Source:
     def _array(
         self, depth: int, node: Node, holder: str, child: Child, path: tuple[str, ...], keys: str, prefix: str
     ) -> None:
-        nested = (child.nested,) if child.nested is not None else ()
         rows, element, position = f"rows_{depth}", f"element_{depth}", f"position_{depth}"
         self.add(depth, f"if elements := {holder}.{identifier(path[-1])}:")
         self.add(depth + 1, f"{rows} = parts.setdefault({child.table!r}, [])")
@@ -126,23 +129,22 @@ class _Source:
         self.add(depth + 2, f"{position} = DIGITS[number] if number < 10 else str(number)")
         self.add(depth + 2, f"if {element}.__class__ is {self._named(node.structure, 'TYPE')}:")
         beyond = f"{prefix}{'.'.join(path)}[]."
-        paths = [*(group.path for group in child.groups), *_holders(nested)]
-        objects = self.walk(depth + 3, node, element, paths, beyond)
-        columns = [(group.path, column) for group in child.groups for column in group.columns]
-        self.add(depth + 3, f"{rows}.append(({position}, {keys}{self.values(objects, columns)}))")
-        self.arrays(depth + 3, node, objects, nested, f"{position}, ", beyond)
+        objects = self.walk(depth + 3, node, element, child.groups, child.nested, beyond)
+        self.add(depth + 3, f"{rows}.append(({position}, {keys}{_values(objects, child.groups)}))")
+        self.arrays(depth + 3, node, objects, child.nested, f"{position}, ", beyond)
         self.add(depth + 2, f"elif {element} is not None:")
         scalar = "".join(f"{element}, " if one.members[0] == child.scalar else "None, " for one in child.columns)
         self.add(depth + 3, f"{rows}.append(({position}, {keys}{scalar}))")
-
-    def values(self, objects: dict[tuple[str, ...], str], columns: list[tuple[tuple[str, ...], Column]]) -> str:
-        """Return the expressions of some columns, each with a comma behind it."""
-        return "".join(f"{_value(objects[path], column)}, " for path, column in columns)
 
     def _named(self, value: Any, hint: str) -> str:
         name = f"{hint}_{len(self._names)}"
         self._names[name] = value
         return name
+
+
+def _values(objects: Objects, groups: tuple[Group, ...]) -> str:
+    """Return the expressions of the columns of some groups, each with a comma behind it."""
+    return "".join(f"{_value(objects[group.path], column)}, " for group in groups for column in group.columns)
 
 
 def _value(variable: str, column: Column) -> str:

@@ -43,7 +43,7 @@ class Child:
     `arrays` are (tag, path) pairs: a tag, when not empty, goes into the column `kind`. `groups` are relative to the
     element; a bare string or number as element stands for an object whose member `scalar` it is. Where the documents
     also show one object in place of the array, its members are elements when `keyed_by` names where their names go, and
-    else it is the only element. `nested` is a table of an array inside each element.
+    else it is the only element. `nested` are tables of arrays inside each element.
     """
 
     table: str
@@ -51,7 +51,7 @@ class Child:
     groups: tuple[Group, ...]
     scalar: str = "id"
     keyed_by: str = ""
-    nested: Child | None = None
+    nested: tuple[Child, ...] = ()
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -282,29 +282,31 @@ CHILDREN: tuple[Child, ...] = (
                 ),
             ),
         ),
-        nested=Child(
-            "referral_registration_solutions",
-            (("", ("solutionDetails",)),),
-            (
-                Group(
-                    (),
-                    (
-                        *_texts(
-                            solution_id="id",
-                            name="name",
-                            currency="currency",
-                            primary_deployment_on="primaryDeploymentOn",
-                            pricing_model="pricingModel",
+        nested=(
+            Child(
+                "referral_registration_solutions",
+                (("", ("solutionDetails",)),),
+                (
+                    Group(
+                        (),
+                        (
+                            *_texts(
+                                solution_id="id",
+                                name="name",
+                                currency="currency",
+                                primary_deployment_on="primaryDeploymentOn",
+                                pricing_model="pricingModel",
+                            ),
+                            *_of(Kind.NUMERIC, value="value"),
+                            *_of(Kind.BOOLEAN, is_deployed_on_azure="isDeployedOnAzure"),
                         ),
-                        *_of(Kind.NUMERIC, value="value"),
-                        *_of(Kind.BOOLEAN, is_deployed_on_azure="isDeployedOnAzure"),
                     ),
-                ),
-                Group(
-                    ("marketplaceTransactionDetails",),
-                    (
-                        *_of(Kind.BOOLEAN, is_marketplace_transacted="isMarketplaceTransacted"),
-                        *_of(Kind.TIMESTAMP, marketplace_transaction_at="marketplaceTransactionDateTime"),
+                    Group(
+                        ("marketplaceTransactionDetails",),
+                        (
+                            *_of(Kind.BOOLEAN, is_marketplace_transacted="isMarketplaceTransacted"),
+                            *_of(Kind.TIMESTAMP, marketplace_transaction_at="marketplaceTransactionDateTime"),
+                        ),
                     ),
                 ),
             ),
@@ -313,7 +315,7 @@ CHILDREN: tuple[Child, ...] = (
     Child("referral_tags", (("", ("tags",)),), (Group((), _texts(tag="tag")),), scalar="tag"),
 )
 
-NESTED: tuple[Child, ...] = tuple(child.nested for child in CHILDREN if child.nested is not None)
+NESTED: tuple[Child, ...] = tuple(nested for child in CHILDREN for nested in child.nested)
 
 REFERRAL_COLUMNS: tuple[Column, ...] = tuple(column for group in REFERRAL for column in group.columns)
 
