@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import signal
 from collections import Counter
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -42,6 +47,16 @@ async def prove(pipeline: Pipeline, *, accept_vanished: bool = False) -> Reconci
 
 async def listing_requests(simulator: Control) -> int:
     return len([r for r in await simulator.requests() if r["path"].startswith("/v1.0/engagements/referrals")])
+
+
+async def crash(data_dir: Path) -> None:
+    """Shut an embedded server down at once, which is a crash as far as what is stored goes, and see it gone."""
+    postmaster = int((data_dir / "pgdata" / "postmaster.pid").read_text().splitlines()[0])
+    os.kill(postmaster, signal.SIGQUIT)
+    with suppress(ProcessLookupError):
+        while True:
+            os.kill(postmaster, 0)
+            await asyncio.sleep(0.05)
 
 
 async def assert_level(db: asyncpg.Connection, simulator: Control) -> None:

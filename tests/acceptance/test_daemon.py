@@ -103,6 +103,13 @@ def rows(db: asyncpg.Connection, expected: int) -> Callable[[], Awaitable[bool]]
     return reached
 
 
+def at_least(db: asyncpg.Connection, number: int) -> Callable[[], Awaitable[bool]]:
+    async def reached() -> bool:
+        return bool(await db.fetchval("SELECT count(*) >= $1 FROM partner_center.referrals", number))
+
+    return reached
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_it_migrates_loads_follows_and_stops(
     number: int, environment: dict[str, str], simulator: Control, empty_database_url: str, tmp_path: Path
@@ -134,11 +141,7 @@ async def test_stopped_with_a_page_in_hand_it_leaves_a_whole_copy(
     await simulator.reset(1500)
     await simulator.behaviour(latency=0.1)
     async with daemon(environment, tmp_path) as running:
-
-        async def some() -> bool:
-            return bool(await db.fetchval("SELECT count(*) > 300 FROM partner_center.referrals"))
-
-        await until(some, "loading")
+        await until(at_least(db, 301), "loading")
         assert await running.stop() == 0
     assert await db.fetchval("SELECT outcome FROM sync.runs ORDER BY id DESC LIMIT 1") == "stopped"
     stored = await db.fetchval("SELECT count(*) FROM partner_center.referrals")

@@ -11,14 +11,14 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
-from tests.acceptance.test_daemon import until
+from tests.acceptance.test_daemon import at_least, until
 from tests.proxy import Proxy
 from tests.steps import TALLY, assert_chain, assert_level
 from worker.demo.control import Control
@@ -58,13 +58,6 @@ async def killed_at(process: asyncio.subprocess.Process, moment: Awaitable[objec
     return alive
 
 
-def rows_stored(db: asyncpg.Connection, rows: int = 1) -> Callable[[], Awaitable[bool]]:
-    async def enough() -> bool:
-        return bool(await db.fetchval("SELECT count(*) >= $1 FROM partner_center.referrals", rows))
-
-    return enough
-
-
 async def free_leases(db: asyncpg.Connection) -> None:
     """Let time pass for the leases of the dead: they end by themselves after 45 seconds."""
     await db.execute(PAUSE_FREE)
@@ -91,7 +84,7 @@ async def test_killed_at_any_moment_of_a_load(
     for round_ in range(3 * rounds):
         dice = random.Random(round_)
         process = await start(environment, tmp_path, "backfill")
-        enough = rows_stored(db, stored + dice.randrange(1, 250))
+        enough = at_least(db, stored + dice.randrange(1, 250))
         early = dice.random() < 0.3
         if not await killed_at(process, asyncio.sleep(dice.random()) if early else until(enough, "loading")):
             break
@@ -162,7 +155,7 @@ async def test_paused_beyond_its_lease_it_writes_no_more(
     await simulator.reset(1000)
     await simulator.behaviour(page_size=20, latency=0.1)
     process = await start(environment, tmp_path, "backfill")
-    await until(rows_stored(db), "loading")
+    await until(at_least(db, 1), "loading")
     os.kill(process.pid, signal.SIGSTOP)
     # What a pause beyond the lease's life leaves: PostgreSQL has ended its idle transactions, and the lease is over.
     await db.execute(
@@ -191,7 +184,7 @@ async def test_asked_to_stop_it_says_where_it_stands(
     await simulator.reset(800)
     await simulator.behaviour(page_size=20, latency=0.1)
     process = await start(environment, tmp_path, "backfill")
-    await until(rows_stored(db), "loading")
+    await until(at_least(db, 1), "loading")
     process.send_signal(number)
     _, told = await asyncio.wait_for(process.communicate(), 10)
     assert process.returncode == 1

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -20,6 +18,7 @@ import msgspec
 import pytest
 
 from tests.recorder import Recorder
+from tests.steps import crash
 from worker.core import instant
 from worker.core.mapping import map_pages
 from worker.core.outcome import Counts, ToWatermark
@@ -390,15 +389,6 @@ async def test_one_run_of_a_kind_at_a_time(database: Database) -> None:
         pass
 
 
-async def crash(postmaster: int) -> None:
-    """An immediate shutdown is a crash as far as what is stored goes."""
-    os.kill(postmaster, signal.SIGQUIT)
-    with suppress(ProcessLookupError):
-        while True:
-            os.kill(postmaster, 0)
-            await asyncio.sleep(0.05)
-
-
 async def test_what_a_finished_run_stored_is_on_disk(server_folder: Path) -> None:
     """Commits on the way do not wait for the disk; the run's end does, and all before it is then there too."""
     lazy = {"fsync": "on", "wal_writer_delay": "10s"}
@@ -410,7 +400,7 @@ async def test_what_a_finished_run_stored_is_on_disk(server_folder: Path) -> Non
                 leases.run(database, "contoso", "incremental") as run,
             ):
                 await put(database, run, page(referral()))
-            await crash(int((Path(folder) / "pgdata" / "postmaster.pid").read_text().splitlines()[0]))
+            await crash(Path(folder))
         async with embedded.server(Path(folder)) as url:
             db = await asyncpg.connect(url)
             assert await db.fetchval("SELECT count(*) FROM partner_center.referrals") == 1
@@ -431,7 +421,7 @@ async def test_nothing_passes_over_what_a_crash_of_postgresql_took_back(
     async def run_over_a_crash(database: Database, folder: Path, port: int) -> None:
         async with AsyncExitStack() as after_the_run, leases.run(database, "contoso", "incremental") as run:
             await save(database, run, map_pages([page(referral(1))]))
-            await crash(int((folder / "pgdata" / "postmaster.pid").read_text().splitlines()[0]))
+            await crash(folder)
             again = embedded.server(folder, settings=lazy | {"port": str(port)})
             await after_the_run.enter_async_context(again)
             if more_to_save:

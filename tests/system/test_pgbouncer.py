@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from tests.acceptance.test_daemon import daemon, free_port, rows, until
+from tests.acceptance.test_daemon import at_least, daemon, free_port, rows, until
 from tests.steps import assert_chain, assert_level
 from worker.demo.control import Control
 from worker.store import migrate
@@ -158,11 +158,7 @@ async def test_paused_beyond_its_lease_it_is_refused(
     paused = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "worker", "backfill", cwd=tmp_path, env=behind, stderr=subprocess.PIPE
     )
-
-    async def some() -> bool:
-        return bool(await db.fetchval("SELECT count(*) > 0 FROM partner_center.referrals"))
-
-    await until(some, "loading")
+    await until(at_least(db, 1), "loading")
     paused.send_signal(signal.SIGSTOP)
     await db.execute(
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import asyncpg
 
-from tests.acceptance.test_daemon import daemon, until
+from tests.acceptance.test_daemon import at_least, daemon, until
 from tests.steps import TALLY, assert_chain, assert_level
 from tests.system.conftest import environment
 from worker.demo.control import Control
@@ -24,9 +24,6 @@ async def test_taken_over_within_a_minute_and_refused_afterwards(
     await simulator.behaviour(page_size=20, latency=0.05)
     hourly = {"REFERRAL_SYNC_SCHEDULE__INCREMENTAL": "1h"}
 
-    async def loading() -> bool:
-        return bool(await db.fetchval("SELECT count(*) > 100 FROM partner_center.referrals"))
-
     async def waiting() -> bool:
         return bool(second.events("waits_for_lease"))
 
@@ -34,7 +31,7 @@ async def test_taken_over_within_a_minute_and_refused_afterwards(
         return bool(await db.fetchval("SELECT count(*) FROM sync.runs WHERE kind = 'backfill'") == 2)
 
     async with daemon(environment, tmp_path, **hourly) as first:
-        await until(loading, "loading")
+        await until(at_least(db, 101), "loading")
         async with daemon(environment, tmp_path, **hourly) as second:
             await until(waiting, "waiting")
             os.kill(first.process.pid, signal.SIGSTOP)
