@@ -30,7 +30,7 @@ async def main(referrals: int) -> None:
             await migrate.upgrade(url)
             connection = await asyncpg.connect(url)
             await fill(connection, referrals)
-            versions = await connection.fetchval("SELECT count(*) FROM partner_center.referral_versions")
+            versions = await connection.fetchval("SELECT count(*) FROM partner_center.referral_history")
             sys.stdout.write(f"{referrals:,} referrals, {versions:,} versions\n{'best':>8} {'worst':>8}  ms\n")
             for name, sql in [*queries(), ("refresh after a run that changed something", REFRESH)]:
                 taken = []

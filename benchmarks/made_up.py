@@ -1,4 +1,4 @@
-"""A copy of any size, made by SQL alone: three years of referrals, each with five versions."""
+"""A copy of any size, made by SQL alone: three years of referrals, each with four ended versions and a present one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncpg
 _REFERRALS = """
 INSERT INTO partner_center.referrals (account, id, name, status, substatus, qualification, type, direction, deal_value,
     currency, customer_name, customer_country, created_at, updated_at, accepted_at, closed_at, version, content_hash,
-    payload, repaired, observed_at, changed_at)
+    payload, repaired, observed_at, changed_at, valid_from, change, changed_columns)
 SELECT 'contoso', 'r' || n, 'deal ' || n,
     CASE n % 20 WHEN 0 THEN 'New' WHEN 1 THEN 'Active' WHEN 2 THEN 'Active' ELSE 'Closed' END,
     CASE n % 20 WHEN 0 THEN 'Pending' WHEN 1 THEN 'Accepted' WHEN 2 THEN 'Accepted'
@@ -16,36 +16,33 @@ SELECT 'contoso', 'r' || n, 'deal ' || n,
     n % 10000, (ARRAY['EUR', 'USD', 'SEK', 'GBP'])[1 + n % 4], 'customer ' || n % 5000,
     (ARRAY['DE', 'SE', 'US'])[1 + n % 3], at, at + interval '16 days', at + interval '1 day',
     CASE WHEN n % 20 > 2 THEN at + interval '16 days' END, n, gen_random_uuid(),
-    jsonb_build_object('id', 'r' || n, 'pad', repeat('x', 800)), false, now(), now()
+    jsonb_build_object('id', 'r' || n, 'pad', repeat('x', 800)), false, now(), now(), at + interval '16 days',
+    'changed', '{status,substatus}'
 FROM generate_series(1, $1::integer) n, LATERAL (SELECT now() - interval '3 years' * (n::float / $1) AS at) x
 """
 
 _VERSIONS = """
 INSERT INTO partner_center.referral_versions (account, referral_id, valid_from, valid_to, recorded_at, change,
     changed_columns, version, status, substatus, type, direction, deal_value, currency, payload)
-SELECT 'contoso', r.id, r.created_at + interval '4 days' * (k - 1),
-    CASE WHEN k < 5 THEN r.created_at + interval '4 days' * k END, r.created_at + interval '4 days' * (k - 1),
-    CASE k WHEN 1 THEN 'first' ELSE 'changed' END,
-    CASE k WHEN 1 THEN '{}' WHEN 2 THEN '{deal_value}' WHEN 3 THEN '{status,substatus}' WHEN 4 THEN '{deal_value}'
-        ELSE '{status,substatus}' END::text[], k,
-    CASE WHEN k < 3 THEN 'New' WHEN k < 5 THEN 'Active' ELSE r.status END,
-    CASE WHEN k < 3 THEN 'Pending' WHEN k < 5 THEN 'Accepted' ELSE r.substatus END,
-    r.type, r.direction, r.deal_value + k, r.currency,
-    CASE WHEN k < 5 THEN jsonb_build_object('id', r.id, 'pad', repeat('x', 400)) END
-FROM partner_center.referrals r, generate_series(1, 5) k
+SELECT 'contoso', r.id, r.created_at + interval '4 days' * (k - 1), r.created_at + interval '4 days' * k,
+    r.created_at + interval '4 days' * (k - 1), CASE k WHEN 1 THEN 'first' ELSE 'changed' END,
+    CASE k WHEN 2 THEN '{deal_value}' WHEN 3 THEN '{status,substatus}' WHEN 4 THEN '{deal_value}' END::text[], k,
+    CASE WHEN k < 3 THEN 'New' ELSE 'Active' END, CASE WHEN k < 3 THEN 'Pending' ELSE 'Accepted' END,
+    r.type, r.direction, r.deal_value + k, r.currency, jsonb_build_object('id', r.id, 'pad', repeat('x', 400))
+FROM partner_center.referrals r, generate_series(1, 4) k
 """
 
-_PARTS = """
+_CHILDREN = """
 WITH solutions AS (
-    INSERT INTO partner_center.referral_solutions (account, referral_id, position, solution_id, name)
-    SELECT account, id, 0, 'CloudMigration', 'Cloud migration' FROM partner_center.referrals
+    INSERT INTO partner_center.referral_solutions (referral_key, position, solution_id, name)
+    SELECT referral_key, 0, 'CloudMigration', 'Cloud migration' FROM partner_center.referrals
 ), industries AS (
-    INSERT INTO partner_center.referral_requirements (account, referral_id, kind, position, item_id)
-    SELECT account, id, 'industry', 0, (ARRAY['Retail', 'Healthcare', 'Education'])[1 + version % 3]
+    INSERT INTO partner_center.referral_requirements (referral_key, kind, position, item_id)
+    SELECT referral_key, 'industry', 0, (ARRAY['Retail', 'Healthcare', 'Education'])[1 + version % 3]
     FROM partner_center.referrals
 )
-INSERT INTO partner_center.referral_team_members (account, referral_id, position, first_name, email)
-SELECT account, id, 0, 'Seller', 'seller' || version % 50 || '@example.com' FROM partner_center.referrals
+INSERT INTO partner_center.referral_team_members (referral_key, position, first_name, email)
+SELECT referral_key, 0, 'Seller', 'seller' || version % 50 || '@example.com' FROM partner_center.referrals
 """
 
 _RUNS = """
@@ -75,7 +72,7 @@ async def fill(connection: asyncpg.Connection, referrals: int) -> None:
     await connection.execute(_LEFT_ALONE)
     await connection.execute("SET synchronous_commit = on")  # else VACUUM may not know yet that all this is visible
     await connection.execute(_REFERRALS, referrals)
-    for statement in (_VERSIONS, _PARTS, _RUNS):
+    for statement in (_VERSIONS, _CHILDREN, _RUNS):
         await connection.execute(statement)
     await connection.execute("INSERT INTO sync.watermarks (account, position) VALUES ('contoso', 638000000000000000)")
     await connection.execute("REFRESH MATERIALIZED VIEW sync.pipeline_spans")

@@ -77,7 +77,7 @@ async def assert_chain(db: asyncpg.Connection) -> None:
         SELECT referral_id FROM (
             SELECT account, referral_id, valid_from, valid_to,
                 lead(valid_from) OVER (PARTITION BY account, referral_id ORDER BY valid_from) AS next_from
-            FROM partner_center.referral_versions
+            FROM partner_center.referral_history
         ) v WHERE valid_to IS DISTINCT FROM next_from
         """
     )
@@ -86,7 +86,7 @@ async def assert_chain(db: asyncpg.Connection) -> None:
     without = await db.fetchval(
         """
         SELECT count(*) FROM partner_center.referrals r WHERE (
-            SELECT count(*) FROM partner_center.referral_versions v
+            SELECT count(*) FROM partner_center.referral_history v
             WHERE v.account = r.account AND v.referral_id = r.id AND v.valid_to IS NULL
         ) <> 1
         """

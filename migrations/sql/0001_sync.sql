@@ -1,4 +1,4 @@
--- The worker's own books. Positions are ticks of 100 ns since year 1, the source's own precision; the *_at columns are
+-- The worker's own tables. Positions are ticks of 100 ns since year 1, the source's own precision; the *_at columns are
 -- the same moment floored to the microsecond, for people. (Schema sync exists already: it holds the version table.)
 
 CREATE FUNCTION sync.at(ticks bigint) RETURNS timestamptz
@@ -6,6 +6,17 @@ CREATE FUNCTION sync.at(ticks bigint) RETURNS timestamptz
     RETURN '0001-01-01T00:00:00Z'::timestamptz + make_interval(days => (ticks / 864000000000)::integer)
         + (ticks % 864000000000 / 10) * interval '1 microsecond';
 COMMENT ON FUNCTION sync.at(bigint) IS 'The moment of a tick count, floored to the microsecond.';
+
+CREATE TABLE sync.settings (
+    name text PRIMARY KEY,
+    value text NOT NULL
+);
+COMMENT ON TABLE sync.settings IS 'Settings that views and writers need; written by the worker from its configuration. No role of dashboards reads it.';
+INSERT INTO sync.settings (name, value) VALUES
+    ('bi.timezone', 'UTC'),
+    ('privacy.contacts', 'keep'),
+    ('privacy.applied', 'keep'),
+    ('privacy.key', replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''));
 
 CREATE TABLE sync.leases (
     account text NOT NULL,
@@ -16,7 +27,9 @@ CREATE TABLE sync.leases (
     expires_at timestamptz NOT NULL,
     PRIMARY KEY (account, kind)
 );
-COMMENT ON TABLE sync.leases IS 'The right to run a kind of work for an account: who has it, until when, and the fencing number that every write checks.';
+-- The fencing token is part of a key: then PostgreSQL tells a takeover, which changes it, from a renewal, which does not.
+CREATE UNIQUE INDEX leases_fence ON sync.leases (account, kind, fence);
+COMMENT ON TABLE sync.leases IS 'The right to do a kind of work for an account: who has it, until when, and the fencing token that every write checks.';
 
 CREATE TABLE sync.runs (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -35,13 +48,47 @@ CREATE TABLE sync.runs (
     vanished bigint NOT NULL DEFAULT 0,
     pages bigint NOT NULL DEFAULT 0,
     requests bigint NOT NULL DEFAULT 0,
+    retries bigint NOT NULL DEFAULT 0,
     paging text,
-    unknown_fields text[] NOT NULL DEFAULT '{}'
+    unknown_fields text[] NOT NULL DEFAULT '{}',
+    lag_p50 double precision,
+    lag_p95 double precision,
+    lag_max double precision,
+    late_max double precision,
+    overlap double precision,
+    missed bigint NOT NULL DEFAULT 0,
+    api_seconds double precision,
+    decode_seconds double precision,
+    map_seconds double precision,
+    store_seconds double precision,
+    throttled_seconds double precision
 );
 CREATE INDEX runs_recent ON sync.runs (account, kind, id DESC);
 CREATE INDEX runs_open ON sync.runs (account, kind) WHERE outcome = 'running';
-COMMENT ON TABLE sync.runs IS 'One row for each recorded attempt, with its counts.';
-COMMENT ON COLUMN sync.runs.outcome IS 'running, done, failed, refused (sign-in or permission: a person is needed), stopped (asked to), abandoned (its process died).';
+COMMENT ON TABLE sync.runs IS 'One row for each recorded run, with its counts.';
+COMMENT ON COLUMN sync.runs.outcome IS 'running, done, failed, refused (action required: sign-in, permission, or more rows deleted at the source than may be), stopped (asked to), abandoned (its process died).';
+COMMENT ON COLUMN sync.runs.vanished IS 'Rows marked as deleted at the source.';
+COMMENT ON COLUMN sync.runs.retries IS 'Requests that had to be repeated.';
+COMMENT ON COLUMN sync.runs.lag_p50 IS 'Replication lag: seconds from a change''s updatedDateTime until it was first read, the median of this run; null where nothing changed.';
+COMMENT ON COLUMN sync.runs.lag_p95 IS 'The same, 95 of 100 changes were faster.';
+COMMENT ON COLUMN sync.runs.lag_max IS 'The same, the slowest.';
+COMMENT ON COLUMN sync.runs.late_max IS 'How many seconds below the watermark of the run''s start a change first appeared, at most: what the overlap is for.';
+COMMENT ON COLUMN sync.runs.overlap IS 'Seconds below the watermark from which the run read.';
+COMMENT ON COLUMN sync.runs.missed IS 'Changes that a reconcile found which incremental syncs should have brought: they appeared later than the overlap.';
+COMMENT ON COLUMN sync.runs.api_seconds IS 'Seconds that the run''s readers waited for the API, all together.';
+COMMENT ON COLUMN sync.runs.decode_seconds IS 'Seconds that decoding answers took.';
+COMMENT ON COLUMN sync.runs.map_seconds IS 'Seconds that mapping records to rows took.';
+COMMENT ON COLUMN sync.runs.store_seconds IS 'Seconds that readers waited for the database.';
+COMMENT ON COLUMN sync.runs.throttled_seconds IS 'Seconds that the API asked to wait.';
+
+CREATE TABLE sync.totals (
+    account text NOT NULL,
+    kind text NOT NULL,
+    name text NOT NULL,
+    value double precision NOT NULL,
+    PRIMARY KEY (account, kind, name)
+);
+COMMENT ON TABLE sync.totals IS 'What all runs of a kind came to, ever: the counters of /metrics. Runs themselves go after keep_runs.';
 
 CREATE TABLE sync.watermarks (
     account text PRIMARY KEY,
@@ -64,9 +111,18 @@ CREATE TABLE sync.capabilities (
     evidence text NOT NULL,
     proven boolean NOT NULL,
     probed_at timestamptz NOT NULL DEFAULT now(),
+    links boolean NOT NULL DEFAULT false,
     PRIMARY KEY (account, field)
 );
-COMMENT ON TABLE sync.capabilities IS 'What the API was seen to do for each time field, and so how it is read.';
+COMMENT ON TABLE sync.capabilities IS 'What the API was seen to do for each time field, and so how it is paged.';
+COMMENT ON COLUMN sync.capabilities.links IS 'Next page links were seen to carry order and filter on.';
+
+CREATE TABLE sync.parity (
+    account text PRIMARY KEY,
+    only_by_id text[] NOT NULL,
+    seen_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE sync.parity IS 'Which members a record has only when it is asked for by id; where there are any, changed records are hydrated.';
 
 CREATE TABLE sync.backfills (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -109,18 +165,40 @@ CREATE TABLE sync.rejected_records (
     run_id bigint,
     closed_at timestamptz,
     closed_because text,
+    tried_with text,
     PRIMARY KEY (account, key)
 );
 CREATE INDEX rejected_records_open ON sync.rejected_records (account) WHERE closed_at IS NULL;
-COMMENT ON TABLE sync.rejected_records IS 'Records that could not be stored, kept as received with the reason. Keyed by referral id, or by digest where the id is unreadable.';
+COMMENT ON TABLE sync.rejected_records IS 'Records that could not be stored, as received, with the reason. Keyed by referral id, or by digest where the id is unreadable.';
+COMMENT ON COLUMN sync.rejected_records.attempts IS 'How often it was tried: once when it was read, and once for each replay.';
+COMMENT ON COLUMN sync.rejected_records.tried_with IS 'The release that tried it last; another one tries it again when its daemon starts.';
+
+CREATE TABLE sync.tokens (
+    account text NOT NULL,
+    chain text NOT NULL,
+    began_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    sealed bytea,
+    lapses_at timestamptz,
+    rotations bigint NOT NULL DEFAULT 0,
+    rotated_at timestamptz,
+    refused_at timestamptz,
+    refused_with text,
+    refused_because text,
+    PRIMARY KEY (account, chain)
+);
+COMMENT ON TABLE sync.tokens IS 'Stored sign-ins: token chains, encrypted with the key of security.key_file. The chain that began last is in force.';
+COMMENT ON COLUMN sync.tokens.chain IS 'Fingerprint of the configured token, or of the one from an interactive sign-in, that the chain began with.';
+COMMENT ON COLUMN sync.tokens.sealed IS 'The newest refresh token, encrypted; null while the first one was never accepted, or none is stored.';
+COMMENT ON COLUMN sync.tokens.lapses_at IS 'When the newest token expires unless it is redeemed before.';
+COMMENT ON COLUMN sync.tokens.refused_with IS 'Fingerprint of the application that was refused; another one is tried at once.';
 
 CREATE VIEW sync.status AS
 SELECT
     a.account,
     CASE
-        WHEN finished.outcome IS NULL THEN 'never ran'
-        WHEN finished.outcome = 'refused' THEN 'needs a person'
-        WHEN finished.outcome IN ('failed', 'abandoned') THEN 'failing'
+        WHEN finished.outcome IS NULL AND sign_in.refused_at IS NULL THEN 'never ran'
+        WHEN sign_in.refused_at IS NOT NULL OR 'refused' IN (finished.outcome, proof.outcome) THEN 'needs a person'
+        WHEN finished.outcome IN ('failed', 'abandoned') OR proof.outcome = 'failed' THEN 'failing'
         WHEN w.position IS NULL THEN 'loading'
         ELSE 'ok'
     END AS health,
@@ -137,21 +215,70 @@ SELECT
     finished.updated,
     finished.unchanged,
     finished.rejected,
-    (SELECT count(*) FROM partner_center.referrals r WHERE r.account = a.account AND r.deleted_at IS NULL) AS live_referrals,
+    (SELECT count(*) FROM partner_center.referrals r WHERE r.account = a.account)
+        - (SELECT count(*) FROM partner_center.referrals r WHERE r.account = a.account AND r.deleted_at IS NOT NULL) AS live_referrals,
     (SELECT count(*) FROM partner_center.referrals r WHERE r.account = a.account AND r.deleted_at IS NOT NULL) AS deleted_referrals,
-    (SELECT count(*) FROM sync.rejected_records j WHERE j.account = a.account AND j.closed_at IS NULL) AS open_rejects
+    (SELECT count(*) FROM sync.rejected_records j WHERE j.account = a.account AND j.closed_at IS NULL) AS open_rejects,
+    proof.outcome AS last_reconcile_outcome,
+    proof.finished_at AS last_reconcile_at,
+    proof.error AS last_reconcile_error,
+    finished.requests,
+    finished.retries,
+    recent.lag_p50,
+    recent.lag_p95,
+    recent.late_max,
+    recent.overlap,
+    coalesce(proof.missed, 0) AS missed,
+    coalesce(recent.late_max > recent.overlap / 2, false) OR coalesce(proof.missed > 0, false) AS overlap_too_small,
+    (SELECT count(*) FROM sync.runs r WHERE r.account = a.account AND r.outcome = 'running') AS running,
+    sign_in.lapses_at AS sign_in_lapses_at,
+    sign_in.refused_at AS sign_in_refused_at,
+    sign_in.refused_because AS sign_in_refused_because,
+    proof.inserted + proof.updated + proof.vanished AS drift,
+    proof.vanished,
+    finished.seconds AS last_run_seconds,
+    finished.api_seconds,
+    finished.decode_seconds,
+    finished.map_seconds,
+    finished.store_seconds
 FROM (
     SELECT account FROM sync.watermarks
     UNION SELECT account FROM sync.leases
     UNION SELECT account FROM sync.backfills
+    UNION SELECT account FROM sync.tokens
 ) a
 LEFT JOIN sync.watermarks w ON w.account = a.account
 LEFT JOIN LATERAL (
-    SELECT * FROM sync.runs r WHERE r.account = a.account AND r.outcome <> 'running' ORDER BY r.id DESC LIMIT 1
+    SELECT *, extract(epoch FROM r.finished_at - r.started_at)::float8 AS seconds FROM sync.runs r
+    WHERE r.account = a.account AND r.kind IN ('incremental', 'backfill') AND r.outcome <> 'running'
+    ORDER BY r.id DESC LIMIT 1
 ) finished ON true
+LEFT JOIN LATERAL (
+    SELECT * FROM sync.runs r
+    WHERE r.account = a.account AND r.kind = 'reconcile' AND r.outcome NOT IN ('running', 'stopped', 'abandoned')
+    ORDER BY r.id DESC LIMIT 1
+) proof ON true
 LEFT JOIN LATERAL (
     SELECT r.finished_at, r.started_at AS checked_at FROM sync.runs r
     WHERE r.account = a.account AND r.kind IN ('incremental', 'backfill') AND r.outcome = 'done' ORDER BY r.id DESC LIMIT 1
-) good ON true;
-COMMENT ON VIEW sync.status IS 'One row for each account; the command, the endpoint and bi.freshness all show it.';
-COMMENT ON COLUMN sync.status.fresh_as_of IS 'Every change that the source showed before this moment is in the copy.';
+) good ON true
+LEFT JOIN LATERAL (
+    SELECT max(r.late_max) AS late_max,
+        (array_agg(r.overlap ORDER BY r.id DESC))[1] AS overlap,
+        (array_agg(r.lag_p50 ORDER BY r.id DESC) FILTER (WHERE r.lag_p50 IS NOT NULL))[1] AS lag_p50,
+        (array_agg(r.lag_p95 ORDER BY r.id DESC) FILTER (WHERE r.lag_p95 IS NOT NULL))[1] AS lag_p95
+    FROM sync.runs r
+    WHERE r.account = a.account AND r.kind = 'incremental' AND r.started_at > now() - interval '7 days'
+) recent ON true
+LEFT JOIN LATERAL (
+    SELECT * FROM sync.tokens t WHERE t.account = a.account ORDER BY (t.sealed IS NULL), t.began_at DESC LIMIT 1
+) sign_in ON true;
+COMMENT ON COLUMN sync.status.sign_in_lapses_at IS 'When the stored sign-in ends unless it is used before; null where none is stored.';
+COMMENT ON COLUMN sync.status.sign_in_refused_at IS 'When the sign-in was last refused; null while it is good.';
+COMMENT ON COLUMN sync.status.drift IS 'Rows that the last reconcile had to insert, update or mark gone.';
+COMMENT ON COLUMN sync.status.api_seconds IS 'Seconds of the last run spent waiting for the API, all its readers together.';
+COMMENT ON COLUMN sync.status.health IS 'ok, loading, never ran, failing, or needs a person; a failed proof shows here until the next one is good.';
+COMMENT ON COLUMN sync.status.lag_p50 IS 'Seconds from a change at the source until it was read here: the median of the last tick that read a change.';
+COMMENT ON COLUMN sync.status.late_max IS 'How many seconds below the watermark a change appeared, at most, in the last 7 days.';
+COMMENT ON COLUMN sync.status.missed IS 'Changes that the last reconcile found which ticks should have brought.';
+COMMENT ON COLUMN sync.status.overlap_too_small IS 'Changes appear so late that they come near to escaping the overlap, or did escape it.';

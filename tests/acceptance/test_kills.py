@@ -65,7 +65,7 @@ async def free_leases(db: asyncpg.Connection) -> None:
 
 async def assert_books(db: asyncpg.Connection) -> None:
     """The counts of the runs are what is stored: rows and counts are one transaction."""
-    first_sights = await db.fetchval("SELECT count(*) FROM partner_center.referral_versions WHERE change = 'first'")
+    first_sights = await db.fetchval("SELECT count(*) FROM partner_center.referral_history WHERE change = 'first'")
     assert await db.fetchval("SELECT sum(inserted) FROM sync.runs") == first_sights
     read = await db.fetchval("SELECT sum(records) FROM sync.backfill_windows")
     counted = await db.fetchval(

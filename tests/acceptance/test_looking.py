@@ -89,10 +89,11 @@ async def test_forget_leaves_nothing(command: Command, simulator: Control, db: a
     assert told.returncode == 0
     for table, column in (
         ("partner_center.referrals", "id"),
-        ("partner_center.referral_versions", "referral_id"),
-        ("partner_center.referral_team_members", "referral_id"),
+        ("partner_center.referral_history", "referral_id"),
     ):
         assert await db.fetchval(f"SELECT count(*) FROM {table} WHERE {column} = $1", key) == 0  # noqa: S608
+    orphans = "SELECT count(*) FROM partner_center.referral_team_members WHERE referral_key NOT IN ({})"
+    assert await db.fetchval(orphans.format("SELECT referral_key FROM partner_center.referrals")) == 0
     assert await db.fetchval("SELECT count(*) FROM sync.rejected_records") == 0
     again = command("forget", key)
     assert again.returncode == 1

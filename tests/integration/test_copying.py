@@ -13,7 +13,7 @@ from worker.core.mapping import Row, map_record
 from worker.core.page import decode_record
 from worker.core.reader import Values
 from worker.store import statements
-from worker.store.copying import lines, parts_as_lines, rows_as_lines
+from worker.store.copying import NewRow, children_as_lines, lines, rows_as_lines
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -27,7 +27,7 @@ ODD = st.none() | st.text(SIGNS, max_size=3)
 @example(rows=[(sign, None) for sign in SIGNS])
 async def test_values_arrive_as_they_were(db: asyncpg.Connection, rows: list[Values]) -> None:
     await db.execute("CREATE TEMP TABLE IF NOT EXISTS odd (n bigserial, a text, b text); TRUNCATE odd")
-    await db.copy_to_table("odd", columns=["a", "b"], source=parts_as_lines(rows), format="text")
+    await db.copy_to_table("odd", columns=["a", "b"], source=children_as_lines(rows), format="text")
     assert [tuple(row) for row in await db.fetch("SELECT a, b FROM odd ORDER BY n")] == rows
 
 
@@ -39,7 +39,7 @@ async def test_a_payload_may_be_laid_out_in_lines(db: asyncpg.Connection) -> Non
         "referrals",
         schema_name="partner_center",
         columns=statements.ROW,
-        source=rows_as_lines("contoso", [row]),
+        source=rows_as_lines("contoso", 1, [NewRow(row, 7, NOW, "first")]),
         format="text",
     )
     stored = await db.fetchrow("SELECT payload, name, content_hash, observed_at FROM partner_center.referrals")

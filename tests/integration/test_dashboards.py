@@ -138,6 +138,10 @@ def uses(plan: list[dict[str, Any]], what: str) -> bool:
     return any(what in (node.get("Index Name"), node.get("Relation Name")) for node in plan)
 
 
+def scans(plan: list[dict[str, Any]]) -> list[str]:
+    return [node["Node Type"] for node in plan if "Relation Name" in node]
+
+
 async def test_plans_at_a_size(filled: asyncpg.Connection) -> None:
     """Each query ends after one pass over a table, or goes through an index."""
     views = await filled.fetch("SELECT relname FROM pg_class WHERE relnamespace = 'bi'::regnamespace AND relkind = 'v'")
@@ -150,7 +154,7 @@ async def test_plans_that_must_use_what_was_made_for_them(filled: asyncpg.Connec
     newest = await plan_of(filled, "SELECT id FROM bi.inbound_cosell LIMIT 10")
     assert uses(newest, "referrals_created")
     stages = await plan_of(filled, "SELECT status, avg(days) FROM bi.stage_durations GROUP BY 1")
-    assert [node["Node Type"] for node in stages if "Relation Name" in node] == ["Index Only Scan"]
+    assert sorted(scans(stages)) == ["Index Only Scan", "Seq Scan"], "the past from the index, the present in one pass"
     assert uses(stages, "referral_versions_steps")
     daily = await plan_of(filled, "SELECT day, sum(deals) FROM bi.pipeline_daily GROUP BY 1")
     assert not uses(daily, "referral_versions")
@@ -167,4 +171,4 @@ async def test_a_bad_plan_would_be_seen(filled: asyncpg.Connection) -> None:
     assert faults(await plan_of(filled, twice)) == ["referrals is read 2 times"]
     await filled.execute("DROP INDEX partner_center.referral_versions_steps")
     stages = await plan_of(filled, "SELECT status, avg(days) FROM bi.stage_durations GROUP BY 1")
-    assert [node["Node Type"] for node in stages if "Relation Name" in node] != ["Index Only Scan"]
+    assert "Index Only Scan" not in scans(stages)

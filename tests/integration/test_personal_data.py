@@ -33,7 +33,7 @@ from worker.sync.preview import preview_incremental
 EVERYWHERE = """
 SELECT string_agg(t::text, ' ') FROM (
     SELECT to_jsonb(r)::text AS t FROM partner_center.referrals r
-    UNION ALL SELECT to_jsonb(v)::text FROM partner_center.referral_versions v
+    UNION ALL SELECT to_jsonb(v)::text FROM partner_center.referral_history v
     UNION ALL SELECT to_jsonb(c)::text FROM partner_center.referral_customer_contacts c
     UNION ALL SELECT to_jsonb(m)::text FROM partner_center.referral_team_members m
     UNION ALL SELECT j.reason || encode(j.payload, 'escape') FROM sync.rejected_records j
@@ -118,7 +118,7 @@ async def test_a_change_of_the_rule_rewrites_what_is_stored(
     secrets = personal(records) | {"secret words", "555-0188"}
     assert len(await leaks(db, secrets)) == len(secrets)
     changed_at = await db.fetch("SELECT id, changed_at FROM partner_center.referrals ORDER BY id")
-    versions = await db.fetchval("SELECT count(*) FROM partner_center.referral_versions")
+    versions = await db.fetchval("SELECT count(*) FROM partner_center.referral_history")
 
     original = statements.REWRITE
     monkeypatch.setattr(statements, "REWRITE", "SELECT broken FROM nowhere")
@@ -134,7 +134,7 @@ async def test_a_change_of_the_rule_rewrites_what_is_stored(
             await app.sync_account(under_rule)
             assert await leaks(db, secrets) == []
             assert await db.fetch("SELECT id, changed_at FROM partner_center.referrals ORDER BY id") == changed_at
-            assert await db.fetchval("SELECT count(*) FROM partner_center.referral_versions") == versions
+            assert await db.fetchval("SELECT count(*) FROM partner_center.referral_history") == versions
             counts, _ = await app.reconcile_account(under_rule)
             assert (counts.inserted, counts.updated) == (0, 0), "what is stored is what would be read"
     await assert_chain(db)
@@ -186,7 +186,7 @@ async def test_contacts_that_the_source_hides_after_expiry(
         assert await db.fetchval("SELECT count(*) FROM partner_center.referral_customer_contacts") == in_row
         assert (await put(database, run, 4, **hidden)).updated == 1
         assert await db.fetchval("SELECT count(*) FROM partner_center.referral_customer_contacts") == in_row
-    history = await db.fetchval("SELECT string_agg(payload::text, ' ') FROM partner_center.referral_versions")
+    history = await db.fetchval("SELECT string_agg(payload::text, ' ') FROM partner_center.referral_history")
     assert ("given@example.com" in history) == in_history
     payload = await db.fetchval("SELECT payload::text FROM partner_center.referrals")
     assert ("given@example.com" in payload) == bool(in_row)

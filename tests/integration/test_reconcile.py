@@ -70,9 +70,9 @@ async def test_gone_and_back(order: str, pipeline: Pipeline, simulator: Control,
     await prove(pipeline)
     assert await db.fetchval(GONE) == 0
     changes = await db.fetch(
-        "SELECT change FROM partner_center.referral_versions WHERE referral_id = $1 ORDER BY valid_from", known[0]
+        "SELECT change FROM partner_center.referral_history WHERE referral_id = $1 ORDER BY valid_from", known[0]
     )
-    assert [row["change"] for row in changes] == ["first", "gone", "back"]
+    assert [row["change"] for row in changes] == ["first", "deleted", "back"]
     await assert_level(db, simulator)
     await assert_chain(db)
 

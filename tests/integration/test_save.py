@@ -66,7 +66,7 @@ async def put(database: Database, run: Run, *pages: Page, through: str | None = 
 
 async def versions(db: asyncpg.Connection, referral_id: str = "r1") -> list[asyncpg.Record]:
     rows = await db.fetch(
-        "SELECT * FROM partner_center.referral_versions WHERE referral_id = $1 ORDER BY valid_from", referral_id
+        "SELECT * FROM partner_center.referral_history WHERE referral_id = $1 ORDER BY valid_from", referral_id
     )
     for earlier, later in pairwise(rows):
         assert earlier["valid_to"] == later["valid_from"], "the chain is unbroken"
@@ -121,7 +121,29 @@ async def test_history_keeps_each_change(database: Database, run: Run, db: async
     assert [row["change"] for row in (first, second, third)] == ["first", "changed", "changed"]
     assert second["changed_columns"] == ["status", "updated_at"]
     assert [msgspec.json.decode(row["payload"])["status"] for row in (first, second)] == ["New", "Active"]
-    assert third["payload"] is None
+    assert await db.fetchval("SELECT count(*) FROM partner_center.referral_versions") == 2, "the past only"
+
+
+async def test_a_first_load_writes_no_history(database: Database, run: Run, db: asyncpg.Connection) -> None:
+    await put(database, run, page(*make_referrals(50, 3, NOON)))
+    assert await db.fetchval("SELECT count(*) FROM partner_center.referral_versions") == 0
+    assert await db.fetchval("SELECT count(*) FROM partner_center.referral_history WHERE change = 'first'") == 50
+
+
+async def test_a_row_that_was_erased_goes_on_with_its_history(
+    database: Database, run: Run, db: asyncpg.Connection
+) -> None:
+    """Whoever deletes the row: its present version ends then, and lasts until the one with which it comes back."""
+    await put(database, run, page(referral()))
+    await put(database, run, page(referral(minute=5, status="Active"), seconds=60))
+    await db.execute("DELETE FROM partner_center.referrals")
+    rows = await db.fetch("SELECT valid_from, valid_to, status FROM partner_center.referral_versions ORDER BY 1")
+    assert [row["status"] for row in rows] == ["New", "Active"]
+    assert rows[-1]["valid_to"] > rows[-1]["valid_from"]
+    later = int((datetime.now(UTC) - NOON).total_seconds()) + 3600
+    await put(database, run, page(referral(minute=9, status="Closed"), seconds=later))
+    assert [row["change"] for row in await versions(db)] == ["first", "changed", "back"]
+    assert [row["status"] for row in await versions(db)] == ["New", "Active", "Closed"]
 
 
 async def test_an_older_version_arriving_late_changes_nothing(
@@ -178,7 +200,7 @@ async def test_gone_and_back_are_versions(database: Database, run: Run, db: asyn
     later = int((datetime.now(UTC) - NOON).total_seconds()) + 60
     await put(database, run, page(referral(), seconds=later))
     assert await db.fetchval("SELECT deleted_at FROM partner_center.referrals") is None
-    assert [row["change"] for row in await versions(db)] == ["first", "gone", "back"]
+    assert [row["change"] for row in await versions(db)] == ["first", "deleted", "back"]
 
 
 async def test_a_row_erased_and_stored_again_continues_its_chain(
@@ -188,7 +210,7 @@ async def test_a_row_erased_and_stored_again_continues_its_chain(
     await db.execute("DELETE FROM partner_center.referrals")
     await put(database, run, page(referral(minute=3), seconds=60))
     rows = await db.fetch(
-        "SELECT change, valid_from, valid_to FROM partner_center.referral_versions ORDER BY valid_from"
+        "SELECT change, valid_from, valid_to FROM partner_center.referral_history ORDER BY valid_from"
     )
     assert [row["change"] for row in rows] == ["first", "back"]
     assert rows[0]["valid_to"] == rows[1]["valid_from"]
@@ -269,18 +291,18 @@ async def test_parts_go_with_their_referral(database: Database, run: Run, db: as
     gone = trees[0]["id"]
     await forget(database, "contoso", gone)
     for table, before in held.items():
-        assert await parts_of(db, table) == [part for part in before if part["referral_id"] != gone]
+        assert await parts_of(db, table) == [part for part in before if part["id"] != gone]
     await db.execute("DELETE FROM partner_center.referrals WHERE id > '8'")
     for table, before in held.items():
-        left = [part for part in before if part["referral_id"] <= "8" and part["referral_id"] != gone]
+        left = [part for part in before if part["id"] <= "8" and part["id"] != gone]
         assert await parts_of(db, table) == left
-    await db.execute("TRUNCATE partner_center.referrals")
+    await db.execute("TRUNCATE partner_center.referrals CASCADE")
     assert [await parts_of(db, table) for table in held] == [[] for _ in held]
 
 
 async def parts_of(db: asyncpg.Connection, table: str) -> list[asyncpg.Record]:
-    found = await db.fetch(f"SELECT * FROM partner_center.{table}")  # noqa: S608 - a declaration's name
-    return sorted(found, key=lambda part: str(tuple(part)))
+    sql = f"SELECT r.id, c.* FROM partner_center.{table} c LEFT JOIN partner_center.referrals r USING (referral_key)"  # noqa: S608 - a declaration's name
+    return sorted(await db.fetch(sql), key=lambda part: str(tuple(part)))
 
 
 async def test_the_parts_of_a_changed_referral_are_replaced_as_a_whole(
@@ -288,10 +310,10 @@ async def test_the_parts_of_a_changed_referral_are_replaced_as_a_whole(
 ) -> None:
     await put(database, run, page(referral(tags=["a", "b", "c"]), referral(2, tags=["x"])))
     await put(database, run, page(referral(minute=1, tags=["b"]), seconds=60))
-    found = [(part["referral_id"], part["position"], part["tag"]) for part in await parts_of(db, "referral_tags")]
+    found = [(part["id"], part["position"], part["tag"]) for part in await parts_of(db, "referral_tags")]
     assert found == [("r1", 0, "b"), ("r2", 0, "x")]
     await put(database, run, page(referral(minute=2, tags=[]), seconds=90))
-    assert [part["referral_id"] for part in await parts_of(db, "referral_tags")] == ["r2"]
+    assert [part["id"] for part in await parts_of(db, "referral_tags")] == ["r2"]
 
 
 async def test_parts_that_stay_are_not_written_anew(database: Database, run: Run, db: asyncpg.Connection) -> None:
@@ -341,7 +363,7 @@ async def test_a_save_takes_so_many_statements_however_many_rows_it_has(
                 assert (counts.inserted > 0, counts.updated > 0) == (new, changed)
                 texts = list(recorder.statements)
                 sent.append([texts[number] for number, _ in recorder.calls])
-    assert len(sent[0]) == len(sent[1])
+    assert len(sent[0]) == len(sent[1]), "\n".join(" ".join(one.split())[:110] for one in [*sent[0], "=====", *sent[1]])
     assert len(sent[1]) <= at_most, "\n".join(" ".join(one.split())[:80] for one in sent[1])
 
 
@@ -374,7 +396,7 @@ async def test_rows_versions_rejects_position_and_counts_are_one_transaction(
     with pytest.raises(StoreError):
         await put(database, run, page(referral(), b"7"), through="2024-05-01T12:00:00Z")
     assert await db.fetchval("SELECT position FROM sync.watermarks") == start
-    for table in ("partner_center.referrals", "partner_center.referral_versions", "sync.rejected_records"):
+    for table in ("partner_center.referrals", "partner_center.referral_history", "sync.rejected_records"):
         assert await db.fetchval(f"SELECT count(*) FROM {table}") == 0  # noqa: S608
 
 

@@ -138,7 +138,7 @@ async def _look(url: str, database: Database, out: Console) -> None:
     for line in (
         "SELECT * FROM bi.referrals WHERE respond_by < now() + interval '3 days' ORDER BY respond_by;",
         "SELECT id, name, deal_value, currency FROM bi.referrals WHERE category = 'Co-sell' AND status = 'Active';",
-        "SELECT valid_from, changed_columns FROM partner_center.referral_versions WHERE referral_id = '...';",
+        "SELECT valid_from, changed_columns FROM partner_center.referral_history WHERE referral_id = '...';",
     ):
         out.print(f"  {line}", markup=False)
 

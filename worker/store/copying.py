@@ -6,6 +6,8 @@ Values are text already (`core/members.py`), so a row is joined rather than enco
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
 from worker.core.mapping import Row
 from worker.core.reader import Values
@@ -17,20 +19,33 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 _SPACES = bytes.maketrans(b"\t\n\r", b"   ")
 
 
-async def rows_as_lines(account: str, rows: Sequence[Row]) -> AsyncIterator[bytes]:
+@dataclass(frozen=True, slots=True)
+class NewRow:
+    """A row to copy, with its number and what its first version is: from when it holds, and what began it."""
+
+    row: Row
+    key: int
+    valid_from: datetime
+    change: str
+
+
+async def rows_as_lines(account: str, run_id: int, new: Sequence[NewRow]) -> AsyncIterator[bytes]:
     """Write rows of `partner_center.referrals`, in the order of `statements.ROW`."""
-    times = {at: at.isoformat() for at in {row.observed_at for row in rows}}
-    for start in range(0, len(rows), _PIECE):
+    times = {at: at.isoformat() for at in {one.row.observed_at for one in new}}
+    run = str(run_id)
+    for start in range(0, len(new), _PIECE):
         written: list[bytes] = []
-        for row in rows[start : start + _PIECE]:
-            written += _payload(row.raw), lines([_values(account, row, times[row.observed_at])]).encode()
+        for one in new[start : start + _PIECE]:
+            values = _values(account, one.row, times[one.row.observed_at])
+            present = str(one.key), one.valid_from.isoformat(), one.change, run
+            written += _payload(one.row.raw), lines([(*values, *present)]).encode()
         yield b"".join(written)
 
 
-async def parts_as_lines(parts: Sequence[Values]) -> AsyncIterator[bytes]:
-    """Write rows of one table of parts, in the order of `statements.PARTS`."""
-    for start in range(0, len(parts), _PIECE):
-        yield lines(parts[start : start + _PIECE]).encode()
+async def children_as_lines(children: Sequence[Values]) -> AsyncIterator[bytes]:
+    """Write rows of one child table, in the order of `statements.CHILD_TABLES`."""
+    for start in range(0, len(children), _PIECE):
+        yield lines(children[start : start + _PIECE]).encode()
 
 
 def lines(rows: Sequence[Values]) -> str:

@@ -31,17 +31,17 @@ async def history(database: Database, account: str, referral_id: str) -> History
         )
         parts = {
             child.table: await connection.fetchval(
-                f"SELECT count(*) FROM partner_center.{child.table} WHERE account = $1 AND referral_id = $2",  # noqa: S608 - a declared name
-                account,
-                referral_id,
+                f"SELECT count(*) FROM partner_center.{child.table} WHERE referral_key = $1",  # noqa: S608 - a declared name
+                row["referral_key"] if row is not None else None,
             )
             for child in (*CHILDREN, *NESTED)
         }
         versions = await connection.fetch(
             """
-            SELECT v.valid_from, v.valid_to, v.recorded_at, v.change, v.changed_columns, v.run_id, r.kind AS run_kind,
+            SELECT v.valid_from, v.valid_to, v.recorded_at, v.change,
+                coalesce(v.changed_columns, '{}') AS changed_columns, v.run_id, r.kind AS run_kind,
                 r.started_at AS run_started_at
-            FROM partner_center.referral_versions v LEFT JOIN sync.runs r ON r.id = v.run_id
+            FROM partner_center.referral_history v LEFT JOIN sync.runs r ON r.id = v.run_id
             WHERE v.account = $1 AND v.referral_id = $2 ORDER BY v.valid_from
             """,
             account,

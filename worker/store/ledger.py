@@ -157,7 +157,7 @@ async def seen_in_data(database: Database, account: str) -> dict[str, int]:
     async with database.transaction() as connection:
         silent = await connection.fetchval(
             """
-            SELECT count(*) FROM partner_center.referral_versions
+            SELECT count(*) FROM partner_center.referral_history
             WHERE account = $1 AND change = 'changed' AND NOT 'updated_at' = ANY(changed_columns)
             """,
             account,

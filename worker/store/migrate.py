@@ -80,7 +80,7 @@ def suffices(revision: str | None) -> bool:
 
 def roles_sql() -> str:
     """Return the SQL that makes the roles of dashboards, for a person who may run it."""
-    return (_folder() / "sql" / "0003_roles.sql").read_text(encoding="utf-8")
+    return (_folder() / "sql" / "roles.sql").read_text(encoding="utf-8")
 
 
 def _folder() -> Path:

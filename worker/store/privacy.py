@@ -20,7 +20,7 @@ from worker.core.privacy import AfterExpiry, Contacts, Privacy
 from worker.errors import StoreError
 from worker.store import ledger, statements
 from worker.store.pool import Database
-from worker.store.write import copy_parts
+from worker.store.write import copy_children
 
 BATCH = 500
 
@@ -71,7 +71,7 @@ async def _rewrite(database: Database, admit: Admit) -> None:
 async def _rewrite_rows(connection: PoolConnectionProxy, found: list[Any], admit: Admit) -> int:
     """Bring rows and the parts that name people under the rule; neither a version nor `changed_at` comes of it."""
     changes: dict[str, list[dict[str, Any]]] = {}
-    read: dict[str, list[Row]] = {}
+    read: dict[str, list[tuple[int, Row]]] = {}
     for one in found:
         payload = _admitted(one["payload"], admit)
         if payload is None:
@@ -86,12 +86,12 @@ async def _rewrite_rows(connection: PoolConnectionProxy, found: list[Any], admit
             {name: row.value(name) for name in ("notes", "invite_notes")}
             | {"id": row.id, "payload": msgspec.Raw(payload), "content_hash": str(row.content_hash)}
         )
-        read.setdefault(one["account"], []).append(row)
+        read.setdefault(one["account"], []).append((one["referral_key"], row))
     for account, rows in changes.items():
         await connection.execute(statements.REWRITE, account, _ENCODE(rows).decode())
         for table in statements.NAMING_PEOPLE:
-            await connection.execute(statements.delete_parts(table), account, [row["id"] for row in rows])
-            await copy_parts(connection, account, table, read[account])
+            await connection.execute(statements.delete_children(table), [key for key, _ in read[account]])
+            await copy_children(connection, table, read[account])
     return sum(len(rows) for rows in changes.values())
 
 

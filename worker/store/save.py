@@ -8,10 +8,10 @@ on them. A row that another saver inserts in between refuses our copy of it, and
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from datetime import datetime, timedelta
 from functools import cache
 
 import asyncpg
-import msgspec
 import stamina
 from asyncpg.pool import PoolConnectionProxy
 
@@ -25,9 +25,8 @@ from worker.core.upsert import Stored, Verdict, decide, newest_of_each
 from worker.store import leases, statements
 from worker.store.leases import Run
 from worker.store.pool import Database
-from worker.store.write import Change, RacedError, advance_to, keep_aside, write
+from worker.store.write import Change, RacedError, advance_to, keep_aside, mark_deleted, write
 
-_ENCODE = msgspec.json.Encoder(decimal_format="number").encode
 _ATTEMPTS = 20
 """Each race that is lost means that another run got on; each deadlock that one of two did."""
 
@@ -64,20 +63,14 @@ async def mark_gone(database: Database, run: Run, ids: list[str]) -> int:
     """Mark rows that a proven listing and a look by id no longer have; returns how many were not marked before."""
     async with database.transaction() as connection:
         await leases.check(connection, run)
-        now = (await connection.fetchval("SELECT now()")).isoformat()
-        still_there = [
-            record["id"]
+        now: datetime = await connection.fetchval("SELECT now()")
+        still_there = {
+            record["id"]: max(now, record["valid_from"] + timedelta(microseconds=1))
             for record in await connection.fetch(statements.LOCK, run.account, ids)
             if record["deleted_at"] is None
-        ]
-        moments = [
-            {"id": key, "observed_at": now, "change": "gone", "changed_columns": ["deleted_at"]} for key in still_there
-        ]
-        if moments:
-            document = _ENCODE(moments).decode()
-            await connection.execute(statements.CLOSE_VERSIONS, run.account, document, still_there)
-            await connection.execute(statements.MARK_GONE, run.account, still_there)
-            await connection.execute(statements.OPEN_VERSIONS, run.account, document, still_there, run.id)
+        }
+        if still_there:
+            await mark_deleted(connection, run, still_there)
     run.changed = run.changed or bool(still_there)
     return len(still_there)
 
@@ -193,9 +186,10 @@ def _judge(row: Row, held: asyncpg.Record | None, after_expiry: AfterExpiry, *, 
     if held is None or stored is None:
         return Change(row, verdict, "first", [], new_to_us=True)
     before = map_record(decode_record(held["payload"].encode(), _decoder()), stored.observed_at)
+    of = {"key": held["referral_key"], "since": held["valid_from"]}
     if verdict is Verdict.RETURN and isinstance(before, Row):
         before.etag, before.content_hash = stored.etag, stored.content_hash
-        return Change(before, verdict, "back", ["deleted_at"])
+        return Change(before, verdict, "back", ["deleted_at"], **of)
     hides = False
     if isinstance(before, Row):
         row, hides = _completed(row, before, after_expiry)
@@ -206,12 +200,12 @@ def _judge(row: Row, held: asyncpg.Record | None, after_expiry: AfterExpiry, *, 
         row.etag = stored.etag
     if stored.deleted_at is not None:
         columns, tables = _difference(before, row)
-        return Change(row, verdict, "back", ["deleted_at", *columns], tables, erases=hides)
+        return Change(row, verdict, "back", ["deleted_at", *columns], tables, erases=hides, **of)
     newer = row.version > stored.version
     if row.content_hash == stored.content_hash:
-        return Change(row, verdict, None, [], new_to_us=newer)
+        return Change(row, verdict, None, [], new_to_us=newer, **of)
     columns, tables = _difference(before, row)
-    return Change(row, verdict, "changed", columns, tables, new_to_us=newer, erases=hides)
+    return Change(row, verdict, "changed", columns, tables, new_to_us=newer, erases=hides, **of)
 
 
 @cache
@@ -237,7 +231,7 @@ def _completed(row: Row, before: Row, after_expiry: AfterExpiry) -> tuple[Row, b
 def _difference(before: Row | Reject, after: Row) -> tuple[list[str], list[str]]:
     """Name what differs, and the tables of parts that do: all, where what was stored cannot be read any more."""
     if not isinstance(before, Row):
-        return ["payload"], list(statements.PARTS)
+        return ["payload"], list(statements.CHILD_TABLES)
     return changed_columns(before, after), changed_tables(before, after)
 
 

@@ -19,6 +19,7 @@ _BOOKS = (
 )
 _COLUMNS = (*((column.name, column.kind.value) for column in REFERRAL_COLUMNS), *_BOOKS)
 _PAYLOAD = ("payload", "jsonb")
+_PRESENT = (("change", "text"), ("changed_columns", "text[]"), ("valid_from", "timestamptz"))
 
 
 def _recordset(columns: Iterable[tuple[str, str]]) -> str:
@@ -32,76 +33,72 @@ FROM partner_center.referrals WHERE account = $1 AND id = ANY($2::text[])
 """What the copy has of some ids; decides nothing, and locks nothing."""
 
 READ = """
-SELECT id, version, content_hash, etag, observed_at, deleted_at, payload
+SELECT id, referral_key, version, content_hash, etag, observed_at, deleted_at, valid_from, payload
 FROM partner_center.referrals WHERE account = $1 AND id = ANY($2::text[])
 """
 
 LOCK = READ + " ORDER BY id FOR UPDATE"
 """In the order of ids, so that two savers cannot deadlock."""
 
-ROW = ("payload", "account", "id", *(name for name, _ in _COLUMNS))
+KEYS = "SELECT nextval('partner_center.referrals_referral_key_seq') FROM generate_series(1, $1)"
+"""Numbers for so many new rows, known before they are copied because their child rows carry them."""
+
+PRESENT = ("referral_key", "valid_from", "change", "run_id")
+"""The columns that say what the present version of a new row is, as they are copied."""
+
+ROW = ("payload", "account", "id", *(name for name, _ in _COLUMNS), *PRESENT)
 """The columns of a new row, as they are copied."""
 
-PARTS = {
-    child.table: ("account", "referral_id", *child.keys, *(column.name for column in child.columns))
+CHILD_TABLES = {
+    child.table: ("referral_key", *child.keys, *(column.name for column in child.columns))
     for child in (*CHILDREN, *NESTED)
 }
-"""The columns of each table of parts, as they are copied."""
+"""The columns of each child table, as they are copied."""
 
-WITH_HISTORY = """
-SELECT DISTINCT referral_id FROM partner_center.referral_versions WHERE account = $1 AND referral_id = ANY($2::text[])
+LAST_VERSIONS = """
+SELECT referral_id, max(valid_to) AS valid_to FROM partner_center.referral_versions
+WHERE account = $1 AND referral_id = ANY($2::text[]) GROUP BY referral_id
 """
-"""Which new rows are of referrals that the copy had before: erased, and shown again."""
+"""Which new rows are of referrals that the copy had before (erased, and shown again), and until when."""
 
 UPDATE = f"""
 UPDATE partner_center.referrals r
 SET {", ".join(f"{name} = d.{name}" for name, _ in (*_COLUMNS, _PAYLOAD))}, deleted_at = NULL,
-    changed_at = CASE WHEN d.change IS NULL THEN r.changed_at ELSE now() END
-FROM {_recordset((("id", "text"), ("change", "text"), *_COLUMNS, _PAYLOAD))}
+    changed_at = CASE WHEN d.change IS NULL THEN r.changed_at ELSE now() END,
+    valid_from = coalesce(d.valid_from, r.valid_from),
+    change = coalesce(d.change, r.change),
+    changed_columns = CASE WHEN d.change IS NULL THEN r.changed_columns ELSE d.changed_columns END,
+    run_id = CASE WHEN d.change IS NULL THEN r.run_id ELSE $4 END
+FROM {_recordset((("id", "text"), *_PRESENT, *_COLUMNS, _PAYLOAD))}
 WHERE r.account = $1 AND r.id = ANY($3::text[]) AND r.id = d.id
 """
 """The ids stand beside the document ($3 here), for a plan that reads no other rows whatever the statistics say."""
 
-_MOMENT = (("id", "text"), ("source_at", "timestamptz"), ("observed_at", "timestamptz"))
-
-CLOSE_VERSIONS = f"""
-UPDATE partner_center.referral_versions v
-SET payload = r.payload,
-    valid_to = CASE WHEN d.source_at > v.valid_from THEN d.source_at
-                    WHEN d.observed_at > v.valid_from THEN d.observed_at
-                    ELSE v.valid_from + interval '1 microsecond' END
-FROM {_recordset(_MOMENT)}
-LEFT JOIN partner_center.referrals r ON r.account = $1 AND r.id = ANY($3::text[]) AND r.id = d.id
-WHERE v.account = $1 AND v.referral_id = ANY($3::text[]) AND v.referral_id = d.id AND v.valid_to IS NULL
-"""
-"""Runs before the rows change: the outgoing payload moves into the version that it closes."""
-
-OPEN_VERSIONS = f"""
+END_VERSIONS = f"""
 INSERT INTO partner_center.referral_versions
-    (account, referral_id, valid_from, change, changed_columns, version, run_id, {", ".join(VERSION_COLUMNS)})
-SELECT r.account, r.id, greatest(last.valid_to, coalesce(d.source_at, d.observed_at)),
-    CASE WHEN d.change = 'first' AND last.valid_to IS NOT NULL THEN 'back' ELSE d.change END,
-    d.changed_columns, r.version, $4, {", ".join(f"r.{name}" for name in VERSION_COLUMNS)}
-FROM {_recordset((*_MOMENT, ("change", "text"), ("changed_columns", "text[]")))}
-JOIN partner_center.referrals r ON r.account = $1 AND r.id = ANY($3::text[]) AND r.id = d.id
-LEFT JOIN LATERAL (
-    SELECT max(v.valid_to) AS valid_to FROM partner_center.referral_versions v
-    WHERE v.account = $1 AND v.referral_id = d.id
-) last ON true
+    (account, referral_id, valid_from, valid_to, recorded_at, change, changed_columns, version, run_id,
+    {", ".join(VERSION_COLUMNS)}, payload)
+SELECT r.account, r.id, r.valid_from, d.valid_to::timestamptz, r.changed_at, r.change, r.changed_columns, r.version, r.run_id,
+    {", ".join(f"r.{name}" for name in VERSION_COLUMNS)}, r.payload
+FROM unnest($2::text[], $3::text[]) AS d(id, valid_to)
+JOIN partner_center.referrals r ON r.account = $1 AND r.id = ANY($2::text[]) AND r.id = d.id
 """
+"""Runs before the rows change: what they hold becomes history, until the moment at which the next version begins. Moments
+travel as text: asyncpg would ask each new connection for the type of an array of times."""
 
-OPEN_FIRST = f"""
-INSERT INTO partner_center.referral_versions
-    (account, referral_id, valid_from, change, version, run_id, {", ".join(VERSION_COLUMNS)})
-SELECT r.account, r.id, coalesce(r.updated_at, r.observed_at), 'first', r.version, $3,
-    {", ".join(f"r.{name}" for name in VERSION_COLUMNS)}
-FROM partner_center.referrals r WHERE r.account = $1 AND r.id = ANY($2::text[])
+CONTINUE_HISTORY = """
+UPDATE partner_center.referral_versions v SET valid_to = d.valid_to::timestamptz
+FROM unnest($2::text[], $3::text[], $4::text[]) AS d(id, ended, valid_to)
+WHERE v.account = $1 AND v.referral_id = ANY($2::text[]) AND v.referral_id = d.id AND v.valid_to = d.ended::timestamptz
 """
-"""The first version of rows that were copied just now: it begins at the source's own time, where there is one."""
+"""The last version of a referral that was erased lasts until the one with which it comes back."""
 
-MARK_GONE = """
-UPDATE partner_center.referrals SET deleted_at = now(), changed_at = now()
-WHERE account = $1 AND id = ANY($2::text[]) AND deleted_at IS NULL RETURNING id
+MARK_DELETED = """
+UPDATE partner_center.referrals r
+SET deleted_at = now(), changed_at = now(), valid_from = d.valid_from::timestamptz, change = 'deleted',
+    changed_columns = '{deleted_at}', run_id = $4
+FROM unnest($2::text[], $3::text[]) AS d(id, valid_from)
+WHERE r.account = $1 AND r.id = ANY($2::text[]) AND r.id = d.id
 """
 
 REJECT = """
@@ -124,9 +121,9 @@ WHERE j.account = $1 AND j.closed_at IS NULL AND j.referral_id = d.id AND j.vers
 """
 
 
-def delete_parts(table: str) -> str:
-    """Delete the parts of some referrals from one table."""
-    return f"DELETE FROM partner_center.{table} WHERE account = $1 AND referral_id = ANY($2::text[])"
+def delete_children(table: str) -> str:
+    """Delete the rows of some referrals from one child table."""
+    return f"DELETE FROM partner_center.{table} WHERE referral_key = ANY($1::bigint[])"
 
 
 NAMING_PEOPLE = ("referral_customer_contacts", "referral_team_members")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import asyncpg
 import msgspec
@@ -18,11 +18,12 @@ from worker.core.referral import REFERRAL_COLUMNS
 from worker.core.upsert import Verdict
 from worker.errors import StoreUnavailable
 from worker.store import statements
-from worker.store.copying import parts_as_lines, rows_as_lines
+from worker.store.copying import NewRow, children_as_lines, rows_as_lines
 from worker.store.leases import Run
 
 _ENCODE = msgspec.json.Encoder(decimal_format="number").encode
 _NAMES = [column.name for column in REFERRAL_COLUMNS]
+_AT_LEAST = timedelta(microseconds=1)
 
 
 class RacedError(StoreUnavailable):
@@ -38,9 +39,9 @@ class RacedError(StoreUnavailable):
 class Change:
     """What is to be written of a row.
 
-    `change` is the kind of version that it opens, if any, `columns` what differs, and `tables` those of parts that do.
-    `new_to_us`: no earlier answer had this version. `erases`: the source has hidden contacts, and they go from the
-    history too.
+    `change` says what begins a version, if anything does, `columns` what differs, and `tables` those child tables that
+    do. `key` and `since` are of the stored row: its number, and when its present version began. `new_to_us`: no earlier
+    answer had this version. `erases`: the source has hidden contacts, and they go from the history too.
     """
 
     row: Row
@@ -48,31 +49,30 @@ class Change:
     change: str | None
     columns: list[str]
     tables: list[str] = field(default_factory=list)
+    key: int = 0
+    since: datetime | None = None
     new_to_us: bool = False
     erases: bool = False
+
+    def begins(self, since: datetime | None) -> datetime:
+        """Return from when the new version holds: the source's time if that is later than `since`, else when observed.
+
+        A microsecond later than `since` if both are earlier: no version is empty.
+        """
+        says_when = self.change != "back" and self.row.version
+        source_at = instant.to_datetime(self.row.version) if says_when else None
+        if since is None:
+            return source_at or self.row.observed_at
+        later = [at for at in (source_at, self.row.observed_at) if at is not None and at > since]
+        return later[0] if later else since + _AT_LEAST
 
 
 async def write(connection: PoolConnectionProxy, run: Run, changes: list[Change]) -> None:
     """Write changes that were decided on locked rows; raises RacedError when a new row is there already."""
     inserts = [change for change in changes if change.verdict is Verdict.INSERT]
     updates = [change for change in changes if change.verdict is not Verdict.INSERT]
-    again = await _with_history(connection, run.account, inserts)
-    chained = [change for change in changes if change.verdict is not Verdict.INSERT or change.row.id in again]
-    turned = [change for change in chained if change.change is not None]
-    versions = run.account, _versions_document(turned), [change.row.id for change in turned]
-    if turned:
-        await connection.execute(statements.CLOSE_VERSIONS, *versions)
-    if inserts:
-        await _copy_rows(connection, run.account, inserts)
-    if updates:
-        ids = [change.row.id for change in updates]
-        await connection.execute(statements.UPDATE, run.account, _rows_document(updates), ids)
-    if turned:
-        await connection.execute(statements.OPEN_VERSIONS, *versions, run.id)
-    first = [change.row.id for change in inserts if change.row.id not in again]
-    if first:
-        await connection.execute(statements.OPEN_FIRST, run.account, first, run.id)
-    await _renew_parts(connection, run.account, inserts, updates)
+    await _insert(connection, run, inserts)
+    await _update(connection, run, updates)
     erased = [change.row.id for change in changes if change.erases]
     if erased:
         await connection.execute(statements.ERASE_HIDDEN, run.account, erased)
@@ -85,22 +85,72 @@ async def write(connection: PoolConnectionProxy, run: Run, changes: list[Change]
     )
 
 
-async def _renew_parts(
-    connection: PoolConnectionProxy, account: str, inserts: list[Change], updates: list[Change]
-) -> None:
-    """Copy the parts of new rows, and replace those of changed rows in the tables where they differ."""
-    for table in statements.PARTS:
-        renewed = [change.row for change in updates if table in change.tables]
+async def _insert(connection: PoolConnectionProxy, run: Run, inserts: list[Change]) -> None:
+    """Copy new rows and their child rows; a referral that was here before goes on with its history."""
+    if not inserts:
+        return
+    ids = [change.row.id for change in inserts]
+    found = await connection.fetch(statements.LAST_VERSIONS, run.account, ids)
+    ended = {record["referral_id"]: record["valid_to"] for record in found}
+    keys = [record["nextval"] for record in await connection.fetch(statements.KEYS, len(inserts))]
+    new = [
+        NewRow(change.row, key, change.begins(ended.get(change.row.id)), "back" if change.row.id in ended else "first")
+        for key, change in zip(keys, inserts, strict=True)
+    ]
+    if ended:
+        back = [one for one in new if one.row.id in ended]
+        await connection.execute(
+            statements.CONTINUE_HISTORY,
+            run.account,
+            [one.row.id for one in back],
+            _texts(ended[one.row.id] for one in back),
+            _texts(one.valid_from for one in back),
+        )
+    try:
+        await _copy(connection, "referrals", statements.ROW, rows_as_lines(run.account, run.id, new))
+    except asyncpg.UniqueViolationError as error:
+        raise RacedError from error
+    keyed = [(one.key, one.row) for one in new]
+    for table in statements.CHILD_TABLES:
+        await copy_children(connection, table, keyed)
+
+
+async def _update(connection: PoolConnectionProxy, run: Run, updates: list[Change]) -> None:
+    """Let the versions end that others follow, change the rows, and replace their child rows where those differ."""
+    if not updates:
+        return
+    begins = {change.row.id: change.begins(change.since) for change in updates if change.change is not None}
+    if begins:
+        await end_versions(connection, run.account, begins)
+    ids = [change.row.id for change in updates]
+    await connection.execute(statements.UPDATE, run.account, _rows_document(updates, begins), ids, run.id)
+    for table in statements.CHILD_TABLES:
+        renewed = [(change.key, change.row) for change in updates if table in change.tables]
         if renewed:
-            await connection.execute(statements.delete_parts(table), account, [row.id for row in renewed])
-        await copy_parts(connection, account, table, [*(change.row for change in inserts), *renewed])
+            await connection.execute(statements.delete_children(table), [key for key, _ in renewed])
+            await copy_children(connection, table, renewed)
 
 
-async def copy_parts(connection: PoolConnectionProxy, account: str, table: str, rows: Iterable[Row]) -> None:
-    """Copy the parts of rows that have none in this table."""
-    parts = [(account, row.id, *part) for row in rows for part in row.children.get(table, ())]
-    if parts:
-        await _copy(connection, table, statements.PARTS[table], parts_as_lines(parts))
+async def end_versions(connection: PoolConnectionProxy, account: str, until: dict[str, datetime]) -> None:
+    """Make history of what some rows hold; `until` is when the next version of each begins."""
+    await connection.execute(statements.END_VERSIONS, account, list(until), _texts(until.values()))
+
+
+async def mark_deleted(connection: PoolConnectionProxy, run: Run, since: dict[str, datetime]) -> None:
+    """Mark locked rows as deleted at the source; `since` is when the version that says so begins."""
+    await end_versions(connection, run.account, since)
+    await connection.execute(statements.MARK_DELETED, run.account, list(since), _texts(since.values()), run.id)
+
+
+def _texts(moments: Iterable[datetime]) -> list[str]:
+    return [moment.isoformat() for moment in moments]
+
+
+async def copy_children(connection: PoolConnectionProxy, table: str, rows: Iterable[tuple[int, Row]]) -> None:
+    """Copy the rows of a child table for referrals, each with its key, that have none there."""
+    children = [(str(key), *child) for key, row in rows for child in row.children.get(table, ())]
+    if children:
+        await _copy(connection, table, statements.CHILD_TABLES[table], children_as_lines(children))
 
 
 async def _copy(
@@ -109,28 +159,15 @@ async def _copy(
     await connection.copy_to_table(table, schema_name="partner_center", columns=columns, source=source, format="text")
 
 
-async def _copy_rows(connection: PoolConnectionProxy, account: str, inserts: list[Change]) -> None:
-    source = rows_as_lines(account, [change.row for change in inserts])
-    try:
-        await _copy(connection, "referrals", statements.ROW, source)
-    except asyncpg.UniqueViolationError as error:
-        raise RacedError from error
-
-
-async def _with_history(connection: PoolConnectionProxy, account: str, inserts: list[Change]) -> set[str]:
-    if not inserts:
-        return set()
-    found = await connection.fetch(statements.WITH_HISTORY, account, [change.row.id for change in inserts])
-    return {record["referral_id"] for record in found}
-
-
-def _rows_document(changes: list[Change]) -> str:
+def _rows_document(changes: list[Change], begins: dict[str, datetime]) -> str:
     return _ENCODE(
         [
             {
                 **dict(zip(_NAMES, change.row.values, strict=True)),
                 "id": change.row.id,
                 "change": change.change,
+                "changed_columns": change.columns,
+                "valid_from": begins.get(change.row.id),
                 "version": change.row.version,
                 "etag": change.row.etag,
                 "content_hash": str(change.row.content_hash),
@@ -141,27 +178,6 @@ def _rows_document(changes: list[Change]) -> str:
             for change in changes
         ]
     ).decode()
-
-
-def _versions_document(changes: list[Change]) -> str:
-    return _ENCODE(
-        [
-            {
-                "id": change.row.id,
-                "source_at": _source_time(change),
-                "observed_at": change.row.observed_at,
-                "change": change.change,
-                "changed_columns": change.columns,
-            }
-            for change in changes
-        ]
-    ).decode()
-
-
-def _source_time(change: Change) -> datetime | None:
-    if change.change == "back" or not change.row.version:
-        return None
-    return instant.to_datetime(change.row.version)
 
 
 async def keep_aside(connection: PoolConnectionProxy, run: Run, rejects: list[Reject]) -> None:

@@ -1,7 +1,7 @@
-"""History at the speed of a dashboard, the record of runs for analysts, and what privacy needs.
+"""The tables, views and roles of release 0.1.0.
 
-Revision ID: 0004
-Revises: 0003
+Revision ID: 0001
+Revises:
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ from pathlib import Path
 import asyncpg
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0001"
+down_revision = None
 
 
 def upgrade() -> None:
-    """Create and replace the views; and grant them again, unless the worker's own role may not."""
+    """Create everything; the roles of dashboards only where the worker's own role may."""
     sql = Path(__file__).parent.parent / "sql"
     connection = op.get_bind().connection.dbapi_connection
     assert connection is not None  # noqa: S101 - a bind that migrates is connected
-    script = (sql / "0004_analysts.sql").read_text(encoding="utf-8")
-    connection.run_async(lambda driver: driver.execute(script))
-    roles = (sql / "0003_roles.sql").read_text(encoding="utf-8")
+    for part in ("partner_center", "sync", "bi"):
+        script = (sql / f"0001_{part}.sql").read_text(encoding="utf-8")
+        connection.run_async(lambda driver, script=script: driver.execute(script))
+    roles = (sql / "roles.sql").read_text(encoding="utf-8")
     connection.run_async(lambda driver: _where_permitted(driver, roles))
 
 
@@ -31,4 +32,4 @@ async def _where_permitted(driver: asyncpg.Connection, roles: str) -> None:
         async with driver.transaction():
             await driver.execute(roles)
     except asyncpg.InsufficientPrivilegeError:
-        return  # `migrate` prints what a person with the right has to run
+        return  # `check` prints what a person with the right has to run
