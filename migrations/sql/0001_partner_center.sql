@@ -528,5 +528,13 @@ BEGIN
     RETURN NULL;
 END
 $$;
-CREATE TRIGGER referrals_truncate_children AFTER TRUNCATE ON partner_center.referrals
-    FOR EACH STATEMENT EXECUTE FUNCTION partner_center.truncate_children();
+
+-- Where child tables declare their foreign key, PostgreSQL itself asks for CASCADE.
+DO $$
+BEGIN
+    IF current_setting('server_version_num')::integer < 180000 THEN
+        CREATE TRIGGER referrals_truncate_children AFTER TRUNCATE ON partner_center.referrals
+            FOR EACH STATEMENT EXECUTE FUNCTION partner_center.truncate_children();
+    END IF;
+END
+$$;
