@@ -3,7 +3,7 @@
 PostgreSQL, the source and each contender are processes of their own; the product runs by its command line and does all
 of its work: versions, parts, position, ledger. One table for one run: records a second, client CPU, peak memory,
 requests, whether ids and update times are all there, and the ratio to floor C. Durability is on. `BENCH_PG_BIN` names
-another PostgreSQL's folder of programs; payloads are stored the same way for all.
+another PostgreSQL's folder of programs, `BENCH_URL` an empty database of a running server; payloads are stored the same way for all.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import asyncpg
@@ -31,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 RECORDS = 50_000
 CONCURRENCY = 8
 CHANGED = 100
-SETTINGS = {"shared_buffers": "512MB", "max_wal_size": "4GB", "max_connections": "60"}
+SETTINGS = {"max_connections": "60"}
 PEERS = {"dlt": "plain", "dlt, child tables": "nested"}
 CHECKSUM = """
 SELECT encode(sha256(convert_to(string_agg(id || ' ' || (payload ->> 'updatedDateTime'), E'\n'
@@ -96,6 +97,9 @@ async def source(records: int, latency: float) -> AsyncIterator[str]:
 @asynccontextmanager
 async def server() -> AsyncIterator[str]:
     """Start PostgreSQL, durability on; gives its URL."""
+    if address := os.environ.get("BENCH_URL"):
+        yield address
+        return
     programs = os.environ.get("BENCH_PG_BIN")
     with tempfile.TemporaryDirectory(prefix="referral-sync-") as folder:
         bin_dir = Path(programs) if programs else None
@@ -128,6 +132,18 @@ async def prepare(dsn: str) -> None:
     for table in ("referrals", "referral_versions"):
         await storage(connection, f"partner_center.{table}")
     await connection.close()
+
+
+async def for_contender(name: str, dsn: str) -> str:
+    """Return the database that a contender fills: one of its own with our tables for floor D, else the shared one."""
+    if not name.startswith("floor D"):
+        return dsn
+    connection = await asyncpg.connect(dsn)
+    await connection.execute("CREATE DATABASE floor_d")
+    await connection.close()
+    own = urlsplit(dsn)._replace(path="/floor_d").geturl()
+    await prepare(own)
+    return own
 
 
 async def product(origin: str, dsn: str, command: str) -> tuple[Result, asyncpg.Record]:
@@ -185,7 +201,7 @@ async def side_by_side(records: int, latency: float, *, peers: bool) -> None:
     """Run everyone and print the table."""
     async with server() as dsn, source(records, latency) as origin:
         expected = asked(f"{origin}/checksum")
-        results = [await contender(name, origin, dsn, expected) for name in CONTENDERS]
+        results = [await contender(name, origin, await for_contender(name, dsn), expected) for name in CONTENDERS]
         if peers:
             results += [await peer(name, how, origin, dsn) for name, how in PEERS.items()]
         await prepare(dsn)
