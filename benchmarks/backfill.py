@@ -3,7 +3,8 @@
 PostgreSQL, the source and each contender are processes of their own; the product runs by its command line and does all
 of its work: versions, parts, position, ledger. One table for one run: records a second, client CPU, peak memory,
 requests, whether ids and update times are all there, and the ratio to floor C. Durability is on. `BENCH_PG_BIN` names
-another PostgreSQL's folder of programs, `BENCH_URL` an empty database of a running server; payloads are stored the same way for all.
+another PostgreSQL's folder of programs, `BENCH_URL` an empty database of a running server; payloads are stored the
+same way for all.
 """
 
 from __future__ import annotations

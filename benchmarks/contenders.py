@@ -211,7 +211,11 @@ async def own_tables(origin: str, dsn: str) -> dict[str, Any]:
                 for table, columns in ((("referrals"), statements.ROW), *statements.CHILD_TABLES.items()):
                     if piece[table]:
                         await connection.copy_to_table(
-                            table, schema_name="partner_center", columns=columns, source=_each(piece[table]), format="text"
+                            table,
+                            schema_name="partner_center",
+                            columns=columns,
+                            source=_each(piece[table]),
+                            format="text",
                         )
 
     started = time.perf_counter()

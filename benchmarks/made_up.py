@@ -22,10 +22,12 @@ FROM generate_series(1, $1::integer) n, LATERAL (SELECT now() - interval '3 year
 """
 
 _VERSIONS = """
-INSERT INTO partner_center.referral_versions (account, referral_id, valid_from, valid_to, recorded_at, change,
-    changed_columns, version, status, substatus, type, direction, deal_value, currency, payload)
-SELECT 'contoso', r.id, r.created_at + interval '4 days' * (k - 1), r.created_at + interval '4 days' * k,
-    r.created_at + interval '4 days' * (k - 1), CASE k WHEN 1 THEN 'first' ELSE 'changed' END,
+INSERT INTO partner_center.referral_versions (account, referral_id, referral_key, valid_from, valid_to, recorded_at,
+    change, changed_columns, version, status, substatus, type, direction, deal_value, currency, payload)
+SELECT 'contoso', r.id, r.referral_key,
+    r.created_at + interval '4 days' * (k - 1) + interval '2 days' * (k = 1)::integer,
+    r.created_at + interval '4 days' * k, r.created_at + interval '4 days' * (k - 1),
+    CASE k WHEN 1 THEN 'first' ELSE 'changed' END,
     CASE k WHEN 2 THEN '{deal_value}' WHEN 3 THEN '{status,substatus}' WHEN 4 THEN '{deal_value}' END::text[], k,
     CASE WHEN k < 3 THEN 'New' ELSE 'Active' END, CASE WHEN k < 3 THEN 'Pending' ELSE 'Accepted' END,
     r.type, r.direction, r.deal_value + k, r.currency, jsonb_build_object('id', r.id, 'pad', repeat('x', 400))
@@ -75,5 +77,7 @@ async def fill(connection: asyncpg.Connection, referrals: int) -> None:
     for statement in (_VERSIONS, _CHILDREN, _RUNS):
         await connection.execute(statement)
     await connection.execute("INSERT INTO sync.watermarks (account, position) VALUES ('contoso', 638000000000000000)")
-    await connection.execute("REFRESH MATERIALIZED VIEW sync.pipeline_spans")
+    await connection.execute(
+        "REFRESH MATERIALIZED VIEW sync.estimated_stages; REFRESH MATERIALIZED VIEW sync.pipeline_spans"
+    )
     await connection.execute("VACUUM (ANALYZE)")

@@ -7,21 +7,90 @@ SELECT value AS timezone FROM sync.settings WHERE name = 'bi.timezone';
 COMMENT ON VIEW bi.settings IS 'How these views are set.';
 COMMENT ON COLUMN bi.settings.timezone IS 'Time zone in which days begin and end, from [bi] timezone.';
 
+CREATE FUNCTION bi.decode_entities(encoded text) RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT AS $$
+DECLARE
+    entity text;
+    sign text;
+    decoded text := '';
+    rest text := encoded;
+BEGIN
+    LOOP
+        entity := substring(rest FROM '&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,7});');
+        EXIT WHEN entity IS NULL;
+        sign := CASE
+            WHEN entity ~ '^&#[0-9]' THEN bi.sign_of(substring(entity FROM '[0-9]+')::integer)
+            WHEN entity ~ '^&#[xX]' THEN bi.sign_of(('x' || lpad(substring(entity FROM '[0-9A-Fa-f]+(?=;)'), 8, '0'))::bit(32)::integer)
+            ELSE '{"amp": "&", "lt": "<", "gt": ">", "quot": "\"", "apos": "''", "nbsp": " ", "copy": "©", "reg": "®",
+                "trade": "™", "ndash": "–", "mdash": "—", "lsquo": "‘", "rsquo": "’", "ldquo": "“", "rdquo": "”",
+                "hellip": "…", "bull": "•", "euro": "€", "pound": "£", "szlig": "ß", "auml": "ä", "ouml": "ö", "uuml": "ü",
+                "Auml": "Ä", "Ouml": "Ö", "Uuml": "Ü", "aring": "å", "Aring": "Å", "aelig": "æ", "AElig": "Æ", "oslash": "ø",
+                "Oslash": "Ø", "eacute": "é", "Eacute": "É", "egrave": "è", "Egrave": "È", "ecirc": "ê", "Ecirc": "Ê",
+                "aacute": "á", "agrave": "à", "acirc": "â", "atilde": "ã", "iacute": "í", "icirc": "î", "iuml": "ï",
+                "oacute": "ó", "ocirc": "ô", "otilde": "õ", "uacute": "ú", "ugrave": "ù", "ucirc": "û", "ntilde": "ñ",
+                "ccedil": "ç", "Ccedil": "Ç", "euml": "ë"}'::jsonb ->> substr(entity, 2, length(entity) - 2)
+        END;
+        decoded := decoded || split_part(rest, entity, 1) || coalesce(sign, entity);
+        rest := substr(rest, strpos(rest, entity) + length(entity));
+    END LOOP;
+    RETURN decoded || rest;
+END
+$$;
+COMMENT ON FUNCTION bi.decode_entities(text) IS 'A text with its HTML entities decoded, once: what the source sends as &amp;amp; reads &amp;.';
+
+CREATE FUNCTION bi.sign_of(code integer) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
+    RETURN CASE WHEN code BETWEEN 32 AND 1114111 AND code NOT BETWEEN 55296 AND 57343 AND code NOT BETWEEN 127 AND 159 THEN chr(code) END;
+COMMENT ON FUNCTION bi.sign_of(integer) IS 'The character of a code point; null where there is none that can be shown.';
+
+CREATE FUNCTION bi.decoded(encoded text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN strpos(encoded, '&') > 0 THEN bi.decode_entities(encoded) ELSE encoded END;
+COMMENT ON FUNCTION bi.decoded(text) IS 'As decode_entities, and quick where there is nothing to decode.';
+
+CREATE FUNCTION bi.local_day(at timestamptz, country text) RETURNS date LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE
+        WHEN at IS NULL THEN NULL
+        WHEN extract(epoch FROM at)::numeric % 900 <> 0 THEN (at AT TIME ZONE 'UTC')::date
+        WHEN country IN ('NZ', 'TO', 'WS', 'KI', 'FJ') THEN (at AT TIME ZONE 'UTC' + interval '14 hours')::date
+        ELSE (at AT TIME ZONE 'UTC' + interval '12 hours')::date
+    END;
+COMMENT ON FUNCTION bi.local_day(timestamptz, text) IS 'The calendar day that a local midnight, sent in UTC, stands for: the nearest midnight (in the countries east of UTC+12 the next one); a time that is no quarter of an hour is no midnight anywhere, and keeps its UTC date.';
+
+CREATE FUNCTION bi.category(type text, qualification text, inviter text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE
+        WHEN type = 'Shared' THEN 'Co-sell'
+        WHEN type = 'Independent' AND qualification = 'Direct' AND coalesce(inviter, 'msft') = 'msft' THEN 'Marketplace lead'
+        WHEN type = 'Independent' AND qualification IN ('SalesQualified', 'MarketingQualified') AND inviter = 'msft' THEN 'Qualified lead'
+        WHEN type = 'Independent' AND qualification IN ('SalesQualified', 'None') AND inviter IS DISTINCT FROM 'msft' THEN 'Co-sell'
+        ELSE 'Other'
+    END;
+COMMENT ON FUNCTION bi.category(text, text, text) IS 'Co-sell, Marketplace lead, Qualified lead or Other, by the documented rules on type, qualification and inviter; any Shared referral is Co-sell.';
+
+CREATE FUNCTION bi.deal_type(category text, type text, inviter text, own text, is_shared boolean, assistance text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE
+        WHEN category <> 'Co-sell' THEN NULL
+        WHEN inviter NOT IN ('msft', '') AND inviter IS DISTINCT FROM own THEN 'Partner-to-partner'
+        WHEN is_shared IS FALSE AND coalesce(assistance, '') IN ('', 'None', 'Unknown') THEN 'Private'
+        WHEN coalesce(assistance, '') NOT IN ('', 'None', 'Unknown') OR (type = 'Shared' AND inviter = 'msft') THEN 'Co-sell'
+        WHEN is_shared THEN 'Partner-led'
+        ELSE 'Unknown'
+    END;
+COMMENT ON FUNCTION bi.deal_type(text, text, text, text, boolean, text) IS 'Co-sell (help asked, or offered by Microsoft), Partner-led (shared with Microsoft, no help asked), Private (not shared), Partner-to-partner (invited by another partner), or Unknown where the members that tell are missing; null for leads. The rules are those of creating a deal; the raw members stand beside it.';
+
+CREATE FUNCTION bi.is_awaiting(status text, substatus text, accepted_at timestamptz, closed_at timestamptz) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN status = 'New' AND accepted_at IS NULL AND closed_at IS NULL
+        AND coalesce(substatus, 'Pending') NOT IN ('Accepted', 'Won', 'Lost', 'Declined', 'Expired', 'Error');
+COMMENT ON FUNCTION bi.is_awaiting(text, text, timestamptz, timestamptz) IS 'Whether a referral still waits for an answer: New, and neither accepted, declined nor closed, whatever else its substatus is. The one definition that views, report, metrics and messages read.';
+
 CREATE VIEW bi.referrals AS
 SELECT
     r.account,
     r.id,
     r.engagement_id,
-    r.name,
-    CASE
-        WHEN r.type = 'Shared' THEN 'Co-sell'
-        WHEN r.type = 'Independent' AND r.qualification = 'Direct' AND coalesce(r.invited_by_organization_id, 'msft') = 'msft' THEN 'Marketplace lead'
-        WHEN r.type = 'Independent' AND r.qualification IN ('SalesQualified', 'MarketingQualified') AND r.invited_by_organization_id = 'msft' THEN 'Qualified lead'
-        WHEN r.type = 'Independent' AND r.qualification IN ('SalesQualified', 'None') AND r.invited_by_organization_id IS DISTINCT FROM 'msft' THEN 'Co-sell'
-        ELSE 'Other'
-    END AS category,
+    bi.decoded(r.name) AS name,
+    bi.category(r.type, r.qualification, r.invited_by_organization_id) AS category,
     r.type,
-    r.direction,
+    coalesce(r.direction, 'Unknown') AS direction,
     r.qualification,
     r.status,
     r.substatus,
@@ -30,7 +99,7 @@ SELECT
     r.registration_status,
     r.deal_value,
     r.currency,
-    r.customer_name,
+    bi.decoded(r.customer_name) AS customer_name,
     r.customer_size,
     r.customer_country,
     r.customer_city,
@@ -39,7 +108,8 @@ SELECT
     r.accepted_at,
     r.closed_at,
     r.closing_at,
-    CASE WHEN r.status = 'New' AND r.direction = 'Incoming' THEN coalesce(r.expires_at, r.created_at + interval '14 days') END AS respond_by,
+    CASE WHEN r.direction = 'Incoming' AND bi.is_awaiting(r.status, r.substatus, r.accepted_at, r.closed_at)
+        THEN coalesce(r.expires_at, r.created_at + interval '14 days') END AS respond_by,
     r.mpn_id,
     r.external_reference_id,
     r.microsoft_msx_id,
@@ -51,14 +121,58 @@ SELECT
     round((extract(epoch FROM r.accepted_at - r.created_at) / 3600)::numeric, 1) AS hours_to_accept,
     r.quality,
     r.campaign_id,
-    r.referral_program
+    r.referral_program,
+    coalesce(a.label, r.account) AS account_label,
+    bi.is_awaiting(r.status, r.substatus, r.accepted_at, r.closed_at) AS is_awaiting,
+    bi.local_day(r.closing_at, r.customer_country) AS closing_on,
+    r.status IS DISTINCT FROM 'Closed'
+        AND bi.local_day(r.closing_at, r.customer_country) < (now() AT TIME ZONE z.timezone)::date AS is_past_expected_close,
+    bi.deal_type(
+        bi.category(r.type, r.qualification, r.invited_by_organization_id), r.type, r.invited_by_organization_id,
+        r.organization_id, r.consent_to_share_with_microsoft_sellers, r.invite_assistance_request_code
+    ) AS deal_type,
+    CASE
+        WHEN r.direction = 'Outgoing' THEN 'Us'
+        WHEN r.direction = 'Incoming' AND coalesce(r.invited_by_organization_id, 'msft') = 'msft' THEN 'Microsoft'
+        WHEN r.direction = 'Incoming' THEN 'Partner'
+        ELSE 'Unknown'
+    END AS sourced_by,
+    coalesce(r.customer_marketplace_intent, (
+        SELECT string_agg(q.item_id, ', ' ORDER BY q.position) FROM partner_center.referral_requirements q
+        WHERE q.referral_key = r.referral_key AND q.kind = 'attribute' AND lower(q.item_type) = 'customermarketplaceintent'
+    )) AS marketplace_intent,
+    (
+        SELECT string_agg(q.item_id, ', ' ORDER BY q.position) FROM partner_center.referral_requirements q
+        WHERE q.referral_key = r.referral_key AND q.kind = 'attribute' AND lower(q.item_type) = 'solutionarea'
+    ) AS solution_area,
+    (
+        SELECT string_agg(q.item_id, ', ' ORDER BY q.position) FROM partner_center.referral_requirements q
+        WHERE q.referral_key = r.referral_key AND q.kind = 'attribute' AND lower(q.item_type) = 'solutionplay'
+    ) AS solution_play,
+    r.consent_to_share_with_microsoft_sellers AS is_shared_with_microsoft,
+    r.invite_assistance_request_code AS assistance_request_code,
+    r.invited_by_organization_id AS inviter_id,
+    bi.decoded(r.invited_by_organization_name) AS inviter,
+    r.offer_id,
+    r.referral_source,
+    r.call_to_action,
+    r.customer_state,
+    r.customer_region,
+    (
+        SELECT string_agg(i.external_id, ', ' ORDER BY i.position) FROM partner_center.referral_customer_ids i
+        WHERE i.referral_key = r.referral_key AND lower(i.profile_type) = 'duns'
+    ) AS customer_duns,
+    r.expires_at
 FROM partner_center.referrals r
+CROSS JOIN bi.settings z
+LEFT JOIN sync.accounts a ON a.account = r.account
 WHERE r.deleted_at IS NULL;
-COMMENT ON VIEW bi.referrals IS 'One row for each referral that the source lists now.';
+COMMENT ON VIEW bi.referrals IS 'One row for each referral that the source lists now. Names are decoded; the copy itself keeps them as received.';
 
 CREATE VIEW bi.deleted AS
-SELECT r.account, r.id, r.engagement_id, r.name, r.status, r.substatus, r.type, r.direction, r.deal_value, r.currency,
-    r.customer_name, r.created_at, r.updated_at, r.deleted_at
+SELECT r.account, r.id, r.engagement_id, bi.decoded(r.name) AS name, r.status, r.substatus, r.type,
+    coalesce(r.direction, 'Unknown') AS direction, r.deal_value, r.currency, bi.decoded(r.customer_name) AS customer_name,
+    r.created_at, r.updated_at, r.deleted_at
 FROM partner_center.referrals r
 WHERE r.deleted_at IS NOT NULL;
 COMMENT ON VIEW bi.deleted IS 'Referrals that the source no longer lists: deleted, moved, or out of this sign-in''s sight. In no other view of the present.';
@@ -73,9 +187,9 @@ SELECT
     round((extract(epoch FROM r.respond_by - now()) / 86400)::numeric, 1) AS days_left,
     r.respond_by < now() AS is_overdue
 FROM bi.referrals r
-WHERE r.direction = 'Incoming' AND r.substatus = 'Pending'
+WHERE r.is_awaiting AND r.direction = 'Incoming'
 ORDER BY r.respond_by;
-COMMENT ON VIEW bi.awaiting_response IS 'What still awaits our answer? The most urgent first; an incoming referral that nobody answers in 14 days expires.';
+COMMENT ON VIEW bi.awaiting_response IS 'What still awaits our answer? The most urgent first; an incoming referral that nobody answers in 14 days expires. Referrals whose direction the source does not say are not in it: bi.data_quality counts those that may wait.';
 
 CREATE VIEW bi.team AS
 SELECT r.account, r.id AS referral_id, m.position, m.first_name, m.last_name, lower(m.email) AS email, m.title
@@ -102,23 +216,66 @@ GROUP BY account, customer_name, customer_country;
 COMMENT ON VIEW bi.customers IS 'One row for each customer name and country, without spam.';
 
 CREATE VIEW bi.solutions AS
-SELECT r.account, r.id AS referral_id, s.position, s.solution_id, s.name, s.solution_type, s.publisher_name, s.price, s.quantity, s.currency
+SELECT r.account, r.id AS referral_id, s.position, s.solution_id, bi.decoded(s.name) AS name, s.solution_type, s.publisher_name, s.price, s.quantity, s.currency
 FROM partner_center.referral_solutions s
 JOIN partner_center.referrals r ON r.referral_key = s.referral_key AND r.deleted_at IS NULL;
 COMMENT ON VIEW bi.solutions IS 'The solutions of each referral.';
 
 CREATE VIEW bi.industries AS
-SELECT r.account, r.id AS referral_id, q.item_id AS industry
+SELECT r.account, r.id AS referral_id, q.item_id AS industry, q.item_name AS name
 FROM partner_center.referral_requirements q
 JOIN partner_center.referrals r ON r.referral_key = q.referral_key AND r.deleted_at IS NULL
 WHERE q.kind = 'industry';
 COMMENT ON VIEW bi.industries IS 'The industries of each referral: one row for each.';
 
+CREATE VIEW bi.products AS
+SELECT r.account, r.id AS referral_id, q.item_id AS product, q.item_name AS name
+FROM partner_center.referral_requirements q
+JOIN partner_center.referrals r ON r.referral_key = q.referral_key AND r.deleted_at IS NULL
+WHERE q.kind = 'product';
+COMMENT ON VIEW bi.products IS 'The Microsoft products of each referral: one row for each.';
+
+CREATE VIEW bi.services AS
+SELECT r.account, r.id AS referral_id, q.item_id AS service, q.item_name AS name
+FROM partner_center.referral_requirements q
+JOIN partner_center.referrals r ON r.referral_key = q.referral_key AND r.deleted_at IS NULL
+WHERE q.kind = 'service';
+COMMENT ON VIEW bi.services IS 'The services of each referral: one row for each.';
+
+CREATE VIEW bi.sales_plays AS
+SELECT r.account, r.id AS referral_id, q.item_id AS sales_play, q.item_name AS name
+FROM partner_center.referral_requirements q
+JOIN partner_center.referrals r ON r.referral_key = q.referral_key AND r.deleted_at IS NULL
+WHERE q.kind = 'sales_play';
+COMMENT ON VIEW bi.sales_plays IS 'The sales plays of each referral: one row for each.';
+
+CREATE VIEW bi.offers AS
+SELECT r.account, r.id AS referral_id, q.item_id AS offer, q.item_name AS name
+FROM partner_center.referral_requirements q
+JOIN partner_center.referrals r ON r.referral_key = q.referral_key AND r.deleted_at IS NULL
+WHERE q.kind = 'offer';
+COMMENT ON VIEW bi.offers IS 'The offers of each referral: one row for each.';
+
+CREATE VIEW bi.attributes AS
+SELECT r.account, r.id AS referral_id, q.item_type AS attribute, q.item_id AS value
+FROM partner_center.referral_requirements q
+JOIN partner_center.referrals r ON r.referral_key = q.referral_key AND r.deleted_at IS NULL
+WHERE q.kind = 'attribute';
+COMMENT ON VIEW bi.attributes IS 'Further requirements of each referral by their type: partner role, solution area, solution play, marketplace intent.';
+
+CREATE VIEW bi.tags AS
+SELECT r.account, r.id AS referral_id, t.tag
+FROM partner_center.referral_tags t
+JOIN partner_center.referrals r ON r.referral_key = t.referral_key AND r.deleted_at IS NULL;
+COMMENT ON VIEW bi.tags IS 'The tags of each referral: one row for each.';
+
 CREATE VIEW bi.registrations AS
 SELECT r.account, r.id AS referral_id, g.position, g.registration_id, g.registration_type, g.registered_at,
     g.contract_value, g.contract_currency, g.contract_term, g.contract_start_at, g.contract_end_at, g.contract_sign_at,
     r.registration_status,
-    g.review_pending_at, g.action_required_at, g.passed_at, g.failed_at, g.approved_at, g.resubmission_at
+    g.review_pending_at, g.action_required_at, g.passed_at, g.failed_at, g.approved_at, g.resubmission_at,
+    r.created_at + interval '72 hours' AS earliest_won_at,
+    g.contract_sign_at + interval '60 days' AS register_by
 FROM partner_center.referral_registrations g
 JOIN partner_center.referrals r ON r.referral_key = g.referral_key AND r.deleted_at IS NULL;
 COMMENT ON VIEW bi.registrations IS 'Deal registrations (IP co-sell) with the moments of their review.';
@@ -150,75 +307,221 @@ SELECT
     v.substatus AS to_substatus,
     v.recorded_at
 FROM partner_center.referral_history v
-LEFT JOIN LATERAL (
-    SELECT b.status, b.substatus FROM partner_center.referral_history b
-    WHERE b.account = v.account AND b.referral_id = v.referral_id AND b.valid_from < v.valid_from
-    ORDER BY b.valid_from DESC LIMIT 1
-) before ON true
+LEFT JOIN partner_center.referral_versions before
+    ON before.account = v.account AND before.referral_id = v.referral_id AND before.valid_to = v.valid_from
 WHERE v.change <> 'changed' OR v.changed_columns && ARRAY['status', 'substatus'];
 COMMENT ON VIEW bi.status_changes IS 'Each change of status or substatus since the referral was first seen; the first sight, deleted and back are changes too.';
 
+CREATE VIEW bi.value_changes AS
+SELECT
+    v.account,
+    v.referral_id,
+    v.valid_from AS changed_at,
+    before.deal_value AS old_value,
+    v.deal_value AS new_value,
+    before.currency AS old_currency,
+    v.currency,
+    bi.decoded(v.name) AS name,
+    bi.decoded(r.customer_name) AS customer,
+    v.recorded_at
+FROM partner_center.referral_history v
+JOIN partner_center.referral_versions before
+    ON before.account = v.account AND before.referral_id = v.referral_id AND before.valid_to = v.valid_from
+LEFT JOIN partner_center.referrals r ON r.account = v.account AND r.id = v.referral_id
+WHERE v.changed_columns && ARRAY['deal_value', 'currency', 'payload']
+    AND (before.deal_value, before.currency) IS DISTINCT FROM (v.deal_value, v.currency);
+COMMENT ON VIEW bi.value_changes IS 'Each change of a deal''s value since it was first seen. Values are in the currency beside them.';
+
+-- Where in a record each column is, for showing what changed; not those that hold personal data.
+CREATE VIEW sync.shown_members AS
+SELECT column_name, path FROM (VALUES
+    ('engagement_id', '{engagementId}'::text[]),
+    ('name', '{name}'::text[]),
+    ('organization_id', '{organizationId}'::text[]),
+    ('organization_name', '{organizationName}'::text[]),
+    ('external_reference_id', '{externalReferenceId}'::text[]),
+    ('status', '{status}'::text[]),
+    ('substatus', '{substatus}'::text[]),
+    ('status_reason', '{statusReason}'::text[]),
+    ('qualification', '{qualification}'::text[]),
+    ('type', '{type}'::text[]),
+    ('direction', '{direction}'::text[]),
+    ('campaign_id', '{campaignId}'::text[]),
+    ('referral_program', '{referralProgram}'::text[]),
+    ('sales_stage', '{salesStage}'::text[]),
+    ('quality', '{quality}'::text[]),
+    ('mpn_id', '{mpnId}'::text[]),
+    ('deal_sensitivity', '{dealSensitivity}'::text[]),
+    ('created_via', '{createdVia}'::text[]),
+    ('last_modified_via', '{lastModifiedVia}'::text[]),
+    ('last_run_id', '{lastRunId}'::text[]),
+    ('call_to_action', '{callToAction}'::text[]),
+    ('referral_source', '{referralSource}'::text[]),
+    ('offer_id', '{offerId}'::text[]),
+    ('registration_status', '{registrationStatus}'::text[]),
+    ('customer_marketplace_intent', '{customerMarketplaceIntent}'::text[]),
+    ('consumption_intent', '{consumptionIntent}'::text[]),
+    ('favorite', '{favorite}'::text[]),
+    ('is_spam', '{isSpam}'::text[]),
+    ('created_at', '{createdDateTime}'::text[]),
+    ('updated_at', '{updatedDateTime}'::text[]),
+    ('expires_at', '{expirationDateTime}'::text[]),
+    ('accepted_at', '{acceptedDateTime}'::text[]),
+    ('closed_at', '{closedDateTime}'::text[]),
+    ('customer_name', '{customerProfile,name}'::text[]),
+    ('customer_size', '{customerProfile,size}'::text[]),
+    ('customer_is_matching_complete', '{customerProfile,isMatchingComplete}'::text[]),
+    ('customer_address_line1', '{customerProfile,address,addressLine1}'::text[]),
+    ('customer_address_line2', '{customerProfile,address,addressLine2}'::text[]),
+    ('customer_city', '{customerProfile,address,city}'::text[]),
+    ('customer_state', '{customerProfile,address,state}'::text[]),
+    ('customer_postal_code', '{customerProfile,address,postalCode}'::text[]),
+    ('customer_country', '{customerProfile,address,country}'::text[]),
+    ('customer_region', '{customerProfile,address,region}'::text[]),
+    ('currency', '{details,currency}'::text[]),
+    ('customer_action', '{details,customerAction}'::text[]),
+    ('incentive_level', '{details,incentiveLevel}'::text[]),
+    ('deal_value', '{details,dealValue}'::text[]),
+    ('customer_requested_contact', '{details,customerRequestedContact}'::text[]),
+    ('closing_at', '{details,closingDateTime}'::text[]),
+    ('iot_customer_license_agreement_number', '{details,requirements,additionalRequirements,iot,customerLicenseAgreementNumber}'::text[]),
+    ('iot_device_category', '{details,requirements,additionalRequirements,iot,deviceCategory}'::text[]),
+    ('iot_silicon_type', '{details,requirements,additionalRequirements,iot,siliconType}'::text[]),
+    ('iot_azure_certified_device', '{details,requirements,additionalRequirements,iot,azureCertifiedDevice}'::text[]),
+    ('iot_attach_services', '{details,requirements,additionalRequirements,iot,attachServices}'::text[]),
+    ('consent_to_share_info_with_others', '{consent,consentToToShareInfoWithOthers}'::text[]),
+    ('consent_to_contact', '{consent,consentToContact}'::text[]),
+    ('consent_to_share_with_microsoft_sellers', '{consent,consentToShareReferralWithMicrosoftSellers}'::text[]),
+    ('consent_to_microsoft_contacting_partners', '{consent,consentToMicrosoftToContactSpecificPartners}'::text[]),
+    ('invited_mpn_id', '{inviteContext,invitedMpnId}'::text[]),
+    ('invite_assistance_request_code', '{inviteContext,assistanceRequestCode}'::text[]),
+    ('invited_by_organization_id', '{inviteContext,invitedBy,organizationId}'::text[]),
+    ('invited_by_organization_name', '{inviteContext,invitedBy,organizationName}'::text[]),
+    ('microsoft_msx_id', '{trackingInfo,microsoftMsxId}'::text[]),
+    ('microsoft_us_fed_opportunity_id', '{trackingInfo,microsoftUSFedOpportunityId}'::text[]),
+    ('microsoft_us_fed_lead_id', '{trackingInfo,microsoftUSFedLeadId}'::text[]),
+    ('migrated_psc_deal_id', '{trackingInfo,migratedPSCDealId}'::text[]),
+    ('migrated_psc_partner_deal_id', '{trackingInfo,migratedPSCPartnerDealId}'::text[])
+) AS shown (column_name, path);
+COMMENT ON VIEW sync.shown_members IS 'The path of the API member behind each column of partner_center.referrals that bi.changes may show.';
+
+CREATE VIEW bi.changes AS
+SELECT
+    v.account,
+    v.referral_id,
+    v.valid_from AS changed_at,
+    v.change,
+    c.changed AS column_name,
+    before.payload #>> m.path AS old_value,
+    v.payload #>> m.path AS new_value,
+    v.recorded_at,
+    v.run_id AS run
+FROM partner_center.referral_history v
+CROSS JOIN LATERAL unnest(v.changed_columns) AS c (changed)
+LEFT JOIN partner_center.referral_versions before
+    ON before.account = v.account AND before.referral_id = v.referral_id AND before.valid_to = v.valid_from
+LEFT JOIN sync.shown_members m ON m.column_name = c.changed;
+COMMENT ON VIEW bi.changes IS 'Each change of each column since the referral was first seen, as the source wrote it. For child tables, and for what holds personal data, the name alone.';
+
+-- Before a referral was first seen, its own dates say when it was New, Active and Closed. What was observed always wins:
+-- these end where the first version begins.
+CREATE MATERIALIZED VIEW sync.estimated_stages AS
+SELECT f.account, f.referral_id, f.referral_key, f.direction, f.type, f.category, f.is_spam, f.currency, f.deal_value,
+    stage.status, stage.substatus, stage.from_at, stage.to_at
+FROM (
+    SELECT h.account, h.referral_id, h.referral_key, h.direction, h.type, h.status, h.substatus, h.currency, h.deal_value, h.valid_from,
+        bi.category(h.type, h.qualification, h.invited_by_organization_id) AS category, coalesce(h.is_spam, false) AS is_spam,
+        r.created_at,
+        CASE WHEN h.status IS DISTINCT FROM 'New' THEN greatest(r.accepted_at, r.created_at) END AS accepted_at,
+        CASE WHEN h.status = 'Closed' THEN greatest(r.closed_at, r.created_at) END AS closed_at
+    FROM partner_center.referral_history h
+    JOIN partner_center.referrals r ON r.referral_key = h.referral_key
+    WHERE h.change = 'first' AND r.created_at < h.valid_from
+) f
+CROSS JOIN LATERAL (VALUES
+    ('New', CASE f.status WHEN 'New' THEN f.substatus ELSE 'Pending' END, f.created_at,
+        least(coalesce(f.accepted_at, f.closed_at, f.valid_from), coalesce(f.closed_at, f.valid_from), f.valid_from)),
+    ('Active', CASE f.status WHEN 'Active' THEN f.substatus ELSE 'Accepted' END, f.accepted_at,
+        least(coalesce(f.closed_at, f.valid_from), f.valid_from)),
+    ('Closed', f.substatus, f.closed_at, f.valid_from)
+) AS stage (status, substatus, from_at, to_at)
+WHERE stage.from_at < stage.to_at;
+CREATE UNIQUE INDEX estimated_stages_key ON sync.estimated_stages (referral_key, status);
+COMMENT ON MATERIALIZED VIEW sync.estimated_stages IS 'Stages before the first sight of each referral, derived from its own dates with the values of the first sight.';
+
+-- Time in stage: what was observed, and before the first sight what the record''s own dates say.
 CREATE VIEW bi.stage_durations AS
 SELECT account, referral_id AS id, step, status, substatus, entered_at, left_at,
-    round((extract(epoch FROM coalesce(left_at, now()) - entered_at) / 86400)::numeric, 2) AS days
+    round((extract(epoch FROM coalesce(left_at, now()) - entered_at) / 86400)::numeric, 2) AS days,
+    is_estimated
 FROM (
-    SELECT account, referral_id, status, substatus, change, valid_from AS entered_at,
-        row_number() OVER h AS step, lead(valid_from) OVER h AS left_at
+    SELECT account, referral_id, status, substatus, is_deleted, at AS entered_at, is_estimated,
+        row_number() OVER h AS step, lead(at) OVER h AS left_at
     FROM (
-        SELECT v.account, v.referral_id, v.status, v.substatus, v.change, v.valid_from,
-            (v.status, v.substatus, v.change = 'deleted')
-                IS DISTINCT FROM (lag(v.status) OVER p, lag(v.substatus) OVER p, lag(v.change = 'deleted') OVER p) AS is_step
-        FROM partner_center.referral_history v
-        WHERE v.change <> 'changed' OR v.changed_columns && '{status,substatus,payload}'::text[]
-        WINDOW p AS (PARTITION BY v.account, v.referral_id ORDER BY v.valid_from)
+        SELECT s.*,
+            (status, substatus, is_deleted)
+                IS DISTINCT FROM (lag(status) OVER p, lag(substatus) OVER p, lag(is_deleted) OVER p) AS is_step
+        FROM (
+            SELECT v.account, v.referral_id, v.referral_key, v.valid_from AS at, v.status, v.substatus, v.change = 'deleted' AS is_deleted,
+                false AS is_estimated
+            FROM partner_center.referral_history v
+            WHERE v.change <> 'changed' OR v.changed_columns && '{status,substatus,payload}'::text[]
+            UNION ALL
+            SELECT account, referral_id, referral_key, from_at, status, substatus, false, true FROM sync.estimated_stages
+        ) s
+        WINDOW p AS (PARTITION BY referral_key, account, referral_id ORDER BY at)
     ) c
     WHERE is_step
-    WINDOW h AS (PARTITION BY account, referral_id ORDER BY valid_from)
+    WINDOW h AS (PARTITION BY referral_key, account, referral_id ORDER BY at)
 ) s
-WHERE change <> 'deleted';
-
-COMMENT ON VIEW bi.stage_durations IS 'How long each referral was in each status and substatus; a reopened deal enters a stage again. While it was not listed it was in none.';
+WHERE NOT is_deleted;
+COMMENT ON VIEW bi.stage_durations IS 'How long each referral was in each status and substatus; a reopened deal enters a stage again. While it was not listed it was in none. Stages that began before the referral was first seen begin at the record''s own dates: is_estimated.';
 
 -- The pipeline between the days on which it moved: adding up all versions takes seconds where there are a million.
 CREATE MATERIALIZED VIEW sync.pipeline_spans AS
 WITH zone AS (SELECT value AS timezone FROM sync.settings WHERE name = 'bi.timezone'),
-moves AS (
-    SELECT v.account, v.direction, v.type, v.status, v.currency, v.deal_value,
-        (v.valid_from AT TIME ZONE (SELECT timezone FROM zone))::date AS day, 1 AS sign
+open AS (
+    SELECT v.account, v.direction, v.type, bi.category(v.type, v.qualification, v.invited_by_organization_id) AS category,
+        coalesce(v.is_spam, false) AS is_spam, v.status, v.currency, v.deal_value, v.valid_from, v.valid_to, false AS is_estimated
     FROM partner_center.referral_history v WHERE v.change <> 'deleted' AND v.status IS DISTINCT FROM 'Closed'
     UNION ALL
-    SELECT v.account, v.direction, v.type, v.status, v.currency, v.deal_value,
-        (v.valid_to AT TIME ZONE (SELECT timezone FROM zone))::date, -1
-    FROM partner_center.referral_history v
-    WHERE v.change <> 'deleted' AND v.status IS DISTINCT FROM 'Closed' AND v.valid_to IS NOT NULL
+    SELECT account, direction, type, category, is_spam, status, currency, deal_value, from_at, to_at, true
+    FROM sync.estimated_stages WHERE status IS DISTINCT FROM 'Closed'
+),
+moves AS (
+    SELECT o.*, (m.at AT TIME ZONE (SELECT timezone FROM zone))::date AS day, m.sign
+    FROM open o CROSS JOIN LATERAL (VALUES (o.valid_from, 1), (o.valid_to, -1)) AS m (at, sign) WHERE m.at IS NOT NULL
 ),
 days AS (
-    SELECT account, direction, type, status, currency, day, sum(sign) AS deals, sum(sign * deal_value) AS value
-    FROM moves GROUP BY account, direction, type, status, currency, day
+    SELECT account, direction, type, category, is_spam, status, currency, is_estimated, day,
+        sum(sign) AS deals, sum(sign * deal_value) AS value
+    FROM moves GROUP BY account, direction, type, category, is_spam, status, currency, is_estimated, day
 )
-SELECT account, direction, type, status, currency, day AS from_day,
+SELECT account, direction, type, category, is_spam, status, currency, is_estimated, day AS from_day,
     lead(day) OVER g AS to_day,
     sum(deals) OVER g AS deals,
     sum(value) OVER g AS deal_value
 FROM days
-WINDOW g AS (PARTITION BY account, direction, type, status, currency ORDER BY day);
-CREATE UNIQUE INDEX pipeline_spans_key ON sync.pipeline_spans (account, direction, type, status, currency, from_day);
-COMMENT ON MATERIALIZED VIEW sync.pipeline_spans IS 'The open pipeline from one day on which it moved to the next; refreshed by the worker after each run that changed something.';
+WINDOW g AS (PARTITION BY account, direction, type, category, is_spam, status, currency, is_estimated ORDER BY day);
+CREATE UNIQUE INDEX pipeline_spans_key ON sync.pipeline_spans
+    (account, direction, type, category, is_spam, status, currency, is_estimated, from_day);
+COMMENT ON MATERIALIZED VIEW sync.pipeline_spans IS 'The open pipeline from one day on which it moved to the next; refreshed by the worker after runs that changed something.';
 
+-- A source may date a record in the year 9999: days are bounded by what can be a day of a pipeline.
 CREATE VIEW bi.pipeline_daily AS
-SELECT s.account, c::date AS day, s.direction, s.type, s.status, s.currency, s.deals::bigint AS deals, s.deal_value
+SELECT s.account, c::date AS day, coalesce(s.direction, 'Unknown') AS direction, s.type, s.category, s.is_spam, s.status, s.currency,
+    s.is_estimated, s.deals::bigint AS deals, s.deal_value
 FROM sync.pipeline_spans s
+CROSS JOIN (SELECT (now() AT TIME ZONE timezone)::date AS today FROM bi.settings) t
 CROSS JOIN LATERAL generate_series(
-    s.from_day::timestamp,
-    coalesce(s.to_day - 1, (now() AT TIME ZONE (SELECT timezone FROM bi.settings))::date)::timestamp,
-    interval '1 day'
+    greatest(s.from_day, '2010-01-01')::timestamp, least(s.to_day - 1, t.today)::timestamp, interval '1 day'
 ) c
 WHERE s.deals <> 0;
-
-COMMENT ON VIEW bi.pipeline_daily IS 'The open pipeline as it stood at the end of each day. Values are in each row''s currency: never add across currencies.';
+COMMENT ON VIEW bi.pipeline_daily IS 'The open pipeline as it stood at the end of each day. Rows with is_estimated are of deals that were not seen yet on that day: they stand where the record''s own dates of creation, acceptance and closing put them, with the values of the first sight. Values are in each row''s currency: never add across currencies.';
 
 CREATE VIEW bi.conversion AS
-SELECT account, direction, category, (date_trunc('month', created_at AT TIME ZONE (SELECT timezone FROM bi.settings)))::date AS month,
+SELECT
+    account, direction, category, counted_by, date_trunc('quarter', month)::date AS quarter, month,
     count(*) AS referrals,
     count(*) FILTER (WHERE is_open) AS open_referrals,
     count(*) FILTER (WHERE is_won) AS won,
@@ -226,10 +529,44 @@ SELECT account, direction, category, (date_trunc('month', created_at AT TIME ZON
     count(*) FILTER (WHERE substatus = 'Declined') AS declined,
     count(*) FILTER (WHERE substatus = 'Expired') AS expired,
     round(count(*) FILTER (WHERE is_won)::numeric / nullif(count(*) FILTER (WHERE is_won OR substatus = 'Lost'), 0), 4) AS win_rate,
-    round((percentile_cont(0.5) WITHIN GROUP (ORDER BY hours_to_accept) FILTER (WHERE direction = 'Incoming'))::numeric, 1) AS median_hours_to_accept
-FROM bi.referrals WHERE NOT is_spam
-GROUP BY account, direction, category, month;
-COMMENT ON VIEW bi.conversion IS 'What became of the referrals created in each month, without spam.';
+    round((percentile_cont(0.5) WITHIN GROUP (ORDER BY hours_to_accept) FILTER (WHERE direction = 'Incoming'))::numeric, 1) AS median_hours_to_accept,
+    count(*) FILTER (WHERE direction = 'Incoming' AND is_awaiting) AS unanswered,
+    counted_by = 'closed' AND month < this_month
+        OR counted_by = 'created' AND month < this_month AND count(*) FILTER (WHERE direction = 'Incoming' AND is_awaiting) = 0 AS is_complete
+FROM (
+    SELECT r.account, r.direction, r.category, r.is_open, r.is_won, r.substatus, r.hours_to_accept, r.is_awaiting, p.counted_by,
+        date_trunc('month', p.at AT TIME ZONE z.timezone)::date AS month,
+        date_trunc('month', now() AT TIME ZONE z.timezone)::date AS this_month
+    FROM bi.referrals r CROSS JOIN bi.settings z
+    CROSS JOIN LATERAL (VALUES ('created', r.created_at), ('closed', r.closed_at)) AS p (counted_by, at)
+    WHERE NOT r.is_spam AND p.at IS NOT NULL
+) counted
+GROUP BY account, direction, category, counted_by, month, this_month;
+COMMENT ON VIEW bi.conversion IS 'What became of referrals, without spam: by the month in which they were created, and again (counted_by) by the month in which they were closed. Never add both.';
+
+CREATE VIEW bi.data_quality AS
+SELECT
+    s.account,
+    count(r.id) AS referrals,
+    count(*) FILTER (WHERE r.direction = 'Unknown') AS unknown_direction,
+    count(*) FILTER (WHERE r.direction = 'Unknown' AND r.is_awaiting) AS awaiting_with_unknown_direction,
+    count(*) FILTER (WHERE r.is_open AND r.deal_value IS NULL) AS missing_value,
+    count(*) FILTER (WHERE r.deal_value IS NOT NULL AND r.currency IS NULL) AS missing_currency,
+    count(*) FILTER (WHERE r.is_past_expected_close) AS past_expected_close,
+    count(*) FILTER (WHERE r.is_open AND NOT r.has_contacts) AS missing_contacts,
+    s.open_rejects AS rejected_records,
+    (
+        SELECT count(DISTINCT field) FROM sync.runs u CROSS JOIN LATERAL unnest(u.unknown_fields) AS field
+        WHERE u.account = s.account AND u.started_at > now() - interval '30 days'
+    ) AS unknown_members
+FROM sync.status s
+LEFT JOIN (
+    SELECT b.*, EXISTS (SELECT FROM partner_center.referral_customer_contacts c
+        JOIN partner_center.referrals p ON p.referral_key = c.referral_key WHERE p.account = b.account AND p.id = b.id) AS has_contacts
+    FROM bi.referrals b
+) r ON r.account = s.account
+GROUP BY s.account, s.open_rejects;
+COMMENT ON VIEW bi.data_quality IS 'Where a wrong picture would come from: what is missing, odd or rejected, for each account.';
 
 CREATE VIEW bi.customer_contacts AS
 SELECT r.account, r.id AS referral_id, c.position, c.first_name, c.last_name, c.email, c.phone_number, c.title
@@ -286,11 +623,62 @@ BEGIN
     FOR col IN
         WITH words (view_name, column_name, told) AS (VALUES
             (NULL, 'account', 'Account of the configuration that the referral was read with.'),
+            (NULL, 'account_label', 'The account''s name as people read it, from its label; else the account.'),
+            (NULL, 'is_awaiting', 'Whether it still waits for an answer: New, and neither accepted, declined nor closed.'),
+            (NULL, 'closing_on', 'The day of the expected close: closing_at is a local midnight of the customer in UTC, so the nearest midnight counts.'),
+            (NULL, 'is_past_expected_close', 'Whether it is open although the day of its expected close is over.'),
+            (NULL, 'deal_type', 'Co-sell, Partner-led, Private, Partner-to-partner, or Unknown where the members that tell are missing; null for leads. Derived from rules about creating deals.'),
+            (NULL, 'sourced_by', 'Us (outgoing), Microsoft (invited by msft) or Partner (invited by another), else Unknown. Who influenced a deal no document tells.'),
+            (NULL, 'marketplace_intent', 'Whether the customer means to buy on the marketplace, as received: the record''s own member, else its requirement attribute.'),
+            (NULL, 'solution_area', 'Solution areas among its requirements.'),
+            (NULL, 'solution_play', 'Solution plays among its requirements.'),
+            (NULL, 'is_shared_with_microsoft', 'Whether the deal is shared with Microsoft''s sellers; null where the source does not say.'),
+            (NULL, 'assistance_request_code', 'Kind of help that was asked for.'),
+            (NULL, 'inviter_id', 'Who sent the invitation: msft or the id of an organization.'),
+            (NULL, 'inviter', 'Name of who sent the invitation.'),
+            (NULL, 'customer_duns', 'DUNS number of the customer.'),
+            (NULL, 'is_estimated', 'Whether it was derived from the record''s own dates because the referral was not seen yet.'),
+            (NULL, 'product', 'Product id, such as Azure.'),
+            (NULL, 'service', 'Service id, such as ManagedServices.'),
+            (NULL, 'sales_play', 'Id of the sales play.'),
+            (NULL, 'offer', 'Id of the offer.'),
+            ('industries', 'name', 'Its name, where the source gives one.'),
+            ('products', 'name', 'Its name, where the source gives one.'),
+            ('services', 'name', 'Its name, where the source gives one.'),
+            ('sales_plays', 'name', 'Its name, where the source gives one.'),
+            ('offers', 'name', 'Its name, where the source gives one.'),
+            (NULL, 'attribute', 'Type of the requirement, such as SolutionArea.'),
+            (NULL, 'value', 'What it says.'),
+            (NULL, 'tag', 'A tag.'),
+            (NULL, 'earliest_won_at', 'When the deal may be won at the earliest to be registered: 72 hours after its creation.'),
+            (NULL, 'register_by', 'Until when it must be registered: 60 days after the contract was signed.'),
+            ('value_changes', 'changed_at', 'When the new value began.'),
+            ('value_changes', 'old_value', 'Value before, in old_currency.'),
+            ('value_changes', 'new_value', 'Value from then on, in currency.'),
+            ('value_changes', 'old_currency', 'Currency before.'),
+            ('value_changes', 'customer', 'Customer''s company.'),
+            ('changes', 'changed_at', 'When the change took effect.'),
+            ('changes', 'column_name', 'Column of partner_center.referrals, or a child table without its prefix; payload where only members without a column changed.'),
+            ('changes', 'old_value', 'What the source''s record said before.'),
+            ('changes', 'new_value', 'What it said from then on.'),
+            (NULL, 'run', 'The run that stored it, as in bi.runs.'),
+            (NULL, 'counted_by', 'created: by the month of creation; closed: by the month of closing.'),
+            (NULL, 'unanswered', 'How many incoming referrals still wait for an answer; they are not in the median yet.'),
+            (NULL, 'is_complete', 'Whether the month is over and nothing of it can change the figures by being answered.'),
+            ('data_quality', 'referrals', 'How many referrals the source lists.'),
+            (NULL, 'unknown_direction', 'Referrals whose direction the source does not say.'),
+            (NULL, 'awaiting_with_unknown_direction', 'Those of them that may wait for an answer; in no other count of what waits.'),
+            (NULL, 'missing_value', 'Open referrals without a value.'),
+            (NULL, 'missing_currency', 'Values without a currency.'),
+            (NULL, 'past_expected_close', 'Open referrals whose expected day of closing is over.'),
+            (NULL, 'missing_contacts', 'Open referrals without a contact at the customer.'),
+            (NULL, 'rejected_records', 'Records that could not be stored.'),
+            (NULL, 'unknown_members', 'Members of the API that no document names, in the last 30 days.'),
             (NULL, 'id', 'Id of the referral.'),
             (NULL, 'referral_id', 'Id of the referral, as id in bi.referrals.'),
             (NULL, 'position', 'Place in the source''s list, from 0.'),
             (NULL, 'category', 'Co-sell, Marketplace lead, Qualified lead or Other, by the documented rules on type, qualification and inviter; any Shared referral is Co-sell.'),
-            (NULL, 'respond_by', 'When an unanswered incoming referral expires: as the source says, else 14 days after creation. Null for all others.'),
+            (NULL, 'respond_by', 'Until when an incoming referral that still waits must be answered: as the source says, else 14 days after creation. Null for all others.'),
             (NULL, 'deal_value', 'Value of the deal, in the row''s currency: never add across currencies.'),
             (NULL, 'is_spam', 'Whether the source calls the lead spam; false where it says nothing.'),
             (NULL, 'is_open', 'Whether the status is anything but Closed.'),

@@ -379,6 +379,7 @@ COMMENT ON COLUMN partner_center.referral_tags.tag IS 'The tag. API: tags[].tag'
 CREATE TABLE partner_center.referral_versions (
     account text NOT NULL,
     referral_id text NOT NULL,
+    referral_key bigint NOT NULL,
     valid_from timestamptz NOT NULL,
     valid_to timestamptz NOT NULL,
     recorded_at timestamptz NOT NULL,
@@ -398,6 +399,8 @@ CREATE TABLE partner_center.referral_versions (
     closing_at timestamptz,
     registration_status text,
     mpn_id text,
+    is_spam boolean,
+    invited_by_organization_id text,
     payload jsonb NOT NULL,
     PRIMARY KEY (account, referral_id, valid_from),
     CHECK (valid_to > valid_from)
@@ -405,6 +408,7 @@ CREATE TABLE partner_center.referral_versions (
 COMMENT ON TABLE partner_center.referral_versions IS 'History: one row for each version of a referral that has ended, with its payload. The present version is in partner_center.referrals, both together in partner_center.referral_history. Intervals are half-open and follow one another.';
 COMMENT ON COLUMN partner_center.referral_versions.account IS 'Account of the referral.';
 COMMENT ON COLUMN partner_center.referral_versions.referral_id IS 'Id of the referral.';
+COMMENT ON COLUMN partner_center.referral_versions.referral_key IS 'Number of the referral''s row, as referral_key in partner_center.referrals.';
 COMMENT ON COLUMN partner_center.referral_versions.valid_from IS 'From when this version was current (inclusive): the source''s time where it is later than the previous version''s, else when it was read.';
 COMMENT ON COLUMN partner_center.referral_versions.valid_to IS 'Until when (exclusive).';
 COMMENT ON COLUMN partner_center.referral_versions.recorded_at IS 'Database time when this version was stored.';
@@ -425,6 +429,8 @@ COMMENT ON COLUMN partner_center.referral_versions.currency IS 'ISO 4217 currenc
 COMMENT ON COLUMN partner_center.referral_versions.closing_at IS 'Estimated close; local midnight of the customer, so its UTC date can be off by one, in this version.';
 COMMENT ON COLUMN partner_center.referral_versions.registration_status IS 'Deal registration: None, ReviewPending, ActionRequired, Passed, Failed, Approved, Closed, in this version.';
 COMMENT ON COLUMN partner_center.referral_versions.mpn_id IS 'Partner location (PartnerID) that the deal belongs to; routing can change it, in this version.';
+COMMENT ON COLUMN partner_center.referral_versions.is_spam IS 'The source judged the lead to be spam, in this version. API: isSpam';
+COMMENT ON COLUMN partner_center.referral_versions.invited_by_organization_id IS 'Who sent the invitation, in this version. API: inviteContext.invitedBy.organizationId';
 
 -- A reconcile looks for rows of a window of creation time that a listing no longer has.
 CREATE INDEX referrals_created ON partner_center.referrals (created_at, account);
@@ -444,10 +450,10 @@ $$;
 
 -- The past and the present of each referral as one chain.
 CREATE VIEW partner_center.referral_history AS
-SELECT account, referral_id, valid_from, valid_to, recorded_at, change, changed_columns, version, run_id, name, status, substatus, qualification, type, direction, sales_stage, deal_value, currency, closing_at, registration_status, mpn_id, payload
+SELECT account, referral_id, referral_key, valid_from, valid_to, recorded_at, change, changed_columns, version, run_id, name, status, substatus, qualification, type, direction, sales_stage, deal_value, currency, closing_at, registration_status, mpn_id, is_spam, invited_by_organization_id, payload
 FROM partner_center.referral_versions
 UNION ALL
-SELECT account, id, valid_from, NULL::timestamptz, changed_at, change, changed_columns, version, run_id, name, status, substatus, qualification, type, direction, sales_stage, deal_value, currency, closing_at, registration_status, mpn_id, payload
+SELECT account, id, referral_key, valid_from, NULL::timestamptz, changed_at, change, changed_columns, version, run_id, name, status, substatus, qualification, type, direction, sales_stage, deal_value, currency, closing_at, registration_status, mpn_id, is_spam, invited_by_organization_id, payload
 FROM partner_center.referrals;
 COMMENT ON VIEW partner_center.referral_history IS 'Each version of each referral, the present one with valid_to null: half-open intervals without gap or overlap.';
 DO $$
@@ -466,8 +472,8 @@ $$;
 
 -- What the worker asks of history by stage (`bi.stage_durations`): versions that may begin one, from the index alone.
 -- (`payload` stands for versions whose predecessor could not be compared column by column.)
-CREATE INDEX referral_versions_steps ON partner_center.referral_versions (account, referral_id, valid_from)
-    INCLUDE (status, substatus, change)
+CREATE INDEX referral_versions_steps ON partner_center.referral_versions (referral_key, valid_from)
+    INCLUDE (account, referral_id, status, substatus, change)
     WHERE change <> 'changed' OR changed_columns && '{status,substatus,payload}'::text[];
 
 -- Counting what is live by what there is less what is deleted: both from an index.
@@ -496,8 +502,8 @@ $$;
 CREATE FUNCTION partner_center.end_deleted() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO partner_center.referral_versions
-        (account, referral_id, valid_from, valid_to, recorded_at, change, changed_columns, version, run_id, name, status, substatus, qualification, type, direction, sales_stage, deal_value, currency, closing_at, registration_status, mpn_id, payload)
-    SELECT account, id, valid_from, greatest(now(), valid_from + interval '1 microsecond'), changed_at, change, changed_columns, version, run_id, name, status, substatus, qualification, type, direction, sales_stage, deal_value, currency, closing_at, registration_status, mpn_id, payload
+        (account, referral_id, referral_key, valid_from, valid_to, recorded_at, change, changed_columns, version, run_id, name, status, substatus, qualification, type, direction, sales_stage, deal_value, currency, closing_at, registration_status, mpn_id, is_spam, invited_by_organization_id, payload)
+    SELECT account, id, referral_key, valid_from, greatest(now(), valid_from + interval '1 microsecond'), changed_at, change, changed_columns, version, run_id, name, status, substatus, qualification, type, direction, sales_stage, deal_value, currency, closing_at, registration_status, mpn_id, is_spam, invited_by_organization_id, payload
     FROM deleted;
     DELETE FROM partner_center.referral_team_members c USING deleted d WHERE c.referral_key = d.referral_key;
     DELETE FROM partner_center.referral_customer_contacts c USING deleted d WHERE c.referral_key = d.referral_key;

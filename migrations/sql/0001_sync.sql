@@ -18,6 +18,12 @@ INSERT INTO sync.settings (name, value) VALUES
     ('privacy.applied', 'keep'),
     ('privacy.key', replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''));
 
+CREATE TABLE sync.accounts (
+    account text PRIMARY KEY,
+    label text NOT NULL
+);
+COMMENT ON TABLE sync.accounts IS 'What people call each account of the configuration; written by the worker.';
+
 CREATE TABLE sync.leases (
     account text NOT NULL,
     kind text NOT NULL,

@@ -18,7 +18,6 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
-from tests.conftest import new_database
 from tests.dictionary import TARGET, dictionary, examples
 from tests.dictionary import load as load_made_up
 from tests.steps import load, prove
@@ -33,7 +32,8 @@ from worker.sync.pipeline import Pipeline
 
 ROOT = Path(__file__).parent.parent.parent
 PERSONAL = {"customer_contacts", "notes", "team_phones"}
-EMPTY = {"deleted"}
+EMPTY = {"deleted", "changes", "value_changes"}
+"""What a first load leaves empty."""
 VIEWS = "SELECT relname FROM pg_class WHERE relnamespace = 'bi'::regnamespace AND relkind = 'v' ORDER BY 1"
 
 
@@ -56,6 +56,13 @@ async def test_every_view_shows_rows_of_a_filled_database(
     assert await db.fetchval("SELECT count(*) FROM bi.referrals WHERE id = $1", key) == 0
 
 
+def is_awaiting(record: dict[str, Any]) -> bool:
+    """Tell by the record itself whether nobody has answered it."""
+    answered = {"Accepted", "Won", "Lost", "Declined", "Expired", "Error"}
+    dates = record.get("acceptedDateTime"), record.get("closedDateTime")
+    return record.get("status") == "New" and record.get("substatus") not in answered and not any(dates)
+
+
 async def test_the_three_questions_of_the_vendor(
     pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
 ) -> None:
@@ -68,9 +75,9 @@ async def test_the_three_questions_of_the_vendor(
     assert {row["id"] for row in rows} == inbound
     times = [row["created_at"] for row in rows]
     assert times == sorted(times, reverse=True)
-    pending = {r["id"] for r in records if r.get("direction") == "Incoming" and r.get("substatus") == "Pending"}
+    awaiting = {r["id"] for r in records if r.get("direction") == "Incoming" and is_awaiting(r)}
     rows = await db.fetch("SELECT id, respond_by, days_left, is_overdue, created_at FROM bi.awaiting_response")
-    assert {row["id"] for row in rows} == pending
+    assert {row["id"] for row in rows} == awaiting
     for row in rows:
         assert row["is_overdue"] == (row["days_left"] < 0)
     working = {
@@ -107,11 +114,14 @@ async def test_time_in_each_stage_of_a_reopened_deal(pipeline: Pipeline, db: asy
     ]  # fmt: skip
     for day, status, substatus, value in steps:
         await put(pipeline, referral(1, on(day), status=status, substatus=substatus, details={"dealValue": value}))
-    rows = await db.fetch("SELECT step, status, substatus, days, left_at FROM bi.stage_durations ORDER BY step")
+    await refresh_history(pipeline.database)
+    rows = await db.fetch("SELECT * FROM bi.stage_durations ORDER BY step")
     assert [(row["step"], row["substatus"]) for row in rows] == [
         (1, "Pending"), (2, "Accepted"), (3, "Lost"), (4, "Accepted"), (5, "Won"),
     ]  # fmt: skip
-    assert [row["days"] for row in rows[:-1]] == [Decimal("2.00"), Decimal("5.00"), Decimal("1.00"), Decimal("1.00")]
+    days = [Decimal("63.13"), Decimal("5.00"), Decimal("1.00"), Decimal("1.00")]
+    assert [row["days"] for row in rows[:-1]] == days, "the first stage began when the referral was created"
+    assert [row["is_estimated"] for row in rows] == [True, False, False, False, False]
     assert rows[-1]["left_at"] is None
     changes = await db.fetch("SELECT to_substatus FROM bi.status_changes WHERE change = 'changed' ORDER BY changed_at")
     assert [row["to_substatus"] for row in changes] == ["Accepted", "Lost", "Accepted", "Won"]
@@ -134,7 +144,7 @@ async def test_the_pipeline_as_of_any_day(zone: str, pipeline: Pipeline, db: asy
     versions = await db.fetch("SELECT * FROM partner_center.referral_history WHERE change <> 'deleted'")
     shown = {
         (row["day"], row["status"], row["currency"]): (row["deals"], row["deal_value"])
-        for row in await db.fetch("SELECT * FROM bi.pipeline_daily WHERE day <= '2024-05-20'")
+        for row in await db.fetch("SELECT * FROM bi.pipeline_daily WHERE day <= '2024-05-20' AND NOT is_estimated")
     }
     for offset in range(20):
         day = date(2024, 5, 1) + timedelta(days=offset)
@@ -150,6 +160,42 @@ async def test_the_pipeline_as_of_any_day(zone: str, pipeline: Pipeline, db: asy
         "SELECT sum(deals) FROM bi.pipeline_daily WHERE day = (now() AT TIME ZONE $1)::date", zone
     )
     assert today == 3, "r0, r2 and r4; r1 is closed, r3 is gone"
+
+
+async def test_the_pipeline_before_the_first_sight(
+    pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    """Loaded today, a deal was open on each day on which its own dates say so; and what was seen is never estimated."""
+    await simulator.reset(900)
+    await load(pipeline)
+    await refresh_history(pipeline.database)
+    records = list((await simulator.state(full=True))["records"].values())
+    for days_ago in (1, 30, 60, 89, 200):
+        day = datetime.now(UTC).date() - timedelta(days=days_ago)
+        end = f"{day + timedelta(days=1)}T00:00:00"
+        open_then = [r for r in records if r["createdDateTime"] < end and not was_closed(r, end)]
+        found = await db.fetchrow(
+            "SELECT sum(deals) AS deals, sum(deals) FILTER (WHERE is_spam) AS spam"
+            " FROM bi.pipeline_daily WHERE day = $1",
+            day,
+        )
+        assert found is not None
+        assert found["deals"] == len(open_then), f"{days_ago} days ago"
+        assert (found["spam"] or 0) == len([r for r in open_then if r.get("isSpam")])
+    seen_before = await db.fetchval(
+        """
+        SELECT count(*) FROM sync.estimated_stages e
+        JOIN partner_center.referral_history h ON h.referral_key = e.referral_key AND h.change = 'first'
+        WHERE e.to_at > h.valid_from
+        """
+    )
+    assert seen_before == 0
+
+
+def was_closed(record: dict[str, Any], end: str) -> bool:
+    """Tell by the record's own dates whether it was closed at a moment; without one, by its last update."""
+    closed = record.get("closedDateTime") or record["updatedDateTime"]
+    return record.get("status") == "Closed" and closed < end
 
 
 async def test_any_column_can_be_rebuilt_from_the_kept_payloads(

@@ -332,6 +332,8 @@ VERSION_COLUMNS: tuple[str, ...] = (
     "closing_at",
     "registration_status",
     "mpn_id",
+    "is_spam",
+    "invited_by_organization_id",
 )
 """The columns of `partner_center.referrals` that each version carries too, for history without opening payloads."""
 

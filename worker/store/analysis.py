@@ -16,8 +16,8 @@ _QUERIES = {
         GROUP BY 1, 2, 3 ORDER BY 4 DESC, 1, 2, 3 LIMIT 15
     """,
     "daily": """
-        SELECT day, coalesce(direction, 'Unknown') AS direction, sum(deals)::bigint AS deals FROM bi.pipeline_daily
-        WHERE day > (now() AT TIME ZONE (SELECT timezone FROM bi.settings))::date - 90
+        SELECT day, direction, sum(deals)::bigint AS deals FROM bi.pipeline_daily
+        WHERE NOT is_spam AND day > (now() AT TIME ZONE (SELECT timezone FROM bi.settings))::date - 90
             AND ($1::text IS NULL OR account = $1)
         GROUP BY 1, 2 ORDER BY 1
     """,
@@ -40,7 +40,7 @@ _QUERIES = {
     "expiring": """
         SELECT name, customer_name, category, respond_by, days_left, is_overdue, deal_value, currency
         FROM bi.awaiting_response
-        WHERE NOT is_spam AND status <> 'Closed' AND ($1::text IS NULL OR account = $1) ORDER BY respond_by LIMIT 15
+        WHERE NOT is_spam AND ($1::text IS NULL OR account = $1) ORDER BY respond_by LIMIT 15
     """,
     "figures": """
         SELECT
@@ -50,19 +50,20 @@ _QUERIES = {
                 / nullif(count(*) FILTER (
                     WHERE (is_won OR substatus = 'Lost') AND closed_at > now() - interval '1 year'
                 ), 0) AS win_rate,
-            count(*) FILTER (WHERE direction = 'Incoming' AND substatus = 'Pending') AS awaiting,
-            count(*) FILTER (WHERE direction = 'Incoming' AND substatus = 'Pending' AND respond_by < now()) AS overdue
+            count(*) FILTER (WHERE direction = 'Incoming' AND is_awaiting) AS awaiting,
+            count(*) FILTER (WHERE direction = 'Incoming' AND is_awaiting AND respond_by < now()) AS overdue
         FROM bi.referrals WHERE NOT is_spam AND ($1::text IS NULL OR account = $1)
     """,
 }
 
 
 async def refresh_history(database: Database) -> None:
-    """Bring up to date what `bi` reads from a materialised view, beside its readers.
+    """Bring up to date what `bi` reads from materialised views, beside their readers.
 
-    Raises StoreError where the role does not own the view.
+    Raises StoreError where the role does not own the views.
     """
     async with database.transaction(seconds=STATEMENT_SECONDS) as connection:
+        await connection.execute("REFRESH MATERIALIZED VIEW CONCURRENTLY sync.estimated_stages")
         await connection.execute("REFRESH MATERIALIZED VIEW CONCURRENTLY sync.pipeline_spans")
 
 

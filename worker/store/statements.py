@@ -76,22 +76,27 @@ WHERE r.account = $1 AND r.id = ANY($3::text[]) AND r.id = d.id
 
 END_VERSIONS = f"""
 INSERT INTO partner_center.referral_versions
-    (account, referral_id, valid_from, valid_to, recorded_at, change, changed_columns, version, run_id,
+    (account, referral_id, referral_key, valid_from, valid_to, recorded_at, change, changed_columns, version, run_id,
     {", ".join(VERSION_COLUMNS)}, payload)
-SELECT r.account, r.id, r.valid_from, d.valid_to::timestamptz, r.changed_at, r.change, r.changed_columns, r.version, r.run_id,
+SELECT r.account, r.id, r.referral_key, r.valid_from, d.valid_to::timestamptz, r.changed_at, r.change,
+    r.changed_columns, r.version, r.run_id,
     {", ".join(f"r.{name}" for name in VERSION_COLUMNS)}, r.payload
 FROM unnest($2::text[], $3::text[]) AS d(id, valid_to)
 JOIN partner_center.referrals r ON r.account = $1 AND r.id = ANY($2::text[]) AND r.id = d.id
 """
-"""Runs before the rows change: what they hold becomes history, until the moment at which the next version begins. Moments
-travel as text: asyncpg would ask each new connection for the type of an array of times."""
+"""Runs before the rows change: what they hold becomes history, until the moment at which the next version begins.
+
+Moments travel as text: asyncpg would ask each new connection for the type of an array of times.
+"""
 
 CONTINUE_HISTORY = """
-UPDATE partner_center.referral_versions v SET valid_to = d.valid_to::timestamptz
-FROM unnest($2::text[], $3::text[], $4::text[]) AS d(id, ended, valid_to)
-WHERE v.account = $1 AND v.referral_id = ANY($2::text[]) AND v.referral_id = d.id AND v.valid_to = d.ended::timestamptz
+UPDATE partner_center.referral_versions v
+SET referral_key = d.key,
+    valid_to = CASE v.valid_to WHEN d.ended::timestamptz THEN d.valid_to::timestamptz ELSE v.valid_to END
+FROM unnest($2::text[], $3::bigint[], $4::text[], $5::text[]) AS d(id, key, ended, valid_to)
+WHERE v.account = $1 AND v.referral_id = ANY($2::text[]) AND v.referral_id = d.id
 """
-"""The last version of a referral that was erased lasts until the one with which it comes back."""
+"""The versions of a referral that was erased go over to its new row; the last lasts until it comes back."""
 
 MARK_DELETED = """
 UPDATE partner_center.referrals r

@@ -103,6 +103,7 @@ async def _insert(connection: PoolConnectionProxy, run: Run, inserts: list[Chang
             statements.CONTINUE_HISTORY,
             run.account,
             [one.row.id for one in back],
+            [one.key for one in back],
             _texts(ended[one.row.id] for one in back),
             _texts(one.valid_from for one in back),
         )
