@@ -85,6 +85,95 @@ def test_what_is_no_listing_is_unavailable(body: bytes) -> None:
         records(body)
 
 
+ROWS = b'"value":[{"id":"a","contract":{"value":1}},{"id":"b"}]'
+ERROR = b'{"code":"InternalServerError","message":"busy"}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{" + ROWS + b',"error":' + ERROR + b"}",
+        b'{"error":' + ERROR + b"," + ROWS + b"}",
+        b"{" + ROWS + b',"error":{}}',
+        b"{" + ROWS + b',"Error":"busy"}',
+        b"{" + ROWS + b',"errors":[1]}',
+        b"{" + ROWS + b',"odata.error":' + ERROR + b"}",
+        b"{" + ROWS + b',"@odata.error":' + ERROR + b"}",
+        b"{" + ROWS + b',"innerException":' + ERROR + b"}",
+        b"{" + ROWS + b',"code":"InternalServerError"}',
+        b'{"statusCode":500,"message":"busy",' + ROWS + b"}",
+        b"{" + ROWS + b"}" + b'{"error":' + ERROR + b"}",
+        b"{" + ROWS + b"}\n<html><body>busy</body></html>",
+        b"{" + ROWS + b"}]",
+        b"{" + ROWS + b",}",
+        b"{" + ROWS + b',"value":[]}',
+        b'{"value":[{"id":"a"}],"value":[{"id":"b"},{"id":"c"}]}',
+        b'{ "value" : [ {"id":"' + b"a" * 60 + b'"} ] , "value" : [ {"id":"b"} ] }',
+        b'[{"value":[]}]',
+        b'{"result":{' + ROWS + b"}}",
+    ],
+)
+def test_an_error_or_anything_else_inside_a_200_is_no_listing(body: bytes) -> None:
+    """Half the rows and an error, a second document, a page of HTML: the whole text belongs to the answer."""
+    with pytest.raises(SourceUnavailable):
+        records(body)
+    with pytest.raises(SourceUnavailable):
+        records(body.replace(b'"a"', b'"a","n":"one\ttab"'))  # which only the scanner can take apart
+
+
+@pytest.mark.parametrize("beside", [b'"error":null', b'"errors":[]', b'"@odata.context":"x"', b'"totalCount":7'])
+def test_what_is_harmless_beside_the_rows_is_let_by(beside: bytes) -> None:
+    assert len(records(b"{" + ROWS + b"," + beside + b"}")) == 2
+
+
+@pytest.mark.parametrize("name", ["@odata.nextLink", "@odata.nextlink", "odata.nextLink", "nextLink", "NextLink"])
+@pytest.mark.parametrize("note", [b"", b"one\ttab"])
+def test_a_link_is_found_however_it_is_spelt(name: str, note: bytes) -> None:
+    def link(value: bytes) -> str | None:
+        body = b'{"value":[{"id":"a","n":"' + note + b'"}],"' + name.encode() + b'":' + value + b"}"
+        return parse_listing(body, observed_at=NOW).next_link
+
+    assert link(b'"x?$skiptoken=y"') == "x?$skiptoken=y"
+    assert link(b'""') is None
+    assert link(b"null") is None
+
+
+@pytest.mark.parametrize("sign", [b"\t", b"\n", b"\r", b"\x01", b"\x1f", b"\x7f"])
+def test_a_raw_control_character_is_repaired(sign: bytes) -> None:
+    good = b'{"id":"good"}'
+    one, two = records(b'{"value":[{"id":"a","notes":"x' + sign + b'y"},' + good + b"]}")
+    assert one.tree == {"id": "a", "notes": "x" + sign.decode() + "y"}
+    assert one.repaired == (sign != b"\x7f"), "JSON allows that one"
+    assert sign not in one.raw or sign == b"\x7f"
+    assert two.raw == good
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b'{"x":' + b"[" * 3000 + b"]" * 3000 + b',"id":"odd"}',
+        b'{"x":' + b'{"y":' * 200_000 + b"1" + b"}" * 200_000 + b',"id":"odd"}',
+        b'{"id":"odd","x":"\\x"}',
+        b'{"id":"odd","x":1,}',
+        b'{"id":"odd","x":01}',
+        b'{"id":"odd","x":tru}',
+    ],
+)
+def test_one_record_of_any_kind_is_rejected_alone_and_by_its_id(odd: bytes) -> None:
+    good = b'{"id":"good"}'
+    first, second, third = records(b'{"value":[' + good + b"," + odd + b"," + good + b"]}")
+    assert first.raw == third.raw == good
+    assert (second.tree, second.id) == (None, "odd")
+    assert second.fault
+
+
+def test_a_number_of_any_size_is_kept() -> None:
+    digits = b"9" * 100_000
+    one, two = records(b'{"value":[{"id":"a","n":' + digits + b'},{"id":"b","n":1e400}]}')
+    assert digits in one.raw
+    assert two.tree == {"id": "b", "n": Decimal("1e400")}
+
+
 @given(st.binary(max_size=200) | st.text(alphabet='{}[]":,\\ud8valuenidx0123456789.eE+- ', max_size=80).map(str.encode))
 def test_any_bytes_are_a_listing_or_unavailable(body: bytes) -> None:
     for candidate in (body, b'{"value":[' + body + b"]}", b'{"value":[{"id":"' + body + b'"}]}'):

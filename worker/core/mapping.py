@@ -120,7 +120,7 @@ def map_record(
         return row
     tree = record.tree
     if tree is None:
-        return Reject(None, record.raw, record.fault)
+        return Reject(record.id, record.raw, record.fault)
     record_id = record.id
     if record_id is None or len(record_id) > MAX_ID_LENGTH:
         return Reject(None, record.raw, "the id is missing, empty or too long", "id")

@@ -1,8 +1,7 @@
 """A response body becomes records; nothing in it can make the others unreadable.
 
-The fast way is msgspec: the page as raw slices, then each record once, typed. It refuses a whole page for one lone
-surrogate or `NaN` anywhere in it, so a slower splitter stands behind it, and each record is judged by itself. Numbers
-are kept as exact decimals from here to the database.
+The body is taken apart in `envelope.py`; each record is decoded once, typed, and what msgspec refuses is judged by
+itself. Numbers are kept as exact decimals from here to the database.
 """
 
 from __future__ import annotations
@@ -16,24 +15,17 @@ from typing import Any
 import msgspec
 
 from worker.core import instant
+from worker.core.envelope import error_beside, member_of, open_envelope
 from worker.core.instant import Instant
 from worker.core.typed import Decoder, Typed
 from worker.core.window import TimeField
 from worker.errors import SourceUnavailable
 
 _NUL_ESCAPE = b"\\u0000"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _DECODER = msgspec.json.Decoder(float_hook=Decimal)
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
-
-
-class _Envelope(msgspec.Struct):
-    value: list[msgspec.Raw]
-    next_link: str | None = msgspec.field(name="@odata.nextLink", default=None)
-    count: Any = msgspec.field(name="@odata.count", default=None)
-
-
-_ENVELOPE = msgspec.json.Decoder(_Envelope)
 
 
 @dataclass(slots=True)
@@ -42,8 +34,8 @@ class Record:
 
     `raw` is its JSON text in UTF-8, what becomes the payload. Decoded it is `typed`, where it is as documented, and
     `tree` on demand; that is None, with the reason in `fault`, where it cannot be. None of them shows in `repr`, for
-    they hold personal data. `repaired` when NUL characters, lone surrogates or invalid UTF-8 were replaced, which `raw`
-    then shows.
+    they hold personal data. `repaired` when NUL characters, lone surrogates or invalid UTF-8 were replaced, or control
+    characters escaped, which `raw` then shows. `found_id` is the id of a record that cannot be decoded.
     """
 
     raw: bytes = field(repr=False)
@@ -51,6 +43,7 @@ class Record:
     fault: str = ""
     repaired: bool = False
     typed: Typed | None = field(default=None, repr=False, compare=False)
+    found_id: str | None = field(default=None, compare=False)
     _times: dict[TimeField, Instant | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -64,7 +57,7 @@ class Record:
     def id(self) -> str | None:
         """The referral's id, when it has a readable one."""
         value = self._member("id")
-        return value if isinstance(value, str) and value else None
+        return value if isinstance(value, str) and value else self.found_id
 
     def time(self, field: TimeField) -> Instant | None:
         """Return the record's own time, or None when it is absent, unset (`0001-01-01`) or unreadable."""
@@ -120,16 +113,19 @@ def parse_listing(
 ) -> Listing:
     """Split a list response into records, which are typed where there is a decoder for that.
 
-    Raises SourceUnavailable when the body is no listing at all: cut off, HTML, or another shape.
+    Raises SourceUnavailable when the body is no listing, or not whole: cut off, HTML, an error in it, another shape.
     """
-    body = body.removeprefix(b"\xef\xbb\xbf")
-    try:
-        envelope = _ENVELOPE.decode(body)
-        raws, next_link, count = [bytes(raw) for raw in envelope.value], envelope.next_link, envelope.count
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        (raws, next_link), count = _split(body), None
-    records = [decode_record(raw, decoder) for raw in raws]
-    return Listing(records, next_link, server_time, observed_at, count if isinstance(count, int) else None)
+    envelope = open_envelope(body.removeprefix(_BYTE_ORDER_MARK))
+    records = [decode_record(raw, decoder) for raw in envelope.records]
+    return Listing(records, envelope.next_link, server_time, observed_at, envelope.count)
+
+
+def parse_single(body: bytes, decoder: Decoder | None = None) -> Record:
+    """Read the answer to a request by id; raises SourceUnavailable where it reports an error."""
+    record = decode_record(body.removeprefix(_BYTE_ORDER_MARK).strip(), decoder)
+    if b"error" in body.lower() and record.tree is not None and error_beside(iter(record.tree.items())):
+        raise SourceUnavailable("The API answered a request for one referral with an error inside a 200.")
+    return record
 
 
 def decode_record(raw: bytes, decoder: Decoder | None = None) -> Record:
@@ -153,15 +149,31 @@ def _decode_leniently(raw: bytes) -> Record:
     """Replace what PostgreSQL cannot hold (measured: NUL, lone surrogates, invalid UTF-8) and keep the rest."""
     try:
         text = raw.decode("utf-8", "replace")
-        tree = json.loads(text, parse_float=Decimal, parse_constant=_refuse_constant)
+        tree, controls = _loaded(text)
         clean = _clean(tree)
         if not isinstance(clean, dict):
             return Record(raw, None, "not a JSON object")
-        return Record(_ENCODER.encode(clean), clean, repaired=clean != tree or _REPLACEMENT in text)
+        return Record(_ENCODER.encode(clean), clean, repaired=controls or clean != tree or _REPLACEMENT in text)
     except RecursionError:
-        return Record(raw, None, "nested too deeply")
+        return Record(raw, None, "nested too deeply", found_id=_found_id(raw))
     except ValueError as error:
-        return Record(raw, None, f"not JSON: {str(error).partition(':')[0]}")
+        return Record(raw, None, f"not JSON: {str(error).partition(':')[0]}", found_id=_found_id(raw))
+
+
+def _loaded(text: str) -> tuple[Any, bool]:
+    """Read a record; returns also whether control characters stood in its strings as they are, which JSON forbids."""
+    try:
+        return json.loads(text, parse_float=Decimal, parse_constant=_refuse_constant), False
+    except json.JSONDecodeError as error:
+        if "control character" not in error.msg:
+            raise
+    return json.loads(text, parse_float=Decimal, parse_constant=_refuse_constant, strict=False), True
+
+
+def _found_id(raw: bytes) -> str | None:
+    """Return the id of a record that cannot be decoded, where it can be told."""
+    value = member_of(raw, "id")
+    return value if isinstance(value, str) and value.isprintable() and value else None
 
 
 def _refuse_constant(name: str) -> None:
@@ -178,59 +190,3 @@ def _clean(value: Any) -> Any:
     if isinstance(value, list):
         return [_clean(item) for item in value]
     return value
-
-
-def _split(body: bytes) -> tuple[list[bytes], str | None]:
-    """Find the records of a listing that msgspec refuses as a whole, without reading more into them than their ends."""
-    text = body.decode("utf-8", "surrogateescape")
-    scan = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str).raw_decode
-    raws: list[bytes] | None = None
-    next_link: str | None = None
-    try:
-        at = _skip(text, 0, "{")
-        while text[at] != "}":
-            key, at = scan(text, at)
-            at = _skip(text, at, ":")
-            if key == "value" and text[at] == "[":
-                raws, at = _slices(text, at, scan)
-            else:
-                is_text = text[at] == '"'
-                value, at = scan(text, at)
-                if key == "@odata.nextLink" and (is_text or value is None):
-                    next_link = value
-                elif key == "@odata.nextLink":
-                    raise ValueError(key)  # noqa: TRY301 - one place below says what is wrong
-            at = _skip(text, at, ",") if text[_skip(text, at)] == "," else _skip(text, at)
-    except (ValueError, IndexError, RecursionError):
-        raws = None
-    if raws is None:
-        raise SourceUnavailable(
-            "The API's answer is not a referral listing: it is cut off, or not the JSON that is documented.",
-            "Usually a proxy or an outage in between; the next run tries again.",
-        )
-    return raws, next_link
-
-
-def _slices(text: str, at: int, scan: Any) -> tuple[list[bytes], int]:
-    raws = []
-    at = _skip(text, at, "[")
-    while text[at] != "]":
-        start = at
-        _, at = scan(text, start)
-        raws.append(text[start:at].encode("utf-8", "surrogateescape"))
-        at = _skip(text, at, ",") if text[_skip(text, at)] == "," else _skip(text, at)
-    return raws, at + 1
-
-
-def _skip(text: str, at: int, expected: str = "") -> int:
-    """Step over white space, then over the expected sign, then over white space again."""
-    while text[at] in " \t\r\n":
-        at += 1
-    if not expected:
-        return at
-    if text[at] != expected:
-        raise ValueError(expected)
-    at += 1
-    while at < len(text) and text[at] in " \t\r\n":
-        at += 1
-    return at

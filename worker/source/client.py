@@ -29,7 +29,7 @@ from worker import RELEASE
 from worker.core import instant
 from worker.core.instant import Instant
 from worker.core.outcome import Traffic
-from worker.core.page import Listing, Page, Record, decode_record, parse_listing
+from worker.core.page import Listing, Page, Record, parse_listing, parse_single
 from worker.core.typed import Decoder
 from worker.errors import PermissionRefused, SignInError, SourceError, SourceRejected, SourceUnavailable
 from worker.source.auth import TokenSource
@@ -102,8 +102,8 @@ class Client:
         """Ask for one referral by id, the only answer that surely has the eTag; None when there is none to see."""
 
         def read(answer: _Answer) -> Page:
-            record = decode_record(answer.body, self._decoder)
-            if record.id != referral_id:
+            record = parse_single(answer.body, self._decoder)
+            if (record.id or "").casefold() != referral_id.casefold():  # a GUID is one whatever its case
                 raise SourceUnavailable("The API answered a request for one referral with something else.")
             return Page([self._admit(record) if self._admit else record], None, answer.observed_at, by_id=True)
 
