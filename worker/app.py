@@ -25,7 +25,7 @@ from worker.store.pool import Database
 from worker.sync.backfill import backfill
 from worker.sync.incremental import incremental
 from worker.sync.pipeline import Pipeline, Step
-from worker.sync.reconcile import reconcile
+from worker.sync.reconcile import Reconciled, reconcile
 from worker.sync.refresh import refresh
 from worker.sync.replay import replay
 from worker.sync.sign_in import SignIn, begin, kept_fresh
@@ -231,8 +231,8 @@ async def backfill_account(
     return logged(pipeline, "backfill", counts, run)
 
 
-async def reconcile_account(pipeline: Pipeline, *, accept_vanished: bool = False) -> tuple[Counts, int]:
-    """Compare the copy with a full listing and repair it; returns the counts and how many rows were marked gone."""
+async def reconcile_account(pipeline: Pipeline, *, accept_vanished: bool = False) -> Reconciled:
+    """Compare the copy with a full listing and repair it."""
     if await ledger.watermark(pipeline.database, pipeline.account) is None:
         raise SyncError(
             f"{pipeline.account} is not loaded yet, so there is nothing to compare.",
@@ -241,7 +241,9 @@ async def reconcile_account(pipeline: Pipeline, *, accept_vanished: bool = False
     async with recorded(pipeline, "reconcile") as run:
         result = await reconcile(pipeline, run, accept_vanished=accept_vanished)
     logged(pipeline, "reconcile", result.counts, run)
-    return result.counts, result.vanished
+    if result.unverified:
+        _log.warning("not_verified", account=pipeline.account, run=run.id, why=result.unverified)
+    return result
 
 
 async def refresh_account(pipeline: Pipeline, ids: list[str]) -> tuple[Counts, list[str]]:

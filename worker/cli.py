@@ -110,8 +110,7 @@ def backfill(
     async def one(pipeline: Pipeline) -> str:
         told = show.counts(await pieces.backfill_account(pipeline, lower, upper, restart=restart, wait=pieces.WAIT))
         if verify:
-            counts, vanished = await pieces.reconcile_account(pipeline)
-            told += f"; verified: {show.counts(counts)}, {vanished} gone"
+            told += f"; {show.reconciled(await pieces.reconcile_account(pipeline))}"
         return told
 
     _for_accounts(account, one, concurrency=concurrency)
@@ -122,10 +121,10 @@ def reconcile(
     account: AccountOption = None,
     dry_run: DryRunOption = False,
     accept_vanished: Annotated[
-        bool, typer.Option("--accept-vanished", help="Mark rows gone even when they are more than the cap.")
+        bool, typer.Option("--accept-vanished", help="Mark rows as deleted even when they are more than the cap.")
     ] = False,
 ) -> None:
-    """Compare the copy with a full listing, repair it, and mark what is gone.
+    """Compare the copy with a full listing, repair it, and mark what was deleted at the source.
 
     Example: referral-sync reconcile --dry-run
     """
@@ -136,8 +135,7 @@ def reconcile(
             from worker.sync.preview import preview_reconcile  # noqa: PLC0415
 
             return await _show_preview(preview_reconcile(pipeline))
-        counts, vanished = await pieces.reconcile_account(pipeline, accept_vanished=accept_vanished)
-        return f"{show.counts(counts)}, {vanished} gone"
+        return show.reconciled(await pieces.reconcile_account(pipeline, accept_vanished=accept_vanished))
 
     _for_accounts(account, one)
 

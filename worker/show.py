@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from worker.core import instant
 from worker.core.outcome import Counts
+from worker.core.upsert import Verdict
 
 if TYPE_CHECKING:
     from worker.store.rejects import Kept
     from worker.sync.explain import Explained
+    from worker.sync.reconcile import Reconciled
 
 _WIDTH = 100
 
@@ -36,8 +38,9 @@ def status(row: dict[str, Any]) -> str:
     lines = {
         "fresh as of": moment(row["fresh_as_of"]),
         "watermark": moment(row["watermark"]),
-        "verified through": moment(row["verified_through"]),
-        "referrals": f"{row['live_referrals'] or 0:,} listed, {row['deleted_referrals'] or 0:,} gone",
+        "verified through": moment(row["verified_through"])
+        + (f" ({row['verified_by']})" if row["verified_by"] else ""),
+        "referrals": f"{row['live_referrals'] or 0:,} listed, {row['deleted_referrals'] or 0:,} deleted at the source",
         "rejects": f"{row['open_rejects'] or 0:,} open",
         "last run": f"{last}, {moment(row['last_run_at'])}",
     }
@@ -52,6 +55,8 @@ def status(row: dict[str, Any]) -> str:
         )
     if row["last_error"] and row["last_run_outcome"] in ("failed", "refused", "abandoned"):
         lines["last error"] = row["last_error"]
+    if row["not_verified"]:
+        lines["not verified"] = row["not_verified"]
     if row["last_reconcile_error"]:
         lines["last reconcile"] = row["last_reconcile_error"]
     if not row["configured"]:
@@ -96,6 +101,12 @@ def moment(at: datetime | None) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S} UTC" if at is not None else "never"
 
 
+def reconciled(result: Reconciled) -> str:
+    """Write what a reconcile came to."""
+    told = f"{counts(result.counts)}, {result.vanished} deleted at the source"
+    return f"{told}. Not verified: {result.unverified}" if result.unverified else f"verified: {told}"
+
+
 def harmless(text: str) -> str:
     """Escape what could steer a terminal."""
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
@@ -105,7 +116,7 @@ def _copy(about: Explained) -> str:
     if about.history.row is None:
         return "not in the copy" + (", only its history" if about.history.versions else "")
     gone = about.history.row["deleted_at"]
-    return f"in the copy, marked gone {moment(gone)}" if gone else "in the copy"
+    return f"in the copy, deleted at the source {moment(gone)}" if gone else "in the copy"
 
 
 def _source(about: Explained) -> str:
@@ -114,12 +125,18 @@ def _source(about: Explained) -> str:
     row = about.history.row
     if about.source is None:
         if row is None or row["deleted_at"]:
-            return "not shown; the copy is level"
+            return "not shown, nor in the copy"
         return "not shown, but in the copy as listed: the next reconcile decides"
     updated = instant.render(about.source.version) if about.source.version else "without a time"
-    level = about.verdict is not None and about.verdict.value in ("keep", "etag")
-    mend = "level with the copy" if level else f"the copy is behind: `referral-sync refresh {about.source.id}`"
-    return f"updated {updated}; {mend}"
+    refresh = f"`referral-sync refresh {about.source.id}`"
+    match about.verdict:
+        case Verdict.KEEP | Verdict.ETAG:
+            told = "the same as in the copy"
+        case Verdict.OLDER:
+            told = f"older than the copy: the next reconcile takes it over, or at once {refresh}"
+        case _:
+            told = f"newer than the copy: {refresh}"
+    return f"updated {updated}; {told}"
 
 
 def _block(lines: dict[str, str]) -> str:

@@ -103,10 +103,14 @@ CREATE TABLE sync.watermarks (
     moved_at timestamptz NOT NULL DEFAULT now(),
     verified_through bigint,
     verified_through_at timestamptz GENERATED ALWAYS AS (sync.at(verified_through)) STORED,
-    verified_at timestamptz
+    verified_at timestamptz,
+    verified_by text,
+    not_verified text
 );
 COMMENT ON TABLE sync.watermarks IS 'How far each account is read: every updatedDateTime below the position is stored.';
 COMMENT ON COLUMN sync.watermarks.verified_through IS 'A full listing agreed with the copy about everything below this updatedDateTime.';
+COMMENT ON COLUMN sync.watermarks.verified_by IS 'How that listing was paged, and what proved that each part of it was whole.';
+COMMENT ON COLUMN sync.watermarks.not_verified IS 'Why the last reconcile could verify nothing; null where it could.';
 
 CREATE TABLE sync.capabilities (
     account text NOT NULL,
@@ -118,9 +122,11 @@ CREATE TABLE sync.capabilities (
     proven boolean NOT NULL,
     probed_at timestamptz NOT NULL DEFAULT now(),
     links boolean NOT NULL DEFAULT false,
+    page_size integer NOT NULL DEFAULT 0,
     PRIMARY KEY (account, field)
 );
 COMMENT ON TABLE sync.capabilities IS 'What the API was seen to do for each time field, and so how it is paged.';
+COMMENT ON COLUMN sync.capabilities.page_size IS 'The most records that a page was seen to have.';
 COMMENT ON COLUMN sync.capabilities.links IS 'Next page links were seen to carry order and filter on.';
 
 CREATE TABLE sync.parity (
@@ -246,7 +252,9 @@ SELECT
     finished.api_seconds,
     finished.decode_seconds,
     finished.map_seconds,
-    finished.store_seconds
+    finished.store_seconds,
+    w.verified_by,
+    w.not_verified
 FROM (
     SELECT account FROM sync.watermarks
     UNION SELECT account FROM sync.leases

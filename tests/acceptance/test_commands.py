@@ -56,7 +56,7 @@ async def test_dry_run_says_what_would_change_and_writes_nothing(
     gone = next(iter((await simulator.state())["referrals"]))
     await simulator.delete(gone)
     told = command("reconcile", "--dry-run")
-    assert f"gone     {gone}" in told.stdout
+    assert f"deleted  {gone}" in told.stdout
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE deleted_at IS NOT NULL") == 0
 
 
@@ -114,7 +114,7 @@ async def test_reconcile_marks_what_is_gone_up_to_the_cap(
     command("sync")
     ids = sorted((await simulator.state())["referrals"])
     await simulator.delete(ids[0])
-    assert "1 gone" in command("reconcile").stdout
+    assert "1 deleted at the source" in command("reconcile").stdout
     await simulator.behaviour(visible_fraction=0.5)
     refused = command("reconcile")
     assert refused.returncode == 1
@@ -294,7 +294,13 @@ async def test_edits_between_a_partial_backfill_and_the_first_load_are_not_lost(
 def test_the_demo_shows_what_an_analyst_sees_and_leaves_nothing_running(command: Command) -> None:
     told = command("demo", "--count", "300")
     assert told.returncode == 0, told.stderr
-    for line in ("First load: 300", "An idle tick: 0 rows written, in 1 request", "3 gone", "Won", "contoso  ok"):
+    for line in (
+        "First load: 300",
+        "An idle tick: 0 rows written, in 1 request",
+        "3 deleted at the source",
+        "Won",
+        "contoso  ok",
+    ):
         assert line in told.stdout, told.stdout
     running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout  # noqa: S607 - ps is where PATH says
     assert "referral-sync-demo-" not in running

@@ -19,8 +19,9 @@ from worker.core.reading import Method, Reading
 from worker.core.window import TimeField, Window
 from worker.demo.control import Control
 from worker.errors import SourceDistrusted, SourceError
+from worker.source.checks import Anchor
 from worker.source.client import Client
-from worker.source.paging import Anchor, pages
+from worker.source.paging import pages
 from worker.source.probe import probe
 from worker.store import leases, ledger
 from worker.sync.backfill import backfill
@@ -346,9 +347,10 @@ async def test_a_listing_that_ends_without_what_it_must_hold_moves_nothing(
     before = await db.fetchval("SELECT position FROM sync.watermarks")
     for key in list(await copy(db))[:25]:
         await simulator.update(key, {"status": "Closed"})
-    await simulator.faults({"kind": "no_link", "times": 1})
+    await simulator.faults({"kind": "no_link", "times": -1})
     with pytest.raises(SourceError, match="was not whole"):
         await tick(replace(pipeline, paging=method))
+    await simulator.clear_faults()
     assert await db.fetchval("SELECT position FROM sync.watermarks") == before
     await tick(replace(pipeline, paging=method))
     assert await copy(db) == (await simulator.state())["referrals"]

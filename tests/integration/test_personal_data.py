@@ -91,7 +91,8 @@ async def test_nothing_personal_arrives_and_nothing_changes_afterwards(
         counts = await app.backfill_account(pipeline)
         assert (counts.inserted, counts.rejected) == (150, 0)
         assert await leaks(db, secrets) == []
-        reconciled, vanished = await app.reconcile_account(pipeline)
+        found = await app.reconcile_account(pipeline)
+        reconciled, vanished = found.counts, found.vanished
         assert (reconciled.inserted, reconciled.updated, vanished) == (0, 0, 0)
     hashed = await db.fetchval(
         "SELECT count(*) FROM partner_center.referral_customer_contacts WHERE email LIKE 'hash:%'"
@@ -135,7 +136,7 @@ async def test_a_change_of_the_rule_rewrites_what_is_stored(
             assert await leaks(db, secrets) == []
             assert await db.fetch("SELECT id, changed_at FROM partner_center.referrals ORDER BY id") == changed_at
             assert await db.fetchval("SELECT count(*) FROM partner_center.referral_history") == versions
-            counts, _ = await app.reconcile_account(under_rule)
+            counts = (await app.reconcile_account(under_rule)).counts
             assert (counts.inserted, counts.updated) == (0, 0), "what is stored is what would be read"
     await assert_chain(db)
     async with app.open_pipeline(
@@ -160,7 +161,7 @@ TEAM = [{"firstName": "Given", "email": "given@example.com"}]
 
 async def put(database: Database, run: Run, minute: int, *, by_id: bool = False, **members: Any) -> Counts:
     tree = {"id": "a", "updatedDateTime": f"2024-05-01T10:{minute:02}:00Z"} | members
-    page = Page([decode_record(msgspec.json.encode(tree))], None, NOON + timedelta(seconds=put_number()), by_id)
+    page = Page([decode_record(msgspec.json.encode(tree))], None, NOON + timedelta(seconds=put_number()), by_id=by_id)
     return await save(database, run, map_pages([page]), pages=1)
 
 

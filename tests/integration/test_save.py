@@ -56,7 +56,7 @@ def referral(number: int = 1, minute: int = 0, **members: Any) -> dict[str, Any]
 
 def page(*trees: dict[str, Any] | bytes, seconds: int = 0, by_id: bool = False) -> Page:
     records = [decode_record(tree if isinstance(tree, bytes) else ENCODE(tree)) for tree in trees]
-    return Page(records, None, NOON + timedelta(seconds=seconds), by_id)
+    return Page(records, None, NOON + timedelta(seconds=seconds), by_id=by_id)
 
 
 async def put(database: Database, run: Run, *pages: Page, through: str | None = None) -> Counts:

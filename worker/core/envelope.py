@@ -59,7 +59,7 @@ def open_envelope(body: bytes) -> Envelope:
 
 def error_beside(members: Iterator[tuple[str, Any]]) -> str:
     """Return the name of the first member that says an error happened, or nothing."""
-    nothing = (None, "", False, [])
+    nothing: tuple[Any, ...] = (None, "", False, [])
     return next((name for name, value in members if _ERRORS.search(name.lower()) and value not in nothing), "")
 
 

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -94,17 +95,34 @@ class Listing:
     count: int | None = None
 
 
+class Ended(StrEnum):
+    """How it was proven that a window has no more records than were read."""
+
+    ORDER = "order"
+    """Records beyond the window followed in order."""
+    BOTH_ENDS = "both ends"
+    """The listing, asked for from its other end, begins with what was read."""
+    ANCHOR = "anchor"
+    """The record at the watermark was shown as the newest; nothing moves, so nothing can be passed over."""
+    SKIP = "skip"
+    """Behind as many rows as were read there are none."""
+    UNPROVEN = "unproven"
+    """It was not: the server has no second way to look, and nothing contradicted the first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """Records to store, and how far (exclusive) the window is complete with them; None: nothing new is certain.
 
     `observed_at` is the database's clock when the request began: of two answers of one version the later request wins.
-    `by_id` marks an answer to a request by id, which is complete; a list answer may lack members.
+    `ended` says with the last page of a window how its end was proven. `by_id` marks an answer to a request by id,
+    which is complete; a list answer may lack members.
     """
 
     records: list[Record]
     through: Instant | None
     observed_at: datetime
+    ended: Ended | None = None
     by_id: bool = False
 
 

@@ -24,7 +24,7 @@ class Reading:
     `quoted`: the filter's literal stands in quotes. `bounded_above`: an upper bound in the filter is honoured too.
     `links`: next page links were seen to carry order and filter on; where they do not, only a listing without either
     can be followed. `evidence` says what was seen; `proven` is false while there was too little to see, and then it is
-    asked again.
+    asked again. `page_size` is the largest page that was seen, 0 where none was.
     """
 
     method: Method
@@ -33,6 +33,7 @@ class Reading:
     evidence: str = ""
     proven: bool = True
     links: bool = True
+    page_size: int = 0
 
     def demoted(self, evidence: str, *, proven: bool) -> Reading:
         """Return the next way down, because this one contradicted itself; unproven, it is looked at again soon."""

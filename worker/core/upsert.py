@@ -23,7 +23,13 @@ class Verdict(StrEnum):
     UPDATE = "update"
     RETURN = "return"  # the stored content stands, and the row is no longer gone
     ETAG = "etag"  # the content stands, and the entity tag is now known
+    OLDER = "older"  # the source shows an older version: kept, unless a reconcile finds that it is the present state
     KEEP = "keep"
+
+    @property
+    def changes(self) -> bool:
+        """Whether saving the answer writes anything."""
+        return self not in (Verdict.OLDER, Verdict.KEEP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +56,20 @@ def newest_of_each(rows: Iterable[Row]) -> list[Row]:
 def decide(row: Row, stored: Stored | None, *, asked_for: bool = False) -> Verdict:
     """Compare an answer with the copy.
 
-    `asked_for`: a person asked for this very referral, so what the source says now wins even when it looks older.
+    `asked_for`: a person asked for this very referral, or a listing and an answer by id agree on it; so what the source
+    says now wins even when it looks older. A row that was marked as deleted at the source takes what an answer to a
+    later request shows, whatever its version: the mark already said that the source had none.
     """
     if stored is None:
         return Verdict.INSERT
-    same = row.content_hash == stored.content_hash
+    same = row.content_hash == stored.content_hash and row.version == stored.version
+    back = stored.deleted_at is not None and row.observed_at > stored.deleted_at
     newer = row.version > stored.version or (row.version == stored.version and row.observed_at > stored.observed_at)
-    if (not same or row.version != stored.version) and (newer or asked_for):
+    if not same and (newer or asked_for or back):
         return Verdict.UPDATE
-    if stored.deleted_at is not None and row.observed_at > stored.deleted_at:
+    if back:
         return Verdict.RETURN
+    if row.version < stored.version and stored.deleted_at is None:
+        return Verdict.OLDER
     tag_is_news = row.etag is not None and row.etag != stored.etag and (row.by_id or stored.etag is None)
-    return Verdict.ETAG if same and row.version == stored.version and tag_is_news else Verdict.KEEP
+    return Verdict.ETAG if same and tag_is_news else Verdict.KEEP

@@ -96,8 +96,10 @@ async def _work(pipeline: Pipeline, control: Control, out: Console) -> None:
     requests = len(await control.requests())
     out.print(f"An idle tick: {counts.inserted + counts.updated} rows written, in {requests} request(s).")
     with _watched(pipeline) as watched:
-        counts, vanished = await app.reconcile_account(watched)
-    out.print(f"A reconcile: {counts.unchanged} as they should be, {vanished} gone from the source and marked.")
+        found = await app.reconcile_account(watched)
+    out.print(
+        f"A reconcile: {found.counts.unchanged} as they should be, {found.vanished} deleted at the source and marked."
+    )
 
 
 @contextmanager

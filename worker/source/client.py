@@ -84,6 +84,8 @@ class Client:
         self._decoder = Decoder() if admit is None else None  # what has to be changed is read as a tree
         self._gate = Gate()
         self.traffic = Traffic()
+        self.largest_page = 0
+        """The most records that an answer of this client had."""
 
     async def list(self, query: str) -> Listing:
         """Ask for one page of the listing; `query` is raw and is sent byte for byte."""
@@ -92,6 +94,7 @@ class Client:
             listing = parse_listing(
                 answer.body, observed_at=answer.observed_at, server_time=answer.server_time, decoder=self._decoder
             )
+            self.largest_page = max(self.largest_page, len(listing.records))
             if self._admit is None:
                 return listing
             return replace(listing, records=[self._admit(record) for record in listing.records])

@@ -14,26 +14,32 @@ from worker.core.odata import list_query, query_of_next_link
 from worker.core.page import Listing
 from worker.core.reading import Method, Reading
 from worker.core.window import TimeField
-from worker.errors import SourceDistrusted, SourceRejected
+from worker.errors import SourceDistrusted
+from worker.source.capability import try_query
+from worker.source.checks import sane_newest, times_of
 from worker.source.client import Client
-from worker.source.paging import sane_newest
 
 _MINUTE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The oldest and the newest time that the listing shows, none in the future; None where it shows none."""
+    """The oldest and the newest time that the listing shows, none in the future; None where it shows none.
+
+    `untimed`: records without this time were seen at one of its ends.
+    """
 
     oldest: Instant | None
     newest: Instant | None
+    untimed: bool = False
 
 
 async def bounds(client: Client, field: TimeField) -> Bounds:
     """Ask for both ends of the listing, ordered by `field`. Only for a field whose order was seen to be kept."""
     asc = await client.list(list_query(field=field))
-    desc = await client.list(list_query(field=field, descending=True)) if asc.next_link else asc
-    return Bounds(min(_times(asc, field), default=None), sane_newest(desc, field))
+    desc = await client.list(list_query(field=field, descending=True))
+    untimed = any(record.time(field) is None for record in (*asc.records, *desc.records))
+    return Bounds(min(times_of(asc.records, field), default=None), sane_newest(desc, field), untimed)
 
 
 async def probe(client: Client, field: TimeField) -> Reading:
@@ -42,7 +48,7 @@ async def probe(client: Client, field: TimeField) -> Reading:
     desc = await try_query(client, list_query(field=field, descending=True))
     if asc is None or desc is None:
         return Reading(Method.SWEEP, evidence=f"$orderby={field.value} was rejected")
-    up, down = _times(asc, field), _times(desc, field)
+    up, down = times_of(asc.records, field), times_of(desc.records, field)
     if up != sorted(up) or down != sorted(down, reverse=True):
         return Reading(Method.SWEEP, evidence=f"$orderby={field.value} was ignored")
     if len({*up, *down}) < 2:  # noqa: PLR2004 - an order or a filter needs two different times to show
@@ -53,7 +59,7 @@ async def probe(client: Client, field: TimeField) -> Reading:
     found = await _probe_filter(client, field, up, down)
     if found.method is Method.SCAN and not links and asc.next_link is not None:
         return Reading(Method.SWEEP, evidence=f"{found.evidence}; links do not carry the order on", links=False)
-    return replace(found, links=links)
+    return replace(found, links=links, page_size=max(len(asc.records), len(desc.records)))
 
 
 async def _links_carry_on(client: Client, asc: Listing, desc: Listing) -> bool:
@@ -85,7 +91,7 @@ async def _probe_filter(client: Client, field: TimeField, up: list[Instant], dow
         if filtered is None:
             reasons.append(f"{form} was rejected")
             continue
-        times = _times(filtered, field)
+        times = times_of(filtered.records, field)
         expected = {time for time in (*up, *down) if time >= lower}
         if not expected & {*times} or min(times) < shift(lower, -_MINUTE) or times != sorted(times):
             reasons.append(f"{form} was not honoured")
@@ -105,19 +111,5 @@ async def _bounded_above(client: Client, field: TimeField, lower: Instant, newes
     if newest <= lower:
         return False
     listing = await try_query(client, list_query(field=field, lower=lower, upper=newest, quoted=quoted))
-    times = _times(listing, field) if listing is not None else []
+    times = times_of(listing.records, field) if listing is not None else []
     return bool(times) and lower in times and max(times) < newest
-
-
-async def try_query(client: Client, query: str) -> Listing | None:
-    """Ask; None when the API refuses the query itself."""
-    try:
-        return await client.list(query)
-    except SourceRejected as error:
-        if error.status in (400, 405, 422, 501):
-            return None
-        raise
-
-
-def _times(listing: Listing, field: TimeField) -> list[Instant]:
-    return [time for record in listing.records if (time := record.time(field)) is not None]

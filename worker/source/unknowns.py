@@ -16,8 +16,9 @@ from worker.core.instant import from_datetime, shift
 from worker.core.page import Listing
 from worker.core.window import TimeField
 from worker.errors import PermissionRefused
+from worker.source.capability import try_query
 from worker.source.client import Client
-from worker.source.probe import probe, try_query
+from worker.source.probe import probe
 
 PARITY_RECORDS = 3
 _SKEW = timedelta(minutes=5)

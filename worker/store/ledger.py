@@ -81,7 +81,7 @@ async def reading(database: Database, account: str, field: TimeField) -> Reading
     async with database.transaction() as connection:
         found = await connection.fetchrow(
             """
-            SELECT method, quoted, bounded_above, evidence, proven, links FROM sync.capabilities
+            SELECT method, quoted, bounded_above, evidence, proven, links, page_size FROM sync.capabilities
             WHERE account = $1 AND field = $2
                 AND probed_at > now() - CASE WHEN proven THEN interval '1 day' ELSE interval '10 minutes' END
             """,
@@ -98,11 +98,12 @@ async def put_reading(database: Database, account: str, field: TimeField, found:
     async with database.transaction() as connection:
         await connection.execute(
             """
-            INSERT INTO sync.capabilities (account, field, method, quoted, bounded_above, evidence, proven, links)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+            INSERT INTO sync.capabilities
+                (account, field, method, quoted, bounded_above, evidence, proven, links, page_size)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
             ON CONFLICT (account, field) DO UPDATE SET method = excluded.method, quoted = excluded.quoted,
                 bounded_above = excluded.bounded_above, evidence = excluded.evidence, proven = excluded.proven,
-                links = excluded.links, probed_at = now()
+                links = excluded.links, page_size = excluded.page_size, probed_at = now()
             """,
             account,
             field.value,
@@ -112,6 +113,7 @@ async def put_reading(database: Database, account: str, field: TimeField, found:
             found.evidence,
             found.proven,
             found.links,
+            found.page_size,
         )
 
 
@@ -319,15 +321,26 @@ async def live_count(database: Database, account: str) -> int:
     return count
 
 
-async def put_verified(database: Database, run: Run, through: Instant | None) -> None:
-    """Record that a complete listing agreed with the copy about everything updated before `through`."""
+async def put_verified(database: Database, run: Run, through: Instant | None, how: str) -> None:
+    """Record that a complete listing agreed with the copy about everything updated before `through`, and how so."""
     async with database.transaction() as connection:
         await leases.check(connection, run)
         await connection.execute(
-            "UPDATE sync.watermarks SET verified_through = $2, verified_at = now() WHERE account = $1",
+            """
+            UPDATE sync.watermarks SET verified_through = $2, verified_at = now(), verified_by = $3, not_verified = NULL
+            WHERE account = $1
+            """,
             run.account,
             through,
+            how,
         )
+
+
+async def put_unverified(database: Database, run: Run, why: str) -> None:
+    """Record why the last reconcile could verify nothing; what was verified before keeps its date."""
+    async with database.transaction() as connection:
+        await leases.check(connection, run)
+        await connection.execute("UPDATE sync.watermarks SET not_verified = $2 WHERE account = $1", run.account, why)
 
 
 async def put_setting(database: Database, name: str, value: str) -> bool:

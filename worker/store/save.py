@@ -89,7 +89,7 @@ async def _save(
     async with database.transaction(flushed=False) as connection:
         rows = newest_of_each(mapped.rows)
         stored = await _look(connection, run.account, [row.id for row in rows])
-        news = [row for row in rows if decide(row, stored.get(row.id), asked_for=asked_for) is not Verdict.KEEP]
+        news = [row for row in rows if decide(row, stored.get(row.id), asked_for=asked_for).changes]
         news = await _really_news(connection, run.account, news, stored, run.privacy.after_expiry)
         await leases.check(connection, run)
         changes = await _write_what_can_be(connection, run, news, rejects, existing=stored, asked_for=asked_for)
@@ -181,7 +181,7 @@ async def _decided(
 def _judge(row: Row, held: asyncpg.Record | None, after_expiry: AfterExpiry, *, asked_for: bool) -> Change | None:
     stored = _stored(held) if held is not None else None
     verdict = decide(row, stored, asked_for=asked_for)
-    if verdict is Verdict.KEEP:
+    if not verdict.changes:
         return None
     if held is None or stored is None:
         return Change(row, verdict, "first", [], new_to_us=True)
@@ -260,6 +260,7 @@ async def judge(database: Database, account: str, rows: list[Row], privacy: Priv
     async with database.transaction() as connection:
         stored = await _look(connection, account, [row.id for row in newest])
         verdicts = {row.id: decide(row, stored.get(row.id)) for row in newest}
-        news = [row for row in newest if verdicts[row.id] is not Verdict.KEEP]
+        news = [row for row in newest if verdicts[row.id].changes]
         real = {row.id for row in await _really_news(connection, account, news, stored, privacy.after_expiry)}
-    return [(row.id, verdicts[row.id] if row.id in real else Verdict.KEEP) for row in newest]
+    noops = {row.id for row in news} - real
+    return [(row.id, Verdict.KEEP if row.id in noops else verdicts[row.id]) for row in newest]

@@ -21,6 +21,7 @@ from worker.store.ledger import Backfill, LedgerWindow
 from worker.sync.drain import drain, writing
 from worker.sync.fuller import fuller, list_is_thin
 from worker.sync.pipeline import Pipeline, Step, distrust, reading_for
+from worker.sync.untimed import without_time
 
 WINDOWS_PER_READER = 8
 """Many more windows than readers, so that a dense one does not leave the others idle."""
@@ -44,6 +45,8 @@ async def backfill(pipeline: Pipeline, run: Run, since: Instant | None, until: I
             plan = await _plan(pipeline, run, asked, reading)
         try:
             counts += await _read(pipeline, run, plan, reading)
+            if since is None and until is None and reading.method is Method.KEYSET:
+                counts += await _read_untimed(pipeline, run, field)
         except SourceDistrusted as why:
             await distrust(pipeline, field, reading, why)
         else:
@@ -124,6 +127,20 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading) 
         async with asyncio.TaskGroup() as group:
             for _ in range(readers):
                 group.create_task(reader())
+    return counts
+
+
+async def _read_untimed(pipeline: Pipeline, run: Run, field: TimeField) -> Counts:
+    """Load the records that no window of a field can hold, where an end of the listing shows that there are any."""
+    counts = Counts()
+
+    def observe(_: Mapped, saved: Counts) -> None:
+        nonlocal counts
+        counts += saved
+
+    if (await bounds(pipeline.client, field)).untimed:
+        async with writing(pipeline.database, run, observe) as writer:
+            await drain(fuller(pipeline, run, without_time(pipeline, run, field)), writer, lambda _: None)
     return counts
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 import structlog
 
@@ -37,7 +38,7 @@ async def fuller(pipeline: Pipeline, run: Run, found: AsyncGenerator[Page]) -> A
                 by_id, rest = await _fetched(pipeline, page, changed)
                 for one in by_id:
                     yield one
-                yield Page(rest, page.through, page.observed_at)
+                yield replace(page, records=rest)
             else:
                 yield page
 

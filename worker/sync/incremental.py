@@ -8,7 +8,8 @@ from worker.core.outcome import Advance, Counts, ToWatermark
 from worker.core.page import Page
 from worker.core.window import TimeField, Window
 from worker.errors import SourceDistrusted
-from worker.source.paging import Anchor, pages
+from worker.source.checks import Anchor
+from worker.source.paging import pages
 from worker.store import ledger
 from worker.store.leases import Run
 from worker.sync.drain import drain, writing

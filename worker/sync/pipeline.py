@@ -56,16 +56,20 @@ class Pipeline:
     progress: Callable[[Step], None] = _silent
 
 
-async def reading_for(pipeline: Pipeline, run: Run, field: TimeField) -> Reading:
-    """Return how a field is read: as configured, as seen within a day, or as seen now."""
+async def reading_for(pipeline: Pipeline, run: Run | None, field: TimeField) -> Reading:
+    """Return how a field is read: as configured, as seen within a day, or as seen now.
+
+    Without a run nothing is written down of what was seen.
+    """
     if pipeline.paging is not None:
         reading = Reading(pipeline.paging, evidence="set by api.paging")
     else:
         stored = await ledger.reading(pipeline.database, pipeline.account, field)
         reading = stored or await probe(pipeline.client, field)
-        if stored is None:
+        if stored is None and run is not None:
             await ledger.put_reading(pipeline.database, pipeline.account, field, reading)
-    run.paging = reading.method.value
+    if run is not None:
+        run.paging = reading.method.value
     return reading
 
 

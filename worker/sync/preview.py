@@ -2,63 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from worker.core.instant import shift
-from worker.core.mapping import map_pages
-from worker.core.reading import Reading
+from worker.core.mapping import Row, map_pages
+from worker.core.page import Page
 from worker.core.upsert import Verdict
 from worker.core.window import TimeField, Window
 from worker.source.paging import pages
-from worker.source.probe import probe
 from worker.store import ledger
 from worker.store.save import judge
-from worker.sync.pipeline import Pipeline
+from worker.sync.pipeline import Pipeline, reading_for
+from worker.sync.reconcile import agreed_by_id, look
+from worker.sync.untimed import without_time
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A record that would change the copy: insert, update, return, etag, or reject with its reason."""
+    """A record that would change the copy: insert, update, return, etag, deleted, or reject with its reason."""
 
     id: str
     verdict: str
 
 
 async def preview_incremental(pipeline: Pipeline) -> AsyncIterator[Preview]:
-    """Say what a tick would write."""
+    """Say what an incremental sync would write."""
     watermark = await ledger.watermark(pipeline.database, pipeline.account)
     lower = shift(watermark, -pipeline.overlap) if watermark is not None else None
-    async for change in _preview(pipeline, Window(TimeField.UPDATED, lower)):
-        yield change
+    window = Window(TimeField.UPDATED, lower)
+    reading = await reading_for(pipeline, None, window.field)
+    async for referral_id, verdict in _judged(pipeline, pages(pipeline.client, window, reading), set()):
+        if isinstance(verdict, str) and (not isinstance(verdict, Verdict) or verdict.changes):
+            yield Preview(referral_id, str(verdict))
 
 
 async def preview_reconcile(pipeline: Pipeline) -> AsyncIterator[Preview]:
     """Say what a reconcile would repair, and which rows it would look for by id because they are not listed."""
     began = (await pipeline.database.clock())()
-    seen = set[str]()
-    window = Window(TimeField.UPDATED)
-    async for change in _preview(pipeline, window, seen):
-        yield change
+    window, seen = Window(TimeField.UPDATED), set[str]()
+    reading = await reading_for(pipeline, None, window.field)
+    for listing in (pages(pipeline.client, window, reading), without_time(pipeline, None, window.field)):
+        async for referral_id, verdict in _judged(pipeline, listing, seen):
+            if isinstance(verdict, Row):
+                if await agreed_by_id(pipeline, verdict) is not None:
+                    yield Preview(referral_id, Verdict.UPDATE.value)
+            elif not isinstance(verdict, Verdict) or verdict.changes:
+                yield Preview(referral_id, str(verdict))
     for referral_id in sorted(await ledger.listed_here(pipeline.database, pipeline.account, window, began) - seen):
-        if await pipeline.client.fetch(referral_id) is None:
-            yield Preview(referral_id, "gone")
+        if await look(pipeline, referral_id) is None:
+            yield Preview(referral_id, "deleted")
 
 
-async def _preview(pipeline: Pipeline, window: Window, seen: set[str] | None = None) -> AsyncIterator[Preview]:
-    if pipeline.paging is not None:
-        reading = Reading(pipeline.paging)
-    else:
-        stored = await ledger.reading(pipeline.database, pipeline.account, window.field)
-        reading = stored or await probe(pipeline.client, window.field)
-    async with aclosing(pages(pipeline.client, window, reading)) as found:
+async def _judged(
+    pipeline: Pipeline, listing: AsyncGenerator[Page], seen: set[str]
+) -> AsyncIterator[tuple[str, Verdict | Row | str]]:
+    """Say for each record, once, what saving it would do: the row itself where it is older than what is stored."""
+    async with aclosing(listing) as found:
         async for page in found:
             mapped = map_pages([page])
-            if seen is not None:
-                seen |= mapped.ids
-            for referral_id, verdict in await judge(pipeline.database, pipeline.account, mapped.rows, pipeline.privacy):
-                if verdict is not Verdict.KEEP:
-                    yield Preview(referral_id, verdict.value)
-            for reject in mapped.rejects:
-                yield Preview(reject.id or reject.digest.hex(), f"reject: {reject.reason}")
+            rows = {row.id: row for row in mapped.rows if row.id not in seen}
+            rejects = [reject for reject in mapped.rejects if (reject.id or reject.digest.hex()) not in seen]
+            seen |= rows.keys() | {reject.id or reject.digest.hex() for reject in rejects}
+            verdicts = await judge(pipeline.database, pipeline.account, list(rows.values()), pipeline.privacy)
+            for referral_id, verdict in verdicts:
+                yield referral_id, rows[referral_id] if verdict is Verdict.OLDER else verdict
+            for reject in rejects:
+                yield reject.id or reject.digest.hex(), f"reject: {reject.reason}"

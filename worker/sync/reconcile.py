@@ -1,37 +1,62 @@
-"""Proving the copy: a full listing is compared with it, what differs is repaired, and what is gone is marked."""
+"""Verifying the copy: a full listing is compared with it, what differs is repaired, what it no longer has is marked."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from worker.core.mapping import Mapped, map_pages
+import structlog
+
+from worker.core.mapping import Mapped, Row, map_pages
 from worker.core.outcome import Counts
-from worker.core.page import Page
+from worker.core.page import Ended, Page
 from worker.core.reading import Method, Reading
+from worker.core.upsert import Verdict
 from worker.core.window import TimeField, Window
 from worker.errors import PermissionRefused, SourceDistrusted, SyncError, VanishedError
 from worker.source.paging import pages
 from worker.store import ledger
 from worker.store.leases import Run
-from worker.store.save import mark_gone, save
+from worker.store.save import judge, mark_gone, save
 from worker.sync.backfill import choose_field, newest_updated, windows_to_read
 from worker.sync.drain import drain, writing
 from worker.sync.fuller import fuller
 from worker.sync.pipeline import Pipeline, Step, distrust
+from worker.sync.untimed import without_time
 
 MIN_VANISHED = 5
 """So many rows may vanish at once, however few rows there are."""
 
 MAX_PASSES = 5
 
+UNPROVEN_END = (
+    "the API shows its listing in one way only, so nothing proves that it was whole:"
+    " what it showed is stored, and nothing was marked as deleted"
+)
+
+
+_log = structlog.get_logger()
+
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """What a reconcile came to: counts of the listing, and rows marked gone."""
+    """What a reconcile came to: counts of the listing, rows marked as deleted, and why the copy is not verified."""
 
     counts: Counts
     vanished: int
+    unverified: str = ""
+
+
+@dataclass(slots=True)
+class _Compared:
+    """What the listing was seen to hold so far: ids of the copy that it lacks, with their window, and how it ended."""
+
+    counts: Counts = field(default_factory=Counts)
+    missing: dict[str, Window] = field(default_factory=dict)
+    older: dict[str, Row] = field(default_factory=dict)
+    ends: set[Ended] = field(default_factory=set)
 
 
 async def reconcile(pipeline: Pipeline, run: Run, *, accept_vanished: bool = False) -> Reconciled:
@@ -39,7 +64,8 @@ async def reconcile(pipeline: Pipeline, run: Run, *, accept_vanished: bool = Fal
 
     A row is marked only when a listing that is proven complete lacks it and a look by id does not find it either; and
     never more than the cap at once (a user who lost a role sees less), unless a person accepts that. Raises
-    VanishedError beyond the cap, with nothing marked. Moves no watermark.
+    VanishedError beyond the cap, with nothing marked. Moves no watermark. Where the end of the listing cannot be
+    proven, what it showed is stored, nothing is marked, and nothing is called verified.
     """
     run.lag.watermark, run.lag.proven = await ledger.proven_so_far(pipeline.database, pipeline.account)
     run.lag.overlap = pipeline.overlap
@@ -48,79 +74,128 @@ async def reconcile(pipeline: Pipeline, run: Run, *, accept_vanished: bool = Fal
         verified = await newest_updated(pipeline, run)
         began = (await pipeline.database.clock())()
         try:
-            counts, missing = await _compare(pipeline, run, field, reading, began)
-            gone = await _really_gone(pipeline, run, missing, reading, accept_vanished=accept_vanished)
+            found = await _compare(pipeline, run, field, reading, began)
+            found.counts += await _settle(pipeline, run, found.older)
+            if Ended.UNPROVEN in found.ends:
+                await ledger.put_unverified(pipeline.database, run, UNPROVEN_END)
+                return Reconciled(found.counts, 0, UNPROVEN_END)
+            gone = await _really_gone(pipeline, run, found, reading, accept_vanished=accept_vanished)
         except SourceDistrusted as why:
             await distrust(pipeline, field, reading, why)
             continue
         run.vanished = await mark_gone(pipeline.database, run, gone) if gone else 0
         through = verified or await ledger.watermark(pipeline.database, pipeline.account)
-        await ledger.put_verified(pipeline.database, run, through)
-        return Reconciled(counts, run.vanished)
+        how = f"{reading.method.value} by {field.value}, ends seen by {', '.join(sorted(found.ends))}"
+        await ledger.put_verified(pipeline.database, run, through, how)
+        return Reconciled(found.counts, run.vanished)
 
 
-async def _compare(
-    pipeline: Pipeline, run: Run, field: TimeField, reading: Reading, began: datetime
-) -> tuple[Counts, dict[str, Window]]:
-    """Read window by window, so that only the ids of one are held; returns what the listing lacks, and in which.
+async def _compare(pipeline: Pipeline, run: Run, field: TimeField, reading: Reading, began: datetime) -> _Compared:
+    """Read window by window, so that only the ids of one are held; then what no window of this field can hold.
 
     Without a filter to rely on there is one window, and it is read until two passes agree.
     """
+    found = _Compared()
     windows = await windows_to_read(pipeline, Window(field), reading)
-    counts, missing = Counts(), dict[str, Window]()
+    total = len(windows) + (reading.method is not Method.SWEEP)
     for done, window in enumerate(windows):
-        pipeline.progress(Step(pipeline.account, "reconcile", counts, done, len(windows)))
+        pipeline.progress(Step(pipeline.account, "reconcile", found.counts, done, total))
         one_pass = _pass if reading.method is Method.KEYSET else _agreeing_passes
-        read, seen = await one_pass(pipeline, run, window, reading)
-        counts += read
+        seen = await one_pass(pipeline, run, found, window, reading)
         known = await ledger.listed_here(pipeline.database, pipeline.account, window, began)
-        missing.update(dict.fromkeys(known - seen, window))
-    pipeline.progress(Step(pipeline.account, "reconcile", counts, len(windows), len(windows)))
-    return counts, missing
+        found.missing.update(dict.fromkeys(known - seen, window))
+    if reading.method is not Method.SWEEP:
+        pipeline.progress(Step(pipeline.account, "reconcile", found.counts, len(windows), total))
+        await _read(pipeline, run, found, without_time(pipeline, run, field))
+    pipeline.progress(Step(pipeline.account, "reconcile", found.counts, total, total))
+    return found
 
 
-async def _pass(pipeline: Pipeline, run: Run, window: Window, reading: Reading) -> tuple[Counts, set[str]]:
+async def _pass(pipeline: Pipeline, run: Run, found: _Compared, window: Window, reading: Reading) -> set[str]:
     """Read a window once and repair what differs; returns the ids that it showed."""
-    seen, counts = set[str](), Counts()
-
-    def observe(mapped: Mapped, saved: Counts) -> None:
-        nonlocal counts
-        seen.update(mapped.ids)
-        counts += saved
-
-    found = fuller(pipeline, run, pages(pipeline.client, window, reading))
-    async with writing(pipeline.database, run, observe) as writer:
-        await drain(found, writer, lambda _: None)
-    return counts, seen
+    return await _read(pipeline, run, found, pages(pipeline.client, window, reading))
 
 
-async def _agreeing_passes(pipeline: Pipeline, run: Run, window: Window, reading: Reading) -> tuple[Counts, set[str]]:
+async def _agreeing_passes(
+    pipeline: Pipeline, run: Run, found: _Compared, window: Window, reading: Reading
+) -> set[str]:
     """Read a window until two passes over it show the same ids."""
-    counts, before = Counts(), None
+    before = None
     for _ in range(MAX_PASSES):
-        read, seen = await _pass(pipeline, run, window, reading)
-        counts += read
+        seen = await _pass(pipeline, run, found, window, reading)
         if seen == before:
-            return counts, seen
+            return seen
         before = seen
     raise SyncError(
-        f"The listing of {pipeline.account} changed in each of {MAX_PASSES} passes, so nothing could be proven.",
-        "What was read is stored and nothing was marked gone; reconcile again at a quieter hour.",
+        f"The listing of {pipeline.account} changed in each of {MAX_PASSES} passes, so nothing could be verified.",
+        "What was read is stored and nothing was marked as deleted; reconcile again at a quieter hour.",
     )
 
 
+async def _read(pipeline: Pipeline, run: Run, found: _Compared, listing: AsyncGenerator[Page]) -> set[str]:
+    """Store what a listing shows, and note what that says about the copy; returns the ids that it showed."""
+    seen = set[str]()
+
+    def observe(mapped: Mapped, saved: Counts) -> None:
+        seen.update(mapped.ids)
+        found.counts += saved
+
+    def end(page: Page) -> None:
+        if page.ended is not None:
+            found.ends.add(page.ended)
+
+    async with writing(pipeline.database, run, observe) as writer:
+        await drain(_noting_older(pipeline, fuller(pipeline, run, listing), found.older), writer, end)
+    for referral_id in seen & found.missing.keys():
+        del found.missing[referral_id]
+    return seen
+
+
+async def _noting_older(pipeline: Pipeline, found: AsyncGenerator[Page], older: dict[str, Row]) -> AsyncGenerator[Page]:
+    """Pass pages on, and note what they show at an older version than the copy has."""
+    async with aclosing(found):
+        async for page in found:
+            rows = {row.id: row for row in map_pages([page]).rows}
+            verdicts = await judge(pipeline.database, pipeline.account, list(rows.values()), pipeline.privacy)
+            older.update({key: rows[key] for key, verdict in verdicts if verdict is Verdict.OLDER})
+            yield page
+
+
+async def _settle(pipeline: Pipeline, run: Run, older: dict[str, Row]) -> Counts:
+    """Take over the older version of a referral where a look by id shows the same as the listing did.
+
+    The newest wins among answers that may come late; but what both show now is the source's present state: an edit
+    that was dated in the future, a source restored from a backup.
+    """
+    counts = Counts()
+    for referral_id, listed in sorted(older.items()):
+        page = await agreed_by_id(pipeline, listed)
+        if page is not None:
+            counts += await save(pipeline.database, run, map_pages([page]), asked_for=True)
+            _log.warning("version_went_back", account=pipeline.account, run=run.id, referral=referral_id)
+    return counts
+
+
+async def agreed_by_id(pipeline: Pipeline, listed: Row) -> Page | None:
+    """Return the source's answer by id where it is of the very version that a listing showed; else None."""
+    page = await look(pipeline, listed.id)
+    rows = map_pages([page]).rows if page is not None else []
+    return page if rows and rows[0].version == listed.version else None
+
+
 async def _really_gone(
-    pipeline: Pipeline, run: Run, missing: dict[str, Window], reading: Reading, *, accept_vanished: bool
+    pipeline: Pipeline, run: Run, found: _Compared, reading: Reading, *, accept_vanished: bool
 ) -> list[str]:
     """Ask for each missing referral by id. One that answers is stored, and makes its window's listing doubtful.
 
     Such a window is read again until two passes agree: only what they lack as well is gone.
     """
+    missing = dict(found.missing)
     live = await ledger.live_count(pipeline.database, pipeline.account)
     allowed = max(int(live * pipeline.max_vanished_percent / 100), MIN_VANISHED)
     gone, doubtful = list[str](), set[Window]()
     for referral_id in sorted(missing):
-        page = await _look(pipeline, referral_id)
+        page = await look(pipeline, referral_id)
         if page is not None:
             await save(pipeline.database, run, map_pages([page]))
             doubtful.add(missing[referral_id])
@@ -129,17 +204,17 @@ async def _really_gone(
         if len(gone) > allowed and not accept_vanished:
             raise VanishedError(
                 f"{len(missing)} of {live} referrals of {pipeline.account} are no longer listed,"
-                f" and at most {allowed} may vanish at once: none was marked gone.",
-                "Usually the signed-in user lost a role or a location. If they are really gone, run"
+                f" and at most {allowed} may vanish at once: none was marked as deleted.",
+                "Usually the signed-in user lost a role or a location. If they are really deleted, run"
                 f" `referral-sync reconcile --account {pipeline.account} --accept-vanished`.",
             )
     for window in doubtful if reading.method is Method.KEYSET else ():
-        _, seen = await _agreeing_passes(pipeline, run, window, reading)
+        seen = await _agreeing_passes(pipeline, run, found, window, reading)
         gone = [referral_id for referral_id in gone if referral_id not in seen]
     return gone
 
 
-async def _look(pipeline: Pipeline, referral_id: str) -> Page | None:
+async def look(pipeline: Pipeline, referral_id: str) -> Page | None:
     """Ask for a referral that the listing lacks; one that this sign-in may no longer see counts as not there."""
     try:
         return await pipeline.client.fetch(referral_id)

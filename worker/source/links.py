@@ -1,0 +1,49 @@
+"""Following next page links, which are never believed to say where a listing ends."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from worker.core.odata import query_of_next_link
+from worker.core.page import Listing
+from worker.errors import SourceDistrusted, SourceRejected
+from worker.source.client import Client
+
+MAX_REPEATS = 5
+"""So often links may lead to the very same records again: rows that shift between two pages can do that, a little."""
+
+_FORGOTTEN = frozenset({400, 404, 410})
+
+
+async def linked(client: Client, listing: Listing) -> AsyncGenerator[tuple[Listing, bool]]:
+    """Follow links from a listing on; yields each answer and whether no link leads on from it.
+
+    Raises SourceDistrusted when a link comes twice, when ever new links lead to the same records, and when the server
+    does not accept its own: it has forgotten it, or the link lacks what the first query said.
+    """
+    seen = set[str]()
+    shown, repeats = list[str | None](), 0
+    while True:
+        ids = [record.id for record in listing.records]
+        repeats = repeats + 1 if ids == shown else 0
+        shown = ids
+        yield listing, listing.next_link is None
+        if listing.next_link is None:
+            return
+        query = query_of_next_link(listing.next_link)
+        if query in seen or repeats >= MAX_REPEATS:
+            raise SourceDistrusted(
+                "The API's next page links go in a circle, so its listing would never end.",
+                "Nothing past this page was read; the next run begins anew.",
+            )
+        seen.add(query)
+        try:
+            listing = await client.list(query)
+        except SourceRejected as error:
+            if error.status in _FORGOTTEN:
+                raise SourceDistrusted(
+                    f"The API does not accept a next page link of its own. {error}",
+                    "The next run begins anew.",
+                    lasting=False,
+                ) from error
+            raise

@@ -1,0 +1,184 @@
+"""Paging without a filter: newest first by links (scan), or in no order that could be relied on (sweep).
+
+Certain only at the end, and only up to where it began. That no link came ends nothing by itself: a scan is compared
+with the oldest records, asked for from the other end; a sweep with whatever else the server can be asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, field
+
+from worker.core.instant import Instant
+from worker.core.odata import list_query
+from worker.core.page import Ended, Listing, Page, Record
+from worker.core.window import TimeField, Window
+from worker.errors import SourceDistrusted
+from worker.source import checks
+from worker.source.capability import try_query
+from worker.source.checks import Anchor, Passes, below, key_of, times_of
+from worker.source.client import Client
+from worker.source.links import linked
+
+PASSES = 10
+SHORT_PASSES = 3
+"""So often a listing may end too early before the server is distrusted: a link may be missing now and then."""
+
+_PARTS = ("status eq 'New'", "status eq 'Active'", "status eq 'Closed'", "type eq 'Shared'", "type eq 'Independent'")
+"""Documented filters (partner-center-api.md section 1.4) that show other parts of the same listing."""
+
+
+@dataclass(slots=True)
+class _Pass:
+    """What one pass has shown so far, and whether equal times went on over the end of a page in it."""
+
+    ids: set[str | bytes] = field(default_factory=set)
+    shown: list[str | bytes] = field(default_factory=list)
+    at_bottom: set[str | bytes] = field(default_factory=set)
+    top: Instant | None = None
+    bottom: Instant | None = None
+    tied: bool = False
+
+    def take(self, records: list[Record], window: Window) -> bool:
+        """Take in a page; returns whether it reaches below the window."""
+        field = window.field
+        checks.check_order(records, field, descending=True)
+        times = times_of(records, field)
+        if self.top is not None and times and times[0] > self.top:
+            raise SourceDistrusted(f"The API does not keep the order by {field.value} from page to page.")
+        over = {key_of(r) for r in records if self.bottom is not None and r.time(field) == self.bottom}
+        self.tied = self.tied or (bool(over) and len(self.at_bottom | over) > 1)
+        self.top, self.bottom = (times[0], times[-1]) if times else (self.top, self.bottom)
+        self.at_bottom = {key_of(record) for record in records if record.time(field) == self.bottom}
+        self.ids |= {key_of(record) for record in records}
+        self.shown += [key_of(record) for record in records if not below(window, record.time(field))]
+        return bool(times) and below(window, times[-1])
+
+
+async def scan(client: Client, window: Window, anchor: Anchor | None, *, links: bool) -> AsyncGenerator[Page]:
+    """Newest first until a page lies below the window.
+
+    A record edited meanwhile moves to the front, above where the scan began: the next run gets it. Equal times that
+    go on over the end of a page may come in another order with it, so then it is read until all are known.
+    """
+    field, through, passes, short = window.field, window.upper, Passes(), 0
+    for number in range(PASSES):
+        first = await client.list(list_query(field=field, descending=True))
+        if number == 0:
+            newest = checks.sane_newest(first, field)
+            through = newest if through is None or (newest is not None and newest < through) else through
+        seen = _Pass()
+        async for listing, last in linked(client, first):
+            reached = seen.take(listing.records, window)
+            whole = reached or (last and await _oldest_are_seen(client, field, seen.ids, through))
+            if whole:
+                await check_end(client, field, anchor, seen.ids, through)
+            certain = whole and (passes.agree(seen.shown) or not seen.tied)
+            ended = (Ended.ORDER if reached else Ended.BOTH_ENDS) if certain else None
+            yield Page(listing.records, through if certain else None, listing.observed_at, ended)
+            if certain:
+                return
+            if whole or last:
+                short += not whole
+                break
+            if not links:
+                raise SourceDistrusted(
+                    f"More than a page by {field.value} is needed, and links were not seen to hold.", lasting=False
+                )
+        if short >= SHORT_PASSES:
+            raise _not_whole()
+    raise SourceDistrusted(f"The API showed a group of equal {field.value} differently each time it was read.")
+
+
+async def _oldest_are_seen(client: Client, field: TimeField, ids: set[str | bytes], through: Instant | None) -> bool:
+    """Say whether a pass down to the end of the listing has met the records that its other end begins with."""
+    other = await client.list(list_query(field=field))
+    checks.check_order(other.records, field, descending=False)
+    return not _unseen(other, field, ids, through)
+
+
+def _unseen(listing: Listing, field: TimeField, ids: set[str | bytes], through: Instant | None) -> list[Record]:
+    """Name the records of an answer that a pass did not show; what is newer than where it began may be missing."""
+    unseen = [record for record in listing.records if key_of(record) not in ids]
+    return [r for r in unseen if through is None or (time := r.time(field)) is None or time <= through]
+
+
+async def sweep(client: Client, window: Window, anchor: Anchor | None) -> AsyncGenerator[Page]:
+    """Everything there is; certain only at its end, and only up to the newest time that the first answer showed."""
+    for number in range(SHORT_PASSES):
+        first, ids, rows = await client.list(""), set[str | bytes](), 0
+        through = checks.sane_newest(first, window.field)
+        async for listing, last in linked(client, first):
+            ids |= {key_of(record) for record in listing.records}
+            rows += len(listing.records)
+            ended = None
+            if last:
+                ended = await _end_of_sweep(client, window.field, first, ids, through, rows)
+                if ended is None and number + 1 < SHORT_PASSES:
+                    yield Page(listing.records, None, listing.observed_at)
+                    break
+                if ended is None:
+                    raise _not_whole()
+                await check_end(client, window.field, anchor, ids, through)
+            yield Page(listing.records, through if last else None, listing.observed_at, ended)
+            if last:
+                return
+
+
+async def _end_of_sweep(
+    client: Client, field: TimeField, first: Listing, ids: set[str | bytes], through: Instant | None, rows: int
+) -> Ended | None:
+    """Look for records that a sweep did not show, in every other way that the server can be asked.
+
+    Returns SKIP where the server skips as asked and has nothing behind as many rows as were shown, UNPROVEN where
+    nothing contradicts the sweep and nothing proves it, and None where records were missing.
+    """
+    async for other in _other_looks(client, field):
+        if _unseen(other, field, ids, through):
+            return None
+    if not await _skips(client, first):
+        return Ended.UNPROVEN
+    behind = await try_query(client, f"$skip={rows}")
+    if behind is None:
+        return Ended.UNPROVEN
+    return None if _unseen(behind, field, ids, through) else Ended.SKIP
+
+
+async def _other_looks(client: Client, field: TimeField) -> AsyncIterator[Listing]:
+    for query in (list_query(field=field), list_query(field=field, descending=True)):
+        if (listing := await try_query(client, query)) is not None:
+            yield listing
+    for term in _PARTS:
+        if (listing := await try_query(client, "$filter=" + term.replace(" ", "%20"))) is not None:
+            yield listing
+
+
+async def _skips(client: Client, first: Listing) -> bool:
+    """Say whether the server was seen to skip as asked: by one row, which must come second without."""
+    keys = [key_of(record) for record in first.records]
+    shifted = await try_query(client, "$skip=1")
+    if shifted is None or len(keys) < 2:  # noqa: PLR2004 - with one row nothing shows
+        return False
+    moved = [key_of(record) for record in shifted.records]
+    return moved[: len(keys) - 1] == keys[1:] and moved[:1] != keys[:1]
+
+
+async def check_end(
+    client: Client, field: TimeField, anchor: Anchor | None, ids: set[str | bytes], through: Instant | None
+) -> None:
+    """Raise SourceDistrusted where a listing ends without a record that it must hold.
+
+    A record that was edited meanwhile lies above where the reading began, or is not there any more.
+    """
+    now = await client.fetch(anchor.id) if anchor is not None and anchor.id not in ids else None
+    time = now.records[0].time(field) if now is not None else None
+    if time is not None and (through is None or time <= through):
+        raise _not_whole()
+
+
+def _not_whole() -> SourceDistrusted:
+    return SourceDistrusted(
+        "The API's listing ended without records that it shows in other ways, so it was not whole.",
+        "Nothing rests on it: the position stays where it was, and the next run reads again.",
+        lasting=False,
+    )

@@ -1,0 +1,65 @@
+"""Records without the time by which windows are cut: only `id` and `engagementId` are sure to be there.
+
+No window of a field holds a record that lacks it, and nobody documents where a server puts such records in an ordered
+listing, or whether it shows them there at all. So they are looked for in a listing without order or filter, as far as
+that can be proven whole, and else by the other time field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+
+from worker.core.page import Ended, Page
+from worker.core.reading import Method, Reading
+from worker.core.window import TimeField, Window
+from worker.errors import SourceDistrusted
+from worker.source.paging import pages
+from worker.store.leases import Run
+from worker.sync.pipeline import Pipeline, distrust, reading_for
+
+EVERYTHING = Reading(Method.SWEEP, evidence="asked for without order or filter")
+
+
+async def without_time(pipeline: Pipeline, run: Run | None, field: TimeField) -> AsyncGenerator[Page]:
+    """Give the records of the listing that lack `field`, found in some other way than by it.
+
+    The last page says UNPROVEN where there is no other way that can be relied on.
+    """
+    ended: Ended | None = None
+    try:
+        async with aclosing(pages(pipeline.client, Window(field), EVERYTHING)) as found:
+            async for page in found:
+                ended = page.ended
+                yield _lacking(page, field, None if ended is Ended.UNPROVEN else ended)
+    except SourceDistrusted:
+        ended = None
+    if ended not in (None, Ended.UNPROVEN):
+        return
+    other = TimeField.UPDATED if field is TimeField.CREATED else TimeField.CREATED
+    async for page in _by_other(pipeline, run, other):
+        yield _lacking(page, field, page.ended)
+
+
+def _lacking(page: Page, field: TimeField, ended: Ended | None) -> Page:
+    records = [record for record in page.records if record.time(field) is None]
+    return replace(page, records=records, through=None, ended=ended)
+
+
+async def _by_other(pipeline: Pipeline, run: Run | None, other: TimeField) -> AsyncGenerator[Page]:
+    while True:
+        reading = await reading_for(pipeline, run, other)
+        if reading.method is Method.SWEEP:
+            yield Page([], None, (await pipeline.database.clock())(), Ended.UNPROVEN)
+            return
+        try:
+            async with aclosing(pages(pipeline.client, Window(other), reading)) as found:
+                async for page in found:
+                    yield page
+        except SourceDistrusted as why:
+            if run is None:
+                raise
+            await distrust(pipeline, other, reading, why)
+        else:
+            return
