@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -148,6 +148,7 @@ def refresh(ids: Annotated[list[str], typer.Argument(metavar="ID...")], account:
     """
     from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
 
+    ids = _ids(ids)
     found = set[str]()
 
     async def one(pipeline: Pipeline) -> str:
@@ -240,6 +241,7 @@ def explain(referral_id: Annotated[str, typer.Argument(metavar="ID")], account: 
     """
     from worker.sync.explain import explain as look  # noqa: PLC0415 - keeps `--help` quick
 
+    (referral_id,) = _ids([referral_id])
     known = False
 
     async def one(pipeline: Pipeline) -> str:
@@ -285,11 +287,13 @@ def forget(ids: Annotated[list[str], typer.Argument(metavar="ID...")], account: 
 
     Example: referral-sync forget 0f8fad5b-d9cb-469f-a165-70867728950e
     """
+    ids = _ids(ids)
     settings = _settings()
 
     async def work() -> int:
         from worker.database import accounts_in_data, migrated_database, refresh_history  # noqa: PLC0415 - keeps `--help` quick
         from worker.store.erase import forget as erase  # noqa: PLC0415
+        from worker.store.spelling import is_guid  # noqa: PLC0415
 
         absent = 0
         async with migrated_database(settings) as database:
@@ -297,11 +301,22 @@ def forget(ids: Annotated[list[str], typer.Argument(metavar="ID...")], account: 
             for key in ids:
                 rows = sum([await erase(database, name, key) for name in names])
                 absent += not rows
-                _out.print(f"{key}: {rows} rows erased" if rows else f"{key}: nothing is stored of it", markup=False)
+                strange = "" if is_guid(key) else ", and it is no id as the API gives them"
+                told = f"{rows} rows erased" if rows else f"nothing is stored of it{strange}"
+                _out.print(f"{key}: {told}", markup=False)
             await refresh_history(database)
         return 1 if absent else 0
 
     _finish(work())
+
+
+def _ids(given: list[str]) -> list[str]:
+    from worker.store.spelling import plain_id  # noqa: PLC0415 - keeps `--help` quick
+
+    try:
+        return [plain_id(one) for one in given]
+    except ValueError as error:
+        _refuse(str(error))
 
 
 accounts = typer.Typer(help="Accounts in the data.", no_args_is_help=True, rich_markup_mode=None)
@@ -539,7 +554,7 @@ def _print_error(error: SyncError) -> None:
         _err.print(error.hint, markup=False)
 
 
-def _refuse(fault: str) -> None:
+def _refuse(fault: str) -> NoReturn:
     _print_error(ConfigError([fault]))
     raise typer.Exit(ConfigError.exit_code)
 

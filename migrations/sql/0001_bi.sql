@@ -216,7 +216,7 @@ GROUP BY account, customer_name, customer_country;
 COMMENT ON VIEW bi.customers IS 'One row for each customer name and country, without spam.';
 
 CREATE VIEW bi.solutions AS
-SELECT r.account, r.id AS referral_id, s.position, s.solution_id, bi.decoded(s.name) AS name, s.solution_type, s.publisher_name, s.price, s.quantity, s.currency
+SELECT r.account, r.id AS referral_id, s.position, s.solution_id, bi.decoded(s.name) AS name, s.solution_type, s.type, s.publisher_name, s.price, s.quantity, s.currency
 FROM partner_center.referral_solutions s
 JOIN partner_center.referrals r ON r.referral_key = s.referral_key AND r.deleted_at IS NULL;
 COMMENT ON VIEW bi.solutions IS 'The solutions of each referral.';
@@ -554,6 +554,7 @@ SELECT
     count(*) FILTER (WHERE r.deal_value IS NOT NULL AND r.currency IS NULL) AS missing_currency,
     count(*) FILTER (WHERE r.is_past_expected_close) AS past_expected_close,
     count(*) FILTER (WHERE r.is_open AND NOT r.has_contacts) AS missing_contacts,
+    count(*) FILTER (WHERE r.has_unreadable) AS unreadable_members,
     s.open_rejects AS rejected_records,
     (
         SELECT count(DISTINCT field) FROM sync.runs u CROSS JOIN LATERAL unnest(u.unknown_fields) AS field
@@ -561,9 +562,9 @@ SELECT
     ) AS unknown_members
 FROM sync.status s
 LEFT JOIN (
-    SELECT b.*, EXISTS (SELECT FROM partner_center.referral_customer_contacts c
-        JOIN partner_center.referrals p ON p.referral_key = c.referral_key WHERE p.account = b.account AND p.id = b.id) AS has_contacts
-    FROM bi.referrals b
+    SELECT b.*, p.unreadable IS NOT NULL AS has_unreadable,
+        EXISTS (SELECT FROM partner_center.referral_customer_contacts c WHERE c.referral_key = p.referral_key) AS has_contacts
+    FROM bi.referrals b JOIN partner_center.referrals p ON p.account = b.account AND p.id = b.id
 ) r ON r.account = s.account
 GROUP BY s.account, s.open_rejects;
 COMMENT ON VIEW bi.data_quality IS 'Where a wrong picture would come from: what is missing, odd or rejected, for each account.';
@@ -738,7 +739,9 @@ BEGIN
             ('solutions', 'name', 'Name of the solution.'),
             ('solutions', 'currency', 'Currency of the price.'),
             (NULL, 'publisher_name', 'Publisher of the solution.'),
-            (NULL, 'solution_type', 'Category or Name (a catalogue id).'),
+            (NULL, 'solution_type', 'Type of the solution, such as 3P.'),
+            ('solutions', 'type', 'How it is named: Category or Name (a catalogue id).'),
+            ('data_quality', 'unreadable_members', 'Referrals with a member that is not what its column takes.'),
             (NULL, 'price', 'Price in the row''s currency.'),
             (NULL, 'quantity', 'How many.')
         )

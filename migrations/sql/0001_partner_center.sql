@@ -80,6 +80,7 @@ CREATE TABLE partner_center.referrals (
     content_hash uuid NOT NULL,
     payload jsonb NOT NULL,
     repaired boolean NOT NULL DEFAULT false,
+    unreadable text[],
     observed_at timestamptz NOT NULL,
     changed_at timestamptz NOT NULL DEFAULT now(),
     deleted_at timestamptz,
@@ -98,6 +99,7 @@ COMMENT ON COLUMN partner_center.referrals.etag IS 'Entity tag, surely current o
 COMMENT ON COLUMN partner_center.referrals.content_hash IS 'Digest of the payload without eTag, links and @odata members.';
 COMMENT ON COLUMN partner_center.referrals.payload IS 'The record as received.';
 COMMENT ON COLUMN partner_center.referrals.repaired IS 'Whether characters that PostgreSQL cannot hold were replaced by U+FFFD.';
+COMMENT ON COLUMN partner_center.referrals.unreadable IS 'Members that are not what their column takes: null there, and as received in the payload; null where there are none.';
 COMMENT ON COLUMN partner_center.referrals.observed_at IS 'Database time when the request began that gave the stored answer.';
 COMMENT ON COLUMN partner_center.referrals.changed_at IS 'Database time when the content last changed here.';
 COMMENT ON COLUMN partner_center.referrals.deleted_at IS 'Database time when a complete listing no longer had it; null while the source lists it.';
@@ -267,6 +269,7 @@ CREATE TABLE partner_center.referral_solutions (
     currency text,
     publisher_name text,
     solution_type text,
+    type text,
     price numeric,
     quantity numeric,
     closing_at timestamptz,
@@ -279,7 +282,8 @@ COMMENT ON COLUMN partner_center.referral_solutions.solution_id IS 'Category nam
 COMMENT ON COLUMN partner_center.referral_solutions.name IS 'Name. API: details.requirements.solutions[].name';
 COMMENT ON COLUMN partner_center.referral_solutions.currency IS 'ISO 4217 currency. API: details.requirements.solutions[].currency';
 COMMENT ON COLUMN partner_center.referral_solutions.publisher_name IS 'Publisher. API: details.requirements.solutions[].publisherName';
-COMMENT ON COLUMN partner_center.referral_solutions.solution_type IS 'None, Category or Name. API: details.requirements.solutions[].solutionType/type';
+COMMENT ON COLUMN partner_center.referral_solutions.solution_type IS 'Type of the solution, such as 3P, as received. API: details.requirements.solutions[].solutionType';
+COMMENT ON COLUMN partner_center.referral_solutions.type IS 'How the solution is named: Category or Name (a catalogue id), as received. API: details.requirements.solutions[].type';
 COMMENT ON COLUMN partner_center.referral_solutions.price IS 'Price in currency. API: details.requirements.solutions[].price';
 COMMENT ON COLUMN partner_center.referral_solutions.quantity IS 'Quantity. API: details.requirements.solutions[].quantity';
 COMMENT ON COLUMN partner_center.referral_solutions.closing_at IS 'Estimated close of this solution. API: details.requirements.solutions[].closingDateTime';

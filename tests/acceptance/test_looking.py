@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import asyncpg
+import msgspec
 import pytest
 
 from tests.acceptance.conftest import Command
@@ -10,6 +13,8 @@ from worker.demo.control import Control
 
 UNKNOWNS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14)
 NOBODY = "00000000-0000-0000-0000-000000000000"
+
+ENCODE = msgspec.json.Encoder(decimal_format="number").encode
 
 
 async def one(simulator: Control) -> str:
@@ -56,20 +61,22 @@ async def test_rejects_are_listed_without_their_contents_and_replayed(
 ) -> None:
     await simulator.reset(20)
     key = await one(simulator)
-    await simulator.update(key, {"details": {"dealValue": "much", "notes": "very private"}})
+    record = (await simulator.state(full=True))["records"][key]
+    await simulator.raw(key, ENCODE(record | {"notes": "very private", "anything": Decimal("1e200000")}))
     synced = command("sync")
     assert synced.returncode == 0, "rejects alone are no failure"
     assert "1 rejected" in synced.stdout
     listed = command("rejects")
     assert listed.returncode == 0
     assert key in listed.stdout
-    assert "details.dealValue" in listed.stdout
+    assert "refused by PostgreSQL" in listed.stdout
     assert "private" not in listed.stdout
     assert "1 open" in command("status").stdout
     replayed = command("rejects", "--replay")
     assert "0 inserted, 0 updated, 0 unchanged, 1 rejected" in replayed.stdout
     assert "tried 2 times" in replayed.stdout
-    await simulator.update(key, {"details": {"dealValue": 1}})
+    await simulator.delete(key)
+    await simulator.create([{"id": key}])
     command("sync")
     assert "0 kept aside" in command("rejects").stdout
 
@@ -80,12 +87,18 @@ async def test_forget_leaves_nothing(command: Command, simulator: Control, db: a
     command("sync")
     await simulator.update(key, {"status": "Closed"})
     command("sync")
-    await simulator.update(key, {"details": {"dealValue": "much"}})
+    later = {"id": key, "updatedDateTime": "2999-01-01T00:00:00Z", "anything": Decimal("1e200000")}
+    await simulator.raw(key, ENCODE(later))
     await simulator.raw("broken", b'{"id": 7, "note": "about ' + key.encode() + b'"}')
     command("sync")
     assert await db.fetchval("SELECT count(*) FROM sync.rejected_records") == 2
     await simulator.delete(key)
-    told = command("forget", key)
+    assert command("explain", "{" + key.upper() + "}").returncode == 0, "a GUID is one whatever its case"
+    for nobody in ("", "  ", "e" * 300, "e\x1b"):
+        assert command("forget", nobody).returncode == 2
+    assert command("forget", "e").returncode == 1
+    assert await db.fetchval("SELECT count(*) FROM sync.rejected_records") == 2, "records that merely have an e in them"
+    told = command("forget", f" {key.upper()} ")
     assert told.returncode == 0
     for table, column in (
         ("partner_center.referrals", "id"),
@@ -94,6 +107,9 @@ async def test_forget_leaves_nothing(command: Command, simulator: Control, db: a
         assert await db.fetchval(f"SELECT count(*) FROM {table} WHERE {column} = $1", key) == 0  # noqa: S608
     orphans = "SELECT count(*) FROM partner_center.referral_team_members WHERE referral_key NOT IN ({})"
     assert await db.fetchval(orphans.format("SELECT referral_key FROM partner_center.referrals")) == 0
+    nameless = await db.fetchval("SELECT key FROM sync.rejected_records")
+    assert nameless is not None, "that its text names another referral is no reason to erase it"
+    assert command("forget", nameless).returncode == 0
     assert await db.fetchval("SELECT count(*) FROM sync.rejected_records") == 0
     again = command("forget", key)
     assert again.returncode == 1

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +113,13 @@ async def test_a_change_of_the_rule_rewrites_what_is_stored(
     keys = sorted(records)
     await simulator.update(keys[0], {"name": "renamed"})
     await tick(pipeline)
-    bad = {"id": "bad", "isSpam": "maybe", "details": {"notes": "secret words"}}
+    bad = {"id": "bad", "anything": Decimal("1e200000"), "details": {"notes": "secret words"}}
     async with leases.run(database, ACCOUNT, "incremental") as run:
-        broken = [decode_record(msgspec.json.encode(bad)), decode_record(b'{"phoneNumber": "555-0188')]
+        encode = msgspec.json.Encoder(decimal_format="number").encode
+        broken = [
+            decode_record(encode(bad)),
+            decode_record(b'{"phoneNumber": "555-0188'),
+        ]
         await save(database, run, map_pages([Page(broken, None, datetime.now(UTC))]), pages=1)
     secrets = personal(records) | {"secret words", "555-0188"}
     assert len(await leaks(db, secrets)) == len(secrets)

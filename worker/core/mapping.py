@@ -2,7 +2,8 @@
 
 Derived from the declarations in `referral.py`. Nulls and missing members anywhere are normal; enums are open text;
 where the documents contradict themselves (an array that is sometimes an object, a number sent as a string) both forms
-are read. What PostgreSQL could not hold makes a reject of this one record, never of the page.
+are read, and a member that is neither is null in its column and named in `unreadable`. Only what makes a row
+impossible, a missing id above all, rejects a record: this one, never the page.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ from uuid import UUID
 
 import msgspec
 
-from worker.core import instant
 from worker.core.instant import MIN_VALUE, Instant
-from worker.core.members import FieldError, Shape, shape, text
+from worker.core.members import Shape, shape, text
 from worker.core.page import Page, Record, decode_record
 from worker.core.reader import Parts, Values
 from worker.core.referral import CHILDREN, KNOWN_UNSTORED, NESTED, REFERRAL, REFERRAL_COLUMNS, Child, is_content
@@ -39,7 +39,8 @@ class Row:
     `version` is `updatedDateTime` in ticks, 0 where the source gave none. `content_hash` covers the payload without
     what may differ between two answers of one version. `values` are in the order of `REFERRAL_COLUMNS`, those of a part
     in the order of its table's columns, all as text that PostgreSQL reads: numbers exact, timestamps floored to the
-    microsecond. `raw` is the payload; the decoded record is not kept, for it takes ten times the memory.
+    microsecond. `unreadable` names members that are not what their column takes, which is null. `raw` is the payload;
+    the decoded record is not kept, for it takes ten times the memory.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Row:
     repaired: bool
     observed_at: datetime
     by_id: bool = False
+    unreadable: tuple[str, ...] = ()
 
     def value(self, column: str) -> str | None:
         """Return the value of a column of `partner_center.referrals`."""
@@ -124,20 +126,27 @@ def map_record(
     record_id = record.id
     if record_id is None or len(record_id) > MAX_ID_LENGTH:
         return Reject(None, record.raw, "the id is missing, empty or too long", "id")
-    version = MIN_VALUE
+    version, unreadable = record.time(TimeField.UPDATED) or MIN_VALUE, set[str]()
     try:
-        version = record.time(TimeField.UPDATED) or _version(tree)
-        values, objects = _REFERRAL.read(tree, "", unknown)
+        values, objects = _REFERRAL.read(tree, "", unknown, unreadable)
         children: Parts = {}
-        _add_parts(children, objects, _ARRAYS, (), unknown)
+        _add_parts(children, objects, _ARRAYS, (), unknown, unreadable)
         etag = text(tree.get("eTag"))
         content_hash = _hash(CANONICAL.encode({name: value for name, value in tree.items() if is_content(name)}))
-    except FieldError as error:
-        return Reject(record_id, record.raw, str(error), error.path, version)
     except (RecursionError, ValueError, TypeError, OverflowError) as error:
         return Reject(record_id, record.raw, f"cannot be mapped: {type(error).__name__}", None, version)
     return Row(
-        record_id, version, content_hash, etag, tuple(values), children, record.raw, record.repaired, observed_at, by_id
+        record_id,
+        version,
+        content_hash,
+        etag,
+        tuple(values),
+        children,
+        record.raw,
+        record.repaired,
+        observed_at,
+        by_id,
+        tuple(sorted(unreadable)),
     )
 
 
@@ -189,19 +198,6 @@ def _merged(newer: dict[str, Any], older: dict[str, Any]) -> dict[str, Any]:
     return both
 
 
-def _version(tree: dict[str, Any]) -> Instant:
-    """Say why there is no time: not set, which is allowed, or not readable."""
-    value = tree.get("updatedDateTime")
-    if value is None:
-        return MIN_VALUE
-    if not isinstance(value, str):
-        raise FieldError("updatedDateTime", "not a timestamp")
-    try:
-        return instant.parse(value)
-    except ValueError as error:
-        raise FieldError("updatedDateTime", str(error)) from None
-
-
 def _hash(content: bytes) -> UUID:
     return UUID(bytes=hashlib.blake2b(content, digest_size=16).digest())
 
@@ -246,6 +242,7 @@ def _add_parts(
     arrays: tuple[_Array, ...],
     parent: tuple[str, ...],
     unknown: set[str],
+    unreadable: set[str],
 ) -> None:
     for array in arrays:
         holder = objects[array.place]
@@ -254,23 +251,24 @@ def _add_parts(
             continue
         rows = parts.setdefault(array.child.table, [])
         read, prefix, keys = array.elements.read, array.prefix, (*array.tag, *parent)
-        for number, element in enumerate(value if value.__class__ is list else _as_list(value, array)):
+        for number, element in enumerate(value if value.__class__ is list else _as_list(value, array, unreadable)):
             if element.__class__ is not dict:
                 if element is None:
                     continue
                 element = {array.child.scalar: element}  # noqa: PLW2901 - the object that it stands for
-            values, inner = read(element, prefix, unknown)
+            values, inner = read(element, prefix, unknown, unreadable)
             position = str(number)
             rows.append((position, *keys, *values))
             if array.nested:
-                _add_parts(parts, inner, array.nested, (position,), unknown)
+                _add_parts(parts, inner, array.nested, (position,), unknown, unreadable)
 
 
-def _as_list(value: Any, array: _Array) -> list[Any]:
+def _as_list(value: Any, array: _Array, unreadable: set[str]) -> list[Any]:
     """Read an object in place of an array: its members are the elements, or it is the only one."""
     child = array.child
     if not isinstance(value, dict):
-        raise FieldError(array.path, "not an array")
+        unreadable.add(array.path)
+        return []
     if child.keyed_by and child.keyed_by not in value:
         return [{child.keyed_by: key, child.scalar: item} for key, item in value.items()]
     return [value]

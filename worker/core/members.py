@@ -4,7 +4,8 @@ A value is text as PostgreSQL reads it, whatever the kind of its column: so it i
 and two that are equal are equal text.
 
 The usual case runs at the speed of C: all members of an object are taken in one sweep, and one look at their types says
-that they are what was documented. Only what is unusual is read member by member.
+that they are what was documented. Only what is unusual is read member by member. A member that cannot be read is null
+in its column and named as such: it never costs the record.
 """
 
 from __future__ import annotations
@@ -24,14 +25,6 @@ MAX_NUMBER_DIGITS = 1_000
 
 _TEXT_OR_NOTHING = frozenset({str, type(None)})
 _ENCODE = msgspec.json.Encoder(decimal_format="number").encode
-
-
-class FieldError(Exception):
-    """A value that cannot be stored: the path of its member, and the reason."""
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(reason)
-        self.path = path
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +52,13 @@ class Shape:
     groups: tuple[_Prepared, ...]
     places: dict[tuple[str, ...], int]
 
-    def read(self, tree: dict[str, Any], prefix: str, unknown: set[str]) -> tuple[list[str | None], list[Any]]:
+    def read(
+        self, tree: dict[str, Any], prefix: str, unknown: set[str], unreadable: set[str]
+    ) -> tuple[list[str | None], list[Any]]:
         """Return the values of all columns, and the objects that the walk found.
 
-        Adds to `unknown` the paths of members that no document names, after `prefix`. Raises FieldError.
+        Adds, after `prefix`, to `unknown` the paths of members that no document names, and to `unreadable` those of
+        members that are not what their column takes, which is then null.
         """
         objects: list[Any] = [tree]
         for place, name in self.walk:
@@ -79,7 +75,7 @@ class Shape:
                 unknown.update(f"{prefix}{group.dotted}{name}" for name in others if not name.startswith("@"))
             found = list(map(holder.get, group.members))
             if group.others or not _TEXT_OR_NOTHING.issuperset(map(type, found)):
-                _convert(found, holder, group, prefix)
+                _convert(found, holder, group, prefix, unreadable)
             values += found
         return values, objects
 
@@ -131,20 +127,20 @@ def _prepare(group: Group, place: int, known: frozenset[str]) -> _Prepared:
     )
 
 
-def _convert(found: list[Any], holder: dict[str, Any], group: _Prepared, prefix: str) -> None:
+def _convert(found: list[Any], holder: dict[str, Any], group: _Prepared, prefix: str, unreadable: set[str]) -> None:
     """Read what is not text, or should be and is not, in place."""
     for number, names in group.spare:
         if found[number] is None:
             found[number] = next((holder[name] for name in names if holder.get(name) is not None), None)
     if not _TEXT_OR_NOTHING.issuperset(map(type, found[: group.texts])):
         found[: group.texts] = map(text, found[: group.texts])
-    number = 0
-    try:
-        for number, read in group.others:
-            if (value := found[number]) is not None:
+    for number, read in group.others:
+        if (value := found[number]) is not None:
+            try:
                 found[number] = read(value)
-    except ValueError as error:
-        raise FieldError(f"{prefix}{group.dotted}{group.members[number]}", str(error)) from None
+            except (ValueError, OverflowError):
+                found[number] = None
+                unreadable.add(f"{prefix}{group.dotted}{group.members[number]}")
 
 
 def text(value: Any) -> str | None:

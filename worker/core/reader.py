@@ -156,6 +156,6 @@ def _value(variable: str, column: Column) -> str:
         case Kind.TIMESTAMP:
             return f"floored(v) if (v := {members[0]}) else None"
         case Kind.BOOLEAN:
-            return f"BOOLEAN[{members[0]}]"
+            return " or ".join(f"BOOLEAN[{member}]" for member in members)
         case Kind.NUMERIC:
             return f"None if (v := {members[0]}) is None or v is UNSET else numeric(v)"

@@ -21,7 +21,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column and the members below its object that may hold it, best first (`solutionType`, older `type`)."""
+    """A column and the members below its object that may hold it, best first (the real doubled `ToTo`, or not)."""
 
     name: str
     members: tuple[str, ...]
@@ -158,12 +158,18 @@ REFERRAL: tuple[Group, ...] = (
     ),
     Group(
         ("consent",),
-        _of(
-            Kind.BOOLEAN,
-            consent_to_share_info_with_others="consentToToShareInfoWithOthers",
-            consent_to_contact="consentToContact",
-            consent_to_share_with_microsoft_sellers="consentToShareReferralWithMicrosoftSellers",
-            consent_to_microsoft_contacting_partners="consentToMicrosoftToContactSpecificPartners",
+        (
+            Column(
+                "consent_to_share_info_with_others",
+                ("consentToToShareInfoWithOthers", "consentToShareInfoWithOthers"),
+                Kind.BOOLEAN,
+            ),
+            *_of(
+                Kind.BOOLEAN,
+                consent_to_contact="consentToContact",
+                consent_to_share_with_microsoft_sellers="consentToShareReferralWithMicrosoftSellers",
+                consent_to_microsoft_contacting_partners="consentToMicrosoftToContactSpecificPartners",
+            ),
         ),
     ),
     Group(
@@ -236,8 +242,14 @@ CHILDREN: tuple[Child, ...] = (
             Group(
                 (),
                 (
-                    *_texts(solution_id="id", name="name", currency="currency", publisher_name="publisherName"),
-                    Column("solution_type", ("solutionType", "type")),
+                    *_texts(
+                        solution_id="id",
+                        name="name",
+                        currency="currency",
+                        publisher_name="publisherName",
+                        solution_type="solutionType",
+                        type="type",
+                    ),
                     *_of(Kind.NUMERIC, price="price", quantity="quantity"),
                     *_of(Kind.TIMESTAMP, closing_at="closingDateTime"),
                 ),

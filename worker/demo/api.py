@@ -183,10 +183,13 @@ def _page(simulator: Simulator, raw: str, fault: Fault | None) -> tuple[bytes, i
     """Return a page's JSON and how many rows it holds."""
     behaviour = simulator.behaviour
     query, token = parse_query(raw, plus_is_space=behaviour.plus_is_space)
-    position = Position(query=query, offset=query.skip, left=query.top) if token is None else read_token(token)
+    skip = query.skip if behaviour.skip else 0
+    position = Position(query=query, offset=skip, left=query.top) if token is None else read_token(token)
     query = position.query or query
     plan = make_plan(query, behaviour)
     ordered = simulator.listing.select(plan)
+    if behaviour.untimed == "hidden" and plan.order[0][0] != "id":
+        ordered = ordered.timed()
     start = position.offset
     if position.after is not None:
         try:
@@ -200,22 +203,55 @@ def _page(simulator: Simulator, raw: str, fault: Fault | None) -> tuple[bytes, i
         entries = ordered.slice(start, start + size)
     position = replace(position, query=query, offset=start, after=None)
     following = _following(behaviour, position, entries, len(ordered))
-    link = None if following is None else next_link(write_token(following), behaviour, simulator.origin)
-    bodies = _bodies(simulator, query, entries)
+    bodies, link = _shortened(simulator, _bodies(simulator, query, entries), following)
+    bodies, link = _faulty(simulator, fault, bodies, link, position, token)
     kind = fault.kind if fault else None
-    if kind == "duplicate_rows":
-        bodies = [body for body in bodies for _ in range(2)]
-    elif kind == "drop_rows":
-        bodies = bodies[::2]
-    elif kind == "no_link":
-        link = None
-    elif kind == "repeat_link":
-        link = next_link(token or write_token(position), behaviour, simulator.origin)
-    elif kind == "endless":
-        link = next_link(write_token(replace(position, turn=position.turn + 1)), behaviour, simulator.origin)
-    elif kind == "garbage_link" and fault is not None:
-        link = fault.location
-    return _envelope(simulator, query, ordered, bodies, link, without_value=kind == "no_value"), len(bodies)
+    body = _envelope(simulator, query, ordered, bodies, link, without_value=kind == "no_value")
+    if kind == "error_inside":
+        body = body[:-1] + b"," + partner_error(500, "The request could not be processed.")[1:]
+    return body, len(bodies)
+
+
+def _shortened(simulator: Simulator, bodies: list[bytes], following: Position | None) -> tuple[list[bytes], str | None]:
+    """Return a page's rows and its link, some of which the behaviour may leave out where more rows follow."""
+    if following is None:
+        return bodies, None
+    behaviour = simulator.behaviour
+    simulator.cut_answers += 1
+    if behaviour.short_pages and simulator.cut_answers % 3 == 0:
+        return bodies[: len(bodies) // 2 or 1], None
+    fifth = behaviour.link_omitted == "every_fifth" and simulator.cut_answers % 5 == 0
+    if fifth or behaviour.link_omitted == "always":
+        return bodies, None
+    return bodies, next_link(write_token(following), behaviour, simulator.origin)
+
+
+def _faulty(
+    simulator: Simulator,
+    fault: Fault | None,
+    bodies: list[bytes],
+    link: str | None,
+    position: Position,
+    token: str | None,
+) -> tuple[list[bytes], str | None]:
+    """Return what a fault leaves of a page's rows and its link."""
+    behaviour, origin = simulator.behaviour, simulator.origin
+    match fault.kind if fault else None:
+        case "duplicate_rows":
+            return [body for body in bodies for _ in range(2)], link
+        case "drop_rows":
+            return bodies[::2], link
+        case "error_inside" | "second_document" | "html_behind":
+            return bodies[: len(bodies) // 2], None
+        case "no_link":
+            return bodies, None
+        case "repeat_link":
+            return bodies, next_link(token or write_token(position), behaviour, origin)
+        case "endless":
+            return bodies, next_link(write_token(replace(position, turn=position.turn + 1)), behaviour, origin)
+        case "garbage_link" if fault is not None:
+            return bodies, fault.location
+    return bodies, link
 
 
 def _following(behaviour: Behaviour, position: Position, entries: list[Entry], total: int) -> Position | None:
@@ -256,8 +292,11 @@ def _envelope(
         parts += [b',"@odata.count":', str(total).encode()]
     if not without_value:
         parts += [b',"value":[', b",".join(bodies), b"]"]
+    name, ending = encode(simulator.behaviour.link_name), simulator.behaviour.end_link
     if link is not None:
-        parts += [b',"@odata.nextLink":', encode(link)]
+        parts += [b",", name, b":", encode(link)]
+    elif ending != "absent":
+        parts += [b",", name, b":", b"null" if ending == "null" else b'""']
     return b"".join([*parts, b"}"])
 
 

@@ -20,6 +20,11 @@ class Behaviour:
       paging              offset: a token is a count of rows skipped in a list made anew for each page, so rows shift
                           under writes; keyset: a token is the last key, stable
       link                documented (http, foreign host, no /engagements), relative (`$skipToken`), full (own origin)
+      link_name           how the link to more is spelt
+      link_omitted        which answers with more behind them lack it: never, always, every_fifth of them
+      end_link            what stands in its place where there is no more: absent, null, empty (a text)
+      short_pages         every third page holds half its rows and no link
+      untimed             where rows without the time that is ordered by lie: first (and last, descending), or hidden
       token_carries_query the token holds filter and order; if not, they must be sent again beside it
       count               what `@odata.count` says: rows of the page, of the whole result, or absent
       list_etag           list records carry `eTag` (a record by id always does)
@@ -28,6 +33,7 @@ class Behaviour:
     Options of a query
       filter_updated, filter_created   what a comparison of that time field does: honour, ignore (always true), reject
       order               honour, ignore (rows come by id), reject
+      skip                whether `$skip` is honoured
       date_literal        which form of a date literal parses
       literal_rounding    none; second (the literal is rounded to the nearest second); string (times compared as texts)
       plus_is_space       `+` in a query means a space
@@ -52,6 +58,11 @@ class Behaviour:
     page_size: int = 100
     paging: Literal["offset", "keyset"] = "offset"
     link: Literal["documented", "relative", "full"] = "documented"
+    link_name: str = "@odata.nextLink"
+    link_omitted: Literal["never", "always", "every_fifth"] = "never"
+    end_link: Literal["absent", "null", "empty"] = "absent"
+    short_pages: bool = False
+    untimed: Literal["first", "hidden"] = "first"
     token_carries_query: bool = True
     count: Literal["page", "total", "absent"] = "page"
     list_etag: bool = False
@@ -60,6 +71,7 @@ class Behaviour:
     filter_updated: Option = "honour"
     filter_created: Option = "honour"
     order: Option = "honour"
+    skip: bool = True
     date_literal: Literal["unquoted", "quoted", "both"] = "unquoted"
     literal_rounding: Literal["none", "second", "string"] = "none"
     plus_is_space: bool = True

@@ -20,6 +20,7 @@ Kind = Literal[
     "status", "redirect", "hang", "reset",  # instead of an answer
     "truncate", "stall", "not_json", "empty", "huge",  # an answer broken on its way
     "duplicate_rows", "drop_rows", "no_value", "no_link", "repeat_link", "garbage_link", "endless",  # a page that lies
+    "error_inside", "second_document", "html_behind",  # a 200 that is none
 ]
 # fmt: on
 INSTEAD = frozenset(("status", "redirect", "hang", "reset"))
@@ -44,7 +45,9 @@ class Fault:
                   then nothing for `seconds`) | not_json | empty | huge (a good page padded to `size` bytes) |
                   duplicate_rows (each row twice) | drop_rows (every second row is left out) | no_value |
                   no_link (the link is left out) | repeat_link (the link that led here again) |
-                  garbage_link (a foreign host) | endless (ever new links to the same page)
+                  garbage_link (a foreign host) | endless (ever new links to the same page) |
+                  error_inside (half the rows, then an error member) | second_document (half the rows, then an error
+                  document behind the first) | html_behind (half the rows, then a page of HTML)
     times         -1: until the queue is cleared
     status, body, code, retry_after   of an error answer; `body` is one of the shapes met in the wild
     """
@@ -169,6 +172,10 @@ async def deliver(
             answer.body = b"upstream connect error or disconnect before headers"
         case "empty":
             answer.body = b""
+        case "second_document":
+            answer.body = body + partner_error(500, "The request could not be processed.")
+        case "html_behind":
+            answer.body = body + b"\r\n<html><body><h1>Sorry</h1></body></html>"
         case "truncate" | "stall" | "huge" if fault is not None:
             return await _send_slowly(request, answer, fault, closing, body)
     return answer

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
 from worker.demo.odata import CREATED, UPDATED, test_of
 from worker.demo.query import FOREVER, Order, Plan
-from worker.demo.rows import Row
+from worker.demo.rows import MISSING, Row
 
 Entry = tuple[Any, str]  # sort key and id
 _KEPT = 64  # answers kept ready until the next write
@@ -36,6 +36,11 @@ class Ordered:
         if self.reverse:
             return list(self.entries[self.upper - stop : self.upper - start])[::-1]
         return list(self.entries[self.lower + start : self.lower + stop])
+
+    def timed(self) -> Ordered:
+        """Leave out the rows without the time that is ordered by; they lie before all others."""
+        first = bisect.bisect_left(self.entries, (MISSING + 1, ""), self.lower, self.upper)
+        return replace(self, lower=first)
 
     def after(self, entry: Entry) -> int:
         """Return the place of the first entry behind `entry`, which itself may be gone."""

@@ -36,6 +36,7 @@ class Simulator:
         self.origin = ""
         self.behaviour = behaviour
         self.faults = FaultQueue()
+        self.cut_answers = 0
         self.signin = SignIn(access=dict.fromkeys(tokens), refresh=set(tokens))
         self.requests: deque[dict[str, Any]] = deque(maxlen=_LOGGED)
         self.clock_offset = 0.0

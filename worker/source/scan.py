@@ -106,27 +106,28 @@ def _unseen(listing: Listing, field: TimeField, ids: set[str | bytes], through: 
 async def sweep(client: Client, window: Window, anchor: Anchor | None) -> AsyncGenerator[Page]:
     """Everything there is; certain only at its end, and only up to the newest time that the first answer showed."""
     for number in range(SHORT_PASSES):
-        first, ids, rows = await client.list(""), set[str | bytes](), 0
+        first, ids, order = await client.list(""), set[str | bytes](), list[str | bytes]()
         through = checks.sane_newest(first, window.field)
         async for listing, last in linked(client, first):
             ids |= {key_of(record) for record in listing.records}
-            rows += len(listing.records)
+            order += [key_of(record) for record in listing.records]
             ended = None
             if last:
-                ended = await _end_of_sweep(client, window.field, first, ids, through, rows)
+                ended = await _end_of_sweep(client, window.field, order, ids, through)
                 if ended is None and number + 1 < SHORT_PASSES:
                     yield Page(listing.records, None, listing.observed_at)
                     break
                 if ended is None:
                     raise _not_whole()
                 await check_end(client, window.field, anchor, ids, through)
-            yield Page(listing.records, through if last else None, listing.observed_at, ended)
+            proven = last and ended is not Ended.UNPROVEN
+            yield Page(listing.records, through if proven else None, listing.observed_at, ended)
             if last:
                 return
 
 
 async def _end_of_sweep(
-    client: Client, field: TimeField, first: Listing, ids: set[str | bytes], through: Instant | None, rows: int
+    client: Client, field: TimeField, order: list[str | bytes], ids: set[str | bytes], through: Instant | None
 ) -> Ended | None:
     """Look for records that a sweep did not show, in every other way that the server can be asked.
 
@@ -136,9 +137,11 @@ async def _end_of_sweep(
     async for other in _other_looks(client, field):
         if _unseen(other, field, ids, through):
             return None
-    if not await _skips(client, first):
+    if not order:
+        return Ended.BOTH_ENDS  # no way of asking shows anything
+    if not await _skips(client, order):
         return Ended.UNPROVEN
-    behind = await try_query(client, f"$skip={rows}")
+    behind = await try_query(client, f"$skip={len(order)}")
     if behind is None:
         return Ended.UNPROVEN
     return None if _unseen(behind, field, ids, through) else Ended.SKIP
@@ -153,14 +156,13 @@ async def _other_looks(client: Client, field: TimeField) -> AsyncIterator[Listin
             yield listing
 
 
-async def _skips(client: Client, first: Listing) -> bool:
-    """Say whether the server was seen to skip as asked: by one row, which must come second without."""
-    keys = [key_of(record) for record in first.records]
+async def _skips(client: Client, order: list[str | bytes]) -> bool:
+    """Say whether the server was seen to skip as asked: by one row, so that what came second comes first."""
     shifted = await try_query(client, "$skip=1")
-    if shifted is None or len(keys) < 2:  # noqa: PLR2004 - with one row nothing shows
+    if shifted is None:
         return False
     moved = [key_of(record) for record in shifted.records]
-    return moved[: len(keys) - 1] == keys[1:] and moved[:1] != keys[:1]
+    return moved != order[: len(moved)] and moved == order[1 : 1 + len(moved)] if moved else len(order) == 1
 
 
 async def check_end(

@@ -66,8 +66,20 @@ def lines(rows: Sequence[Values]) -> str:
 
 def _values(account: str, row: Row, observed_at: str) -> Values:
     """Return what follows the payload, with nothing before the first tab."""
-    books = str(row.version), row.etag, row.content_hash.hex, "true" if row.repaired else "false", observed_at
+    books = (
+        str(row.version),
+        row.etag,
+        row.content_hash.hex,
+        "true" if row.repaired else "false",
+        _array(row.unreadable),
+        observed_at,
+    )
     return "", account, row.id, *row.values, *books
+
+
+def _array(texts: tuple[str, ...]) -> str | None:
+    """Write an array of the names of documented members, which need no escapes; nothing where it is empty."""
+    return "{" + ",".join(texts) + "}" if texts else None
 
 
 def _payload(raw: bytes) -> bytes:

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 from worker.errors import LeaseError
 from worker.store.pool import Database
+from worker.store.spelling import stored_ids
 
 BATCH = 1_000
 """Rows that one transaction deletes, so that nobody waits long for their locks."""
 
 
 async def forget(database: Database, account: str, referral_id: str) -> int:
-    """Erase a referral: its row, parts, history, and every reject that names it; returns how many rows went.
+    """Erase a referral: its row, child rows, history, and its rejected records; returns how many rows went.
 
-    A record whose id could not be read is looked for by the id's text in its bytes.
+    The id counts whatever its case. A rejected record whose id could not be read goes by the key that `rejects` shows.
     """
+    ids = await stored_ids(database, account, referral_id)
     async with database.transaction() as connection:
         counts = [
-            await connection.execute(statement, account, referral_id)
+            await connection.execute(
+                "DELETE FROM sync.rejected_records WHERE account = $1 AND referral_id IS NULL AND key = lower($2)",
+                account,
+                referral_id,
+            )
+        ]
+        counts += [
+            await connection.execute(statement, account, ids)
             for statement in (
-                "DELETE FROM partner_center.referrals WHERE account = $1 AND id = $2",
-                "DELETE FROM partner_center.referral_versions WHERE account = $1 AND referral_id = $2",
-                """
-                DELETE FROM sync.rejected_records WHERE account = $1
-                    AND (referral_id = $2 OR position(convert_to($2, 'UTF8') IN payload) > 0)
-                """,
+                "DELETE FROM partner_center.referrals WHERE account = $1 AND id = ANY($2::text[])",
+                "DELETE FROM partner_center.referral_versions WHERE account = $1 AND referral_id = ANY($2::text[])",
+                "DELETE FROM sync.rejected_records WHERE account = $1 AND referral_id = ANY($2::text[])",
             )
         ]
     return sum(int(status.rpartition(" ")[2]) for status in counts)

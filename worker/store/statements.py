@@ -15,6 +15,7 @@ _BOOKS = (
     ("etag", "text"),
     ("content_hash", "uuid"),
     ("repaired", "boolean"),
+    ("unreadable", "text[]"),
     ("observed_at", "timestamptz"),
 )
 _COLUMNS = (*((column.name, column.kind.value) for column in REFERRAL_COLUMNS), *_BOOKS)

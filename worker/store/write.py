@@ -174,6 +174,7 @@ def _rows_document(changes: list[Change], begins: dict[str, datetime]) -> str:
                 "content_hash": str(change.row.content_hash),
                 "payload": msgspec.Raw(change.row.raw),
                 "repaired": change.row.repaired,
+                "unreadable": change.row.unreadable or None,
                 "observed_at": change.row.observed_at,
             }
             for change in changes

@@ -11,7 +11,9 @@ from worker.store import rejects
 from worker.store.history import History, history
 from worker.store.rejects import Kept
 from worker.store.save import judge
+from worker.store.spelling import stored_ids
 from worker.sync.pipeline import Pipeline
+from worker.sync.refresh import fetch_as_known
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +38,12 @@ class Explained:
 
 async def explain(pipeline: Pipeline, referral_id: str) -> Explained:
     """Collect all that is known of a referral; writes nothing. An API that fails is part of the answer."""
+    referral_id = next(iter(await stored_ids(pipeline.database, pipeline.account, referral_id)), referral_id)
     held = await history(pipeline.database, pipeline.account, referral_id)
     kept = await rejects.rejects_of(pipeline.database, pipeline.account, referral_id)
     source, verdict, failure = None, None, None
     try:
-        page = await pipeline.client.fetch(referral_id)
+        page = await fetch_as_known(pipeline, referral_id)
     except PermissionRefused:
         page = None
     except SyncError as error:

@@ -43,7 +43,7 @@ async def without_time(pipeline: Pipeline, run: Run | None, field: TimeField) ->
 
 
 def _lacking(page: Page, field: TimeField, ended: Ended | None) -> Page:
-    records = [record for record in page.records if record.time(field) is None]
+    records = [record for record in page.records if not record.fault and record.time(field) is None]
     return replace(page, records=records, through=None, ended=ended)
 
 
