@@ -38,6 +38,10 @@ PREFIX = "REFERRAL_SYNC_"
 ACCOUNT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _NOT_SETTINGS = frozenset({"CONFIG", "SECRETS_DIR"})
 _MASK = "********"
+_SERVICE = re.compile(
+    r"(?:[A-Z0-9_]+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?)"
+)
+"""What Kubernetes puts into each pod for a Service, here for one whose name begins as our variables do."""
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
@@ -63,10 +67,10 @@ def _schedule(value: Any) -> Any:
         if interval < timedelta(seconds=1):
             raise ValueError("an interval is at least 1s")
         return interval
-    from apscheduler.triggers.cron import CronTrigger  # noqa: PLC0415 - slow, and needed for cron lines only
+    from worker.cron import cron_trigger  # noqa: PLC0415 - slow, and needed for cron lines only
 
     try:
-        CronTrigger.from_crontab(value)
+        cron_trigger(value)
     except ValueError as error:
         raise ValueError(f"not a cron line: {error}") from None
     return Cron(value)
@@ -78,12 +82,13 @@ def _origin(value: str) -> str:
         raise ValueError("an origin such as https://api.partner.microsoft.com is needed, without a path")
     if parts.query or parts.fragment or parts.username is not None:
         raise ValueError("an origin has no user, query or fragment")
-    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise ValueError("https is needed: a token must not travel in clear; http is for a loopback address only")
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Say whether a host is this machine by its own loopback name or address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -304,7 +309,7 @@ def load(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> S
     faults: list[str] = []
     toml = _read_toml(environ, folder, faults)
     variables = _read_secret_files(environ, faults) | {
-        name.upper(): value for name, value in environ.items() if name.upper().startswith(PREFIX)
+        name.upper(): _trimmed(value) for name, value in environ.items() if name.upper().startswith(PREFIX)
     }
     known = {name: value for name, value in variables.items() if _is_setting(name, faults)}
     try:
@@ -381,7 +386,7 @@ def _read_toml(environ: Mapping[str, str], folder: Path, faults: list[str]) -> d
     if not named and not path.exists():
         return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         faults.append(f"{PREFIX}CONFIG: {path.name} cannot be read: {error.strerror}")
     except UnicodeDecodeError:
@@ -406,10 +411,15 @@ def _read_secret_files(environ: Mapping[str, str], faults: list[str]) -> dict[st
     values = {}
     for variable, path in files.items():
         try:
-            values[variable] = path.read_text(encoding="utf-8").rstrip("\r\n")
+            values[variable] = _trimmed(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError):
             faults.append(f"{_key_of(variable)}: its secret file cannot be read")
     return values
+
+
+def _trimmed(text: str) -> str:
+    """Drop what editors and shells leave around a value: a byte order mark, line ends."""
+    return text.removeprefix("\ufeff").rstrip("\r\n")
 
 
 def _key_of(variable: str) -> str:
@@ -426,7 +436,7 @@ def _names_key(variable: str) -> bool:
 def _is_setting(variable: str, faults: list[str]) -> bool:
     """Tell a variable of ours from a misspelt one, which would otherwise be ignored in silence."""
     bare = variable.removeprefix(PREFIX)
-    if bare in _NOT_SETTINGS:
+    if bare in _NOT_SETTINGS or ("__" not in bare and _SERVICE.fullmatch(bare)):
         return False
     if _names_key(variable):
         return True

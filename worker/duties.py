@@ -42,12 +42,10 @@ _log = structlog.get_logger()
 class Standing:
     """What the daemon remembers of an account between its runs.
 
-    Where tokens come from; until when (monotonic) the API asked to be left alone; whether this process has tried again
-    what an earlier release kept aside.
+    Where tokens come from; and whether this process has tried again what an earlier release rejected.
     """
 
     token: TokenSource
-    not_before: float = 0.0
     replayed: bool = False
 
 
@@ -81,8 +79,9 @@ async def _allowed(
     settings: Settings, database: Database, name: str, standing: Standing
 ) -> AsyncIterator[Pipeline | None]:
     """Open the account's pipeline, or give None while the API has asked for a longer pause than a run waits out."""
-    if time.monotonic() < standing.not_before:
-        _log.info("left_alone", account=name, seconds=round(standing.not_before - time.monotonic()))
+    seconds = await ledger.backing_off(database, name)
+    if seconds:
+        _log.warning("backing_off", account=name, seconds=round(seconds))
         yield None
         return
     try:
@@ -90,7 +89,7 @@ async def _allowed(
             yield pipeline
     except SourceUnavailable as busy:
         if busy.retry_after is not None:
-            standing.not_before = time.monotonic() + busy.retry_after
+            await ledger.put_backoff(database, name, busy.retry_after, str(busy))
         raise
 
 

@@ -55,6 +55,8 @@ def status(row: dict[str, Any]) -> str:
         )
     if row["last_error"] and row["last_run_outcome"] in ("failed", "refused", "abandoned"):
         lines["last error"] = row["last_error"]
+    if row["backing_off_until"] is not None:
+        lines["backing off"] = f"until {moment(row['backing_off_until'])}: {row['backing_off_because']}"
     if row["not_verified"]:
         lines["not verified"] = row["not_verified"]
     if row["last_reconcile_error"]:

@@ -1,6 +1,12 @@
 -- What dashboards read. The tables below may evolve; these views keep their names and columns.
-CREATE SCHEMA bi;
-COMMENT ON SCHEMA bi IS 'Stable, documented views for dashboards.';
+DO $$
+BEGIN
+    IF to_regnamespace('bi') IS NULL THEN -- else an administrator has made it
+        CREATE SCHEMA bi;
+        COMMENT ON SCHEMA bi IS 'Stable, documented views for dashboards.';
+    END IF;
+END
+$$;
 
 CREATE VIEW bi.settings AS
 SELECT value AS timezone FROM sync.settings WHERE name = 'bi.timezone';

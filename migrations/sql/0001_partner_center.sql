@@ -1,6 +1,12 @@
 -- The copy: what the source shows, one row for each referral with its child tables, and every version that has ended.
-CREATE SCHEMA partner_center;
-COMMENT ON SCHEMA partner_center IS 'A faithful copy of Partner Center referrals. Dashboards read schema bi, which stays stable.';
+DO $$
+BEGIN
+    IF to_regnamespace('partner_center') IS NULL THEN -- else an administrator has made it
+        CREATE SCHEMA partner_center;
+        COMMENT ON SCHEMA partner_center IS 'A faithful copy of Partner Center referrals. Dashboards read schema bi, which stays stable.';
+    END IF;
+END
+$$;
 
 CREATE TABLE partner_center.referrals (
     account text NOT NULL,

@@ -112,6 +112,13 @@ COMMENT ON COLUMN sync.watermarks.verified_through IS 'A full listing agreed wit
 COMMENT ON COLUMN sync.watermarks.verified_by IS 'How that listing was paged, and what proved that each part of it was whole.';
 COMMENT ON COLUMN sync.watermarks.not_verified IS 'Why the last reconcile could verify nothing; null where it could.';
 
+CREATE TABLE sync.backoffs (
+    account text PRIMARY KEY,
+    until timestamptz NOT NULL,
+    because text NOT NULL
+);
+COMMENT ON TABLE sync.backoffs IS 'Until when the API asked not to be called for an account; every process heeds it.';
+
 CREATE TABLE sync.capabilities (
     account text NOT NULL,
     field text NOT NULL,
@@ -254,12 +261,15 @@ SELECT
     finished.map_seconds,
     finished.store_seconds,
     w.verified_by,
-    w.not_verified
+    w.not_verified,
+    (SELECT b.until FROM sync.backoffs b WHERE b.account = a.account AND b.until > now()) AS backing_off_until,
+    (SELECT b.because FROM sync.backoffs b WHERE b.account = a.account AND b.until > now()) AS backing_off_because
 FROM (
     SELECT account FROM sync.watermarks
     UNION SELECT account FROM sync.leases
     UNION SELECT account FROM sync.backfills
     UNION SELECT account FROM sync.tokens
+    UNION SELECT account FROM sync.backoffs
 ) a
 LEFT JOIN sync.watermarks w ON w.account = a.account
 LEFT JOIN LATERAL (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -20,6 +21,7 @@ import trustme
 from worker.demo import simulator as server
 from worker.demo.control import Control
 from worker.errors import SignInError, SourceError, SourceRejected, SourceUnavailable, SyncError
+from worker.source import auth as auth_module
 from worker.source import client as client_module
 from worker.source.auth import TokenSource, command_token, static_token
 from worker.source.client import Client, error_code, open_client
@@ -110,9 +112,66 @@ async def test_retry_after_is_a_floor(dated: bool, connect: Open, simulator: Con
 async def test_beyond_the_cap_the_run_ends_instead_of_sleeping(connect: Open, simulator: Control) -> None:
     await simulator.faults({"status": 429, "retry_after": "86400", "times": 1})
     async with connect() as client:
-        with pytest.raises(SourceUnavailable, match="86400 s"):
+        with pytest.raises(SourceUnavailable, match="3600 s"):
             await client.list("")
         assert client.traffic.requests == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "least", "most"),
+    [
+        ("31536000", 3600, 3600),
+        ("9" * 400, 3600, 3600),
+        (str(int(time.time()) + 3000), 1200, 3001),
+        (str(int(time.time()) - 600), 0, 0),
+        (format_datetime(datetime.now(UTC) + timedelta(days=900), usegmt=True), 3600, 3600),
+        (format_datetime(datetime.now(UTC) - timedelta(days=900), usegmt=True), 0, 0),
+        ("0", 0, 0),
+        ("-5", None, None),
+        ("Mon, 99999999999999999999 Jan 2024 00:00:00 GMT", None, None),
+        ("soon", None, None),
+        ("\u0663", None, None),
+    ],
+)
+async def test_retry_after_has_a_cap_and_is_parsed_without_surprise(
+    asked: str, least: float | None, most: float | None, connect: Open, simulator: Control, impatient: None
+) -> None:
+    await simulator.faults({"status": 503, "retry_after": asked, "times": 2})
+    async with connect() as client:
+        with pytest.raises(SourceUnavailable) as caught:
+            await client.list("")
+    if least is None or most is None:
+        assert caught.value.retry_after is None
+    else:
+        assert caught.value.retry_after is not None
+        assert least <= caught.value.retry_after <= most
+
+
+@pytest.mark.parametrize("status", [425, 449, 520, 522, 530])
+async def test_what_proxies_answer_for_a_while_is_tried_again(
+    status: int, connect: Open, simulator: Control, impatient: None
+) -> None:
+    await simulator.reset(1)
+    await simulator.faults({"status": status, "times": 1})
+    async with connect() as client:
+        assert len((await client.list("")).records) == 1
+
+
+async def test_nobodys_password_file_and_no_proxy_is_used_on_this_machine(
+    connect: Open, simulator: Control, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A default entry of ~/.netrc would break each request; a proxy would see the bearer token."""
+    (tmp_path / ".netrc").write_text("default login somebody password hidden\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    await simulator.reset(1)
+    async with connect() as client:
+        assert len((await client.list("")).records) == 1
+    assert client_module.proxy_of("http://example.com") == "http://127.0.0.1:9"
+    monkeypatch.setenv("no_proxy", "example.com")
+    assert client_module.proxy_of("http://example.com") is None
 
 
 async def test_a_run_has_a_budget_of_repeated_requests(
@@ -284,3 +343,36 @@ async def test_a_token_program_that_fails_is_said(program: str, told: str) -> No
         await command_token([sys.executable, "-c", program], "accounts.contoso.command")(False)
     with pytest.raises(SignInError, match="cannot be started"):
         await command_token(["/nowhere/program"], "accounts.contoso.command")(False)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "sleep 300 & echo token-of-the-shell",
+        "(trap '' TERM; sleep 300) & echo token-of-the-shell",
+    ],
+)
+async def test_what_a_token_program_leaves_behind_is_ended_with_it(script: str, tmp_path: Path) -> None:
+    marked = f"echo $$ > {tmp_path / 'group'}; {script}"
+    started = time.monotonic()
+    assert await command_token(["sh", "-c", marked], "accounts.contoso.command")(False) == "token-of-the-shell"
+    assert time.monotonic() - started < 60
+    assert not group_lives(int((tmp_path / "group").read_text()))
+
+
+@pytest.mark.parametrize("script", ["sleep 300", "sh -c 'sleep 300'", "yes", "yes '' & sleep 300"])
+async def test_a_token_program_ends_at_its_limit_with_all_that_it_started(
+    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auth_module, "COMMAND_SECONDS", 1)
+    with pytest.raises(SyncError):
+        await command_token(["sh", "-c", f"echo $$ > {tmp_path / 'group'}; {script}"], "accounts.contoso.command")(
+            False
+        )
+    assert not group_lives(int((tmp_path / "group").read_text()))
+
+
+def group_lives(group: int) -> bool:
+    """Say whether any process of a group is there that is no zombie."""
+    found = subprocess.run(["ps", "-eo", "pgid=,stat="], capture_output=True, text=True, check=True).stdout  # noqa: S607 - ps is where PATH says
+    return any(int(line.split()[0]) == group and not line.split()[1].startswith("Z") for line in found.splitlines())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import uuid
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -102,3 +103,70 @@ async def test_ticks_read_as_their_floored_moment(db: asyncpg.Connection) -> Non
     for text in ("0001-01-01T00:00:00Z", "2024-05-01T10:00:59.9999999Z", "9999-12-31T23:59:59.9999999Z"):
         ticks = instant.parse(text)
         assert await db.fetchval("SELECT sync.at($1)", ticks) == instant.to_datetime(ticks)
+
+
+async def test_an_encoding_that_cannot_hold_every_name_is_refused(postgres_url: str) -> None:
+    for encoding in ("LATIN1", "SQL_ASCII"):
+        name = f"t_{uuid.uuid4().hex}"
+        admin = await asyncpg.connect(postgres_url)
+        await admin.execute(
+            f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}'"
+            " LOCALE_PROVIDER libc LC_COLLATE 'C' LC_CTYPE 'C'"
+        )
+        try:
+            url = urlsplit(postgres_url)._replace(path=f"/{name}").geturl()
+            with pytest.raises(StoreError, match=encoding):
+                await migrate.upgrade(url)
+        finally:
+            await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            await admin.close()
+
+
+@pytest.mark.parametrize("schema", ["bi", "partner_center", "sync"])
+async def test_schemas_of_somebody_else_are_named_and_left_alone(schema: str, empty_database_url: str) -> None:
+    connection = await asyncpg.connect(empty_database_url)
+    await connection.execute(f"CREATE SCHEMA {schema}; CREATE TABLE {schema}.theirs (a integer)")
+    with pytest.raises(StoreError, match=schema):
+        await migrate.upgrade(empty_database_url)
+    assert await connection.fetchval(f"SELECT count(*) FROM {schema}.theirs") == 0  # noqa: S608 - a parameter of the test
+    await connection.close()
+
+
+async def test_a_version_table_of_another_program_is_named(empty_database_url: str) -> None:
+    connection = await asyncpg.connect(empty_database_url)
+    await connection.execute("CREATE SCHEMA sync; CREATE TABLE sync.alembic_version (version_num text PRIMARY KEY)")
+    await connection.execute("INSERT INTO sync.alembic_version VALUES ('a1b2c3d4e5f6')")
+    with pytest.raises(StoreError, match="no revision of referral-sync"):
+        await migrate.upgrade(empty_database_url)
+    assert not migrate.suffices("a1b2c3d4e5f6")
+    await connection.close()
+
+
+async def test_an_older_release_works_on_a_newer_schema(database_url: str) -> None:
+    """Migrations only add, so a release that does not know the newest one leaves it as it is."""
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("UPDATE sync.alembic_version SET version_num = '0999'")
+    assert await migrate.upgrade(database_url) == "0999"
+    assert migrate.suffices("0999")
+    assert await migrate.current(database_url) == "0999"
+    await connection.close()
+
+
+async def test_schemas_made_by_an_administrator_are_enough(postgres_url: str) -> None:
+    """The worker's role need not have CREATE on the database."""
+    name, role = f"t_{uuid.uuid4().hex}", f"w_{uuid.uuid4().hex[:12]}"
+    admin = await asyncpg.connect(postgres_url)
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+    await admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'worker'")
+    own = urlsplit(postgres_url)._replace(path=f"/{name}")
+    inside = await asyncpg.connect(own.geturl())
+    for schema in ("sync", "partner_center", "bi"):
+        await inside.execute(f"CREATE SCHEMA {schema} AUTHORIZATION {role}")
+    await inside.close()
+    url = own._replace(netloc=f"{role}:worker@{own.hostname}:{own.port}").geturl()
+    try:
+        assert await migrate.upgrade(url) == migrate.newest()
+    finally:
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await admin.execute(f"DROP ROLE {role}")
+        await admin.close()

@@ -113,6 +113,42 @@ def test_each_fault_names_its_key(change: dict[str, str], told: str, tmp_path: P
     assert any(fault.startswith(told) for fault in found), found
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "tcp://10.0.0.1:8080"),
+        ("SERVICE_HOST", "10.0.0.1"),
+        ("SERVICE_PORT", "8080"),
+        ("SERVICE_PORT_HTTP", "8080"),
+        ("PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+        ("PORT_8080_TCP_PROTO", "tcp"),
+        ("PORT_8080_TCP_PORT", "8080"),
+        ("PORT_8080_TCP_ADDR", "10.0.0.1"),
+        ("DB_PORT_5432_TCP", "tcp://10.0.0.2:5432"),
+        ("DB_SERVICE_HOST", "10.0.0.2"),
+    ],
+)
+def test_what_kubernetes_injects_for_a_service_is_no_fault(name: str, value: str, tmp_path: Path) -> None:
+    load(GOOD | {f"REFERRAL_SYNC_{name}": value}, tmp_path)
+    assert faults(GOOD | {f"REFERRAL_SYNC_API__{name}": value}, tmp_path), "a misspelt setting is one all the same"
+
+
+@pytest.mark.parametrize("line", ["0 0 31 2 *", "0 0 * * 8"])
+def test_a_cron_line_that_never_fires_is_a_fault(line: str, tmp_path: Path) -> None:
+    told = faults(GOOD | {"REFERRAL_SYNC_SCHEDULE__RECONCILE": line}, tmp_path)
+    assert any(fault.startswith("schedule.reconcile: not a cron line") for fault in told), told
+
+
+def test_line_ends_and_a_byte_order_mark_are_trimmed(tmp_path: Path) -> None:
+    secret = tmp_path / "token"
+    secret.write_bytes(b"\xef\xbb\xbfhidden\r\n\n")
+    environ = GOOD | {"REFERRAL_SYNC_HTTP__TOKEN_FILE": str(secret), "REFERRAL_SYNC_LOG__LEVEL": "\ufeffdebug\r\n"}
+    (tmp_path / "config.toml").write_bytes(b'\xef\xbb\xbf[bi]\r\ntimezone = "Europe/Berlin"\r\n')
+    settings = load(environ, tmp_path)
+    assert settings.http.token.get_secret_value() == "hidden"
+    assert (settings.log.level, settings.bi.timezone) == ("debug", "Europe/Berlin")
+
+
 def test_a_misspelt_secret_file_is_a_fault(tmp_path: Path) -> None:
     secrets = tmp_path / "secrets"
     secrets.mkdir()

@@ -15,10 +15,10 @@ from typing import Any
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
-from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from worker.config import Cron
+from worker.cron import cron_trigger
 from worker.errors import SyncError
 
 STOP_SECONDS = 8.0
@@ -113,10 +113,10 @@ async def run_until(stopped: asyncio.Event, jobs: list[Job], timezone: str, cloc
         await running.stop()
 
 
-def trigger(when: timedelta | Cron, timezone: str) -> IntervalTrigger | CronTrigger:
+def trigger(when: timedelta | Cron, timezone: str) -> Any:
     """Build APScheduler's trigger; an interval gets a jitter of a tenth, so that accounts drift apart."""
     if isinstance(when, Cron):
-        return CronTrigger.from_crontab(when.line, timezone=timezone)
+        return cron_trigger(when.line, timezone)
     seconds = when.total_seconds()
     return IntervalTrigger(seconds=seconds, jitter=seconds / 10, timezone=timezone)
 

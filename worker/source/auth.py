@@ -7,6 +7,13 @@ and never logged.
 from __future__ import annotations
 
 import asyncio
+import os
+import selectors
+import signal
+import subprocess
+import threading
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -31,6 +38,8 @@ class Granted:
 
 
 COMMAND_SECONDS = 60
+_LOOK_SECONDS = 0.05
+MAX_OUTPUT_BYTES = 65_536
 
 
 def static_token(token: str, key: str) -> TokenSource:
@@ -67,27 +76,57 @@ def command_token(command: list[str], key: str) -> TokenSource:
 
 async def _run(command: list[str], key: str) -> str:
     hint = f"Run the program of `{key}` by hand as the worker's user; it must print one token and exit with 0."
+    cancelled = threading.Event()
     try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
+        code, output = await asyncio.to_thread(_printed, command, cancelled)
     except OSError as error:
+        if isinstance(error, TimeoutError):
+            raise SourceUnavailable(f"The program of `{key}` gave no token within {COMMAND_SECONDS} s.", hint) from None
         raise SignInError(f"The program of `{key}` cannot be started: {error.strerror}.", hint) from error
-    try:
-        async with asyncio.timeout(COMMAND_SECONDS):
-            output, _ = await process.communicate()
-    except TimeoutError:
-        raise SourceUnavailable(f"The program of `{key}` gave no token within {COMMAND_SECONDS} s.", hint) from None
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        cancelled.set()
     token = output.decode("ascii", "replace").strip()
-    if process.returncode != 0:
-        raise SignInError(f"The program of `{key}` ended with exit code {process.returncode}.", hint)
-    if not token or not token.isprintable() or " " in token or "\N{REPLACEMENT CHARACTER}" in token:
+    if code not in (0, None):
+        raise SignInError(f"The program of `{key}` ended with exit code {code}.", hint)
+    if code is None or not token or not token.isprintable() or " " in token or "\N{REPLACEMENT CHARACTER}" in token:
         raise SignInError(f"The program of `{key}` printed no usable token.", hint)
     return token
+
+
+def _printed(command: list[str], cancelled: threading.Event) -> tuple[int | None, bytes]:
+    """Run a program; returns its exit code, None where it printed more than a token can be, and what it printed.
+
+    Whatever it started ends with it: what holds its output open is not waited for. Raises OSError, and TimeoutError.
+    """
+    deadline = time.monotonic() + COMMAND_SECONDS
+    with (
+        subprocess.Popen(  # noqa: S603 - the configured program
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as process,
+        selectors.DefaultSelector() as selector,
+    ):
+        assert process.stdout is not None  # noqa: S101 - a pipe was asked for
+        selector.register(process.stdout, selectors.EVENT_READ)
+        output, closed = b"", False
+        try:
+            while len(output) < MAX_OUTPUT_BYTES:
+                ended = process.poll() is not None
+                if not closed and selector.select(0 if ended else _LOOK_SECONDS):
+                    chunk = os.read(process.stdout.fileno(), MAX_OUTPUT_BYTES)
+                    output, closed = output + chunk, not chunk
+                elif ended:
+                    return process.returncode, output
+                elif time.monotonic() > deadline or cancelled.is_set():
+                    raise TimeoutError
+                elif closed:
+                    time.sleep(_LOOK_SECONDS)
+                if not closed and time.monotonic() > deadline:
+                    raise TimeoutError
+            return None, output
+        finally:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)

@@ -17,7 +17,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import msgspec
@@ -26,6 +27,7 @@ import structlog
 from yarl import URL
 
 from worker import RELEASE
+from worker.config import is_loopback
 from worker.core import instant
 from worker.core.instant import Instant
 from worker.core.outcome import Traffic
@@ -44,12 +46,18 @@ RETRY_BUDGET = 40
 MAX_RETRY_AFTER = 120.0
 """A server that asks for more than this ends the run cleanly; the next tick waits instead."""
 
-_TRY_AGAIN = frozenset({408, 423, 429, 500, 502, 503, 504, 509})
+MAX_PAUSE = 3600.0
+"""No answer silences an account for longer than this, whatever it asks for."""
+
+_TRY_AGAIN = frozenset({408, 423, 425, 429, 449, 500, 502, 503, 504, 509, *range(520, 531)})
+_EPOCH_SINCE = 1_000_000_000
+"""A number of seconds beyond this is no pause but a moment, in seconds since 1970."""
 _TOO_MANY = 429
 _CLAIMS = re.compile(r'\bclaims="([A-Za-z0-9+/_-]+)=*"')
 _INSUFFICIENT_CLAIMS = frozenset({"insufficient_claims", "insufficent_claims"})
 """The second is how the documents spell it (partner-center-api.md section 6.2)."""
 _MAX_HEADER_BYTES = 64 * 1024
+_MAX_VALUE, _DIGITS = 128, 12
 _T = TypeVar("_T")
 _log = structlog.get_logger()
 
@@ -77,6 +85,7 @@ class Client:
     ) -> None:
         self._session = session
         self._base_url = base_url.rstrip("/")
+        self._proxy = proxy_of(self._base_url)
         self._token = token
         self._clock = clock
         self._max_page_bytes = max_page_bytes
@@ -189,10 +198,10 @@ class Client:
         server_id = ""
         try:
             async with self._session.get(
-                URL(self._base_url + path, encoded=True), headers=headers, allow_redirects=False
+                URL(self._base_url + path, encoded=True), headers=headers, allow_redirects=False, proxy=self._proxy
             ) as response:
                 status = response.status
-                server_id = response.headers.get("request-id", "")
+                server_id = _admitted(response.headers.get("request-id"))
                 body = await self._read(response)
                 if status == 200:  # noqa: PLR2004 - the one success that a GET here has
                     return _Answer(body, observed_at, _server_time(response))
@@ -248,11 +257,22 @@ async def open_client(
             total=ATTEMPT_SECONDS, connect=CONNECT_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS
         ),
         cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=True,
         max_line_size=_MAX_HEADER_BYTES,
         max_field_size=_MAX_HEADER_BYTES,
     ) as session:
         yield Client(session, base_url, token, clock, max_page_bytes, admit)
+
+
+def proxy_of(base_url: str) -> str | None:
+    """Return the proxy that the environment names for an origin; none on this very machine.
+
+    aiohttp's own way would also read `~/.netrc`, whose passwords are nobody's business here.
+    """
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    if is_loopback(host) or proxy_bypass(host):
+        return None
+    return getproxies().get(parts.scheme)
 
 
 class _TokenRefusedError(Exception):
@@ -270,8 +290,8 @@ def _wait_for(error: Exception) -> bool | float:
     """Say whether, or after how many seconds, to try again: Retry-After is a floor, up to the cap."""
     if not isinstance(error, SourceUnavailable):
         return False
-    if error.retry_after is None:
-        return True
+    if error.retry_after is None or error.retry_after < 1:
+        return True  # a pause of nothing is no reason to ask five times at once
     return error.retry_after if error.retry_after <= MAX_RETRY_AFTER else False
 
 
@@ -354,22 +374,35 @@ def error_code(body: bytes) -> str:
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Read Retry-After in either form, as seconds from now."""
-    if not value:
-        return None
-    if value.strip().isdecimal():
-        return float(value)
+    """Read Retry-After as seconds from now, at most `MAX_PAUSE`: a number, a date, or a moment in epoch seconds."""
+    text = (value or "").strip()
+    if text.isascii() and text.isdigit():
+        seconds = float(text[:_DIGITS])
+        if len(text) < _DIGITS and seconds > _EPOCH_SINCE:
+            seconds -= time.time()
+    else:
+        moment = _moment(text)
+        if moment is None:
+            return None
+        seconds = (moment - datetime.now(UTC)).total_seconds()
+    return min(max(0.0, seconds), MAX_PAUSE)
+
+
+def _moment(text: str) -> datetime | None:
+    """Read the date of a header; None where it is none, or none that there can be."""
     try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
+        moment = parsedate_to_datetime(text[:_MAX_VALUE])
+        return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    except (ValueError, TypeError, OverflowError, IndexError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+def _admitted(value: str | None) -> str:
+    """Return a header's value as far as it can be shown: bounded, printable ASCII, else escaped."""
+    text = (value or "")[:_MAX_VALUE]
+    return text if text.isascii() and text.isprintable() else ascii(text)[1:-1]
 
 
 def _server_time(response: aiohttp.ClientResponse) -> Instant | None:
-    try:
-        return instant.from_datetime(parsedate_to_datetime(response.headers["Date"]).replace(tzinfo=UTC))
-    except (KeyError, ValueError):
-        return None
+    moment = _moment(response.headers.get("Date", ""))
+    return None if moment is None else instant.from_datetime(moment)

@@ -56,6 +56,7 @@ class MicrosoftIdentity:
         self._client_id, self._client_secret = client_id, client_secret
         self._scopes, self._ca_file = [scope], ca_file
         self._application: Any = None
+        self._http: _Http | None = None
 
     async def by_refresh_token(self, refresh_token: str, claims: str) -> Granted:
         """Redeem a refresh token; `claims` is a claims challenge to answer, as JSON, or empty."""
@@ -121,7 +122,8 @@ class MicrosoftIdentity:
             ) from error
         except ValueError as error:
             # MSAL says so of a tenant that it cannot find, of a state that is not its own, and of what is not JSON.
-            if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+            page = self._http is not None and self._http.answered_otherwise
+            if page or isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
                 raise _not_understood(self._authority) from error
             raise SignInError(
                 f"{self._authority} does not know this tenant, or this sign-in did not begin here.",
@@ -131,10 +133,11 @@ class MicrosoftIdentity:
             raise _not_understood(self._authority) from error
 
     def _connect(self) -> Any:
+        self._http = _Http(self._ca_file)
         settings: dict[str, Any] = {
             "authority": self._authority,
             "instance_discovery": False,
-            "http_client": _Http(self._ca_file),
+            "http_client": self._http,
         }
         if self._client_secret:
             return msal.ConfidentialClientApplication(
@@ -197,11 +200,15 @@ class _Response:
 class _Http:
     """The client that MSAL sends through: no redirects, no cookies of others, bounded, retried by our own runs only."""
 
+    answered_otherwise = False
+    """Whether the last answer was no JSON object: a proxy's page, an outage."""
+
     def __init__(self, ca_file: Path | None) -> None:
         context = ssl.create_default_context()
         if ca_file is not None:
             context.load_verify_locations(ca_file)
         self._session = requests.Session()
+        self._session.trust_env = False  # else ~/.netrc is read, and its password sent
         self._session.mount("https://", _Verified(context))
 
     def get(self, url: str, params: Any = None, headers: Any = None, **_: Any) -> _Response:
@@ -217,8 +224,15 @@ class _Http:
         if not url.startswith("https://"):
             raise requests.exceptions.InvalidURL("a sign-in goes over https only")
         deadline = time.monotonic() + ANSWER_SECONDS
+        proxies = requests.utils.get_environ_proxies(url)
         with self._session.request(
-            method, url, timeout=(CONNECT_SECONDS, ANSWER_SECONDS), allow_redirects=False, stream=True, **content
+            method,
+            url,
+            proxies=proxies,
+            timeout=(CONNECT_SECONDS, ANSWER_SECONDS),
+            allow_redirects=False,
+            stream=True,
+            **content,
         ) as response:
             body = bytearray()
             for chunk in response.iter_content(_CHUNK):
@@ -230,6 +244,7 @@ class _Http:
                 raise SourceUnavailable(
                     f"The identity service is busy or failing (HTTP {status}).", "The next run tries again."
                 )
+            self.answered_otherwise = not body.lstrip().startswith(b"{")
             return _Response(status, body.decode("utf-8", "replace"), dict(response.headers))
 
 

@@ -70,6 +70,7 @@ async def remove_account(database: Database, account: str) -> int:
             "rejected_records",
             "backfills",
             "capabilities",
+            "backoffs",
             "parity",
             "watermarks",
             "runs",

@@ -392,9 +392,32 @@ async def delete_closed_rejects(database: Database, older_than: str, batch: int 
 
 
 async def reachable(database: Database) -> None:
-    """Raise StoreError unless the database answers and was migrated."""
+    """Raise StoreError unless the database answers, was migrated, and can be written to."""
     async with database.transaction() as connection:
-        await connection.fetchval("SELECT version_num FROM sync.alembic_version")
+        await connection.fetchval("SELECT version_num FROM sync.alembic_version FOR KEY SHARE")
+
+
+async def put_backoff(database: Database, account: str, seconds: float, why: str) -> None:
+    """Record until when the API asked to be left alone, for every process that works on the account."""
+    async with database.transaction() as connection:
+        await connection.execute(
+            """
+            INSERT INTO sync.backoffs (account, until, because) VALUES ($1, now() + make_interval(secs => $2), $3)
+            ON CONFLICT (account) DO UPDATE SET until = excluded.until, because = excluded.because
+            """,
+            account,
+            seconds,
+            why,
+        )
+
+
+async def backing_off(database: Database, account: str) -> float:
+    """Return for how many seconds more an account backs off; 0 where it does not."""
+    async with database.transaction() as connection:
+        seconds: float | None = await connection.fetchval(
+            "SELECT extract(epoch FROM until - now())::float8 FROM sync.backoffs WHERE account = $1", account
+        )
+    return max(0.0, seconds or 0.0)
 
 
 async def done_since(database: Database, account: str, kind: str, within: timedelta) -> bool:

@@ -7,6 +7,7 @@ other, the migration gives way, and is tried again for a minute or two.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,11 @@ async def upgrade(url: str, revision: str = "head") -> str:
     Safe beside other processes doing the same. Raises StoreError with the mend when the database refuses.
     """
     wanted = newest() if revision == "head" else revision
-    if await current(url) != wanted:
+    stands_at = await current(url)
+    await check_database(url, stands_at)
+    if stands_at is not None and _is_newer(stands_at):
+        return stands_at  # a newer release's: its migrations only add
+    if stands_at != wanted:
         try:
             async for attempt in stamina.retry_context(
                 on=_is_lock_timeout, attempts=ATTEMPTS, wait_initial=0.2, wait_max=3, timeout=None
@@ -55,6 +60,41 @@ async def current(url: str) -> str | None:
         return revision
 
 
+async def check_database(url: str, revision: str | None) -> None:
+    """Raise StoreError where the database cannot hold the copy, or holds something of somebody else's in its place."""
+    from worker.store.pool import connect  # noqa: PLC0415 - keeps `--help` quick
+
+    async with connect(url) as connection:
+        encoding = await connection.fetchval("SHOW server_encoding")
+        foreign = await connection.fetchval(
+            """
+            SELECT string_agg(DISTINCT n.nspname, ', ') FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid
+            WHERE n.nspname IN ('partner_center', 'bi')
+                OR (n.nspname = 'sync' AND c.relname NOT LIKE 'alembic_version%')
+            """
+        )
+    if encoding != "UTF8":
+        raise StoreError(
+            f"The database has the encoding {encoding}, which cannot hold every name that the API sends.",
+            "Create it anew: CREATE DATABASE name TEMPLATE template0 ENCODING 'UTF8'.",
+        )
+    if revision is None and foreign:
+        raise StoreError(
+            f"The database has schemas of these names that are not referral-sync's: {foreign}.",
+            "Use a database of its own, or rename those schemas; nothing was changed.",
+        )
+    if revision is not None and not knows(revision) and not _is_newer(revision):
+        raise StoreError(
+            f"The table sync.alembic_version says {revision}, which is no revision of referral-sync.",
+            "Another program keeps its migrations there: use a database of its own; nothing was changed.",
+        )
+
+
+def _is_newer(revision: str) -> bool:
+    """Tell whether a revision is one of a newer release: they are numbered."""
+    return re.fullmatch(r"\d{4}", revision) is not None and revision > newest()
+
+
 def newest() -> str:
     """Return the newest revision that this release knows."""
     return revisions()[-1]
@@ -75,7 +115,7 @@ def knows(revision: str) -> bool:
 
 def suffices(revision: str | None) -> bool:
     """Tell whether this release can work at a revision: its own, or a newer release's, whose changes only add."""
-    return revision is not None and (revision == newest() or not knows(revision))
+    return revision is not None and (revision == newest() or _is_newer(revision))
 
 
 def roles_sql() -> str:
@@ -119,7 +159,8 @@ async def _upgrade(url: str, revisions: list[str]) -> None:
             async with engine.begin() as connection:
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
                 await connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
-                await connection.execute(text("CREATE SCHEMA IF NOT EXISTS sync"))
+                if await connection.scalar(text("SELECT to_regnamespace('sync') IS NULL")):
+                    await connection.execute(text("CREATE SCHEMA sync"))
                 await connection.run_sync(_run_alembic, revision)
     except (DBAPIError, asyncpg.PostgresError) as error:
         if _is_lock_timeout(error):

@@ -29,7 +29,9 @@ waits there for the types of the parameters, and a pause at that very moment is 
 """
 
 _TRANSACTION_TIMEOUT_SINCE = 17
-_MAY_WORK_LATER = ("08", "57P", "57014", "53300", "55P03", "40", "25P03", "25P04")
+_READ_ONLY = "25006"
+_MAY_WORK_LATER = ("08", "57P", "57014", "53300", "53400", "55P03", "40", "25P03", "25P04", "58030", _READ_ONLY)
+"""A database that turned read-only is an outage: a failover, a disk guard, a standby that is promoted soon."""
 
 
 class Database:
@@ -37,6 +39,7 @@ class Database:
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
+        self._forgetting: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def transaction(
@@ -48,7 +51,7 @@ class Database:
         Not `flushed`, its commit does not wait for the disk: a crash of the server within a second may take it back,
         with all that came after it (docs/decisions/0017).
         """
-        with _translated():
+        with _translated(self._forget_connections):
             async with self._pool.acquire() as connection, connection.transaction():
                 ends = connection.get_server_version().major >= _TRANSACTION_TIMEOUT_SINCE
                 await connection.execute(
@@ -58,6 +61,10 @@ class Database:
                     + " SET LOCAL timezone = 'UTC'"
                 )
                 yield connection
+
+    def _forget_connections(self) -> None:
+        """Connect anew from now on: another server may be the one that can be written to."""
+        self._forgetting = asyncio.create_task(self._pool.expire_connections())
 
     def connections(self) -> dict[str, int]:
         """Count this process's connections: busy and idle."""
@@ -111,12 +118,14 @@ async def connect(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(read_only: Callable[[], None] = lambda: None) -> Iterator[None]:
     try:
         yield
     except (asyncpg.DataError, asyncpg.ProgramLimitExceededError):
         raise
     except asyncpg.PostgresError as error:
+        if error.sqlstate == _READ_ONLY:
+            read_only()
         raise _from_sqlstate(error) from error
     except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise StoreUnavailable(
@@ -148,6 +157,10 @@ def _from_sqlstate(error: asyncpg.PostgresError) -> StoreError:
     if state in ("53100", "53200"):
         return StoreUnavailable(
             f"The database server is out of space or memory: {line}", "Make room there; nothing was stored half."
+        )
+    if state == _READ_ONLY:
+        return StoreUnavailable(
+            f"The database is read-only: {line}", "It is tried again; if that stays so, name the primary server."
         )
     if state.startswith(_MAY_WORK_LATER):
         return StoreUnavailable(f"The database is not available: {line}", "The next run tries again.")
