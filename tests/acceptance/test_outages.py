@@ -195,7 +195,7 @@ async def test_an_api_that_asks_for_a_long_pause_is_left_alone(
     async with daemon(environment, tmp_path) as running:
         await until(rows(db, 10), "loaded")
         await simulator.faults({"status": 429, "retry_after": "3600", "times": 1})
-        await until(said(running, "left_alone"), "left alone")
+        await until(said(running, "backing_off"), "backing off")
         await simulator.clear_requests()
         await asyncio.sleep(3)
         assert await simulator.requests() == [], "not asked again before the pause is over"
