@@ -17,6 +17,7 @@ import asyncpg
 import msgspec
 import pytest
 
+from tests.conftest import new_database
 from tests.recorder import Recorder
 from tests.steps import crash
 from worker.core import instant
@@ -25,8 +26,8 @@ from worker.core.outcome import Counts, ToWatermark
 from worker.core.page import Page, decode_record
 from worker.core.referral import CHILDREN, NESTED
 from worker.demo.data import make_referrals
-from worker.errors import LeaseError, StoreError
-from worker.store import embedded, leases, migrate
+from worker.errors import LeaseError, StoreError, StoreUnavailable
+from worker.store import embedded, leases, ledger, migrate
 from worker.store.erase import forget
 from worker.store.leases import Run
 from worker.store.pool import Database, open_database
@@ -464,3 +465,84 @@ async def test_nothing_passes_over_what_a_crash_of_postgresql_took_back(
             assert await db.fetchval("SELECT position FROM sync.watermarks") == 1
             assert await db.fetchval("SELECT count(*) FROM sync.runs WHERE outcome = 'done'") == 0
             await db.close()
+
+
+ENDS_ITSELF_ONCE = """
+CREATE SEQUENCE sync.once;
+CREATE FUNCTION sync.end_once() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF new.outcome <> 'running' AND nextval('sync.once') <= 1 THEN
+        PERFORM pg_terminate_backend(pg_backend_pid());
+    END IF;
+    RETURN new;
+END
+$$;
+CREATE TRIGGER end_once BEFORE UPDATE ON sync.runs FOR EACH ROW EXECUTE FUNCTION sync.end_once();
+"""
+
+
+async def test_a_run_whose_end_meets_a_broken_connection_is_recorded_all_the_same(
+    database: Database, db: asyncpg.Connection
+) -> None:
+    await db.execute(ENDS_ITSELF_ONCE)
+    async with leases.run(database, "contoso", "incremental"):
+        pass
+    assert await db.fetchval("SELECT outcome FROM sync.runs") == "done"
+    async with leases.run(database, "contoso", "incremental"):
+        pass
+
+
+async def test_no_lease_is_renewed_after_its_run_whatever_happens(
+    database: Database, db: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each attempt to record the end fails: the error is told, and the lease runs out for the next one."""
+    monkeypatch.setattr(leases, "RENEW_SECONDS", 0.05)
+    monkeypatch.setattr(leases, "_RETRY_SECONDS", 0.05)
+    await db.execute(ENDS_ITSELF_ONCE.replace("<= 1", "<= 3"))
+    with pytest.raises(StoreError):
+        async with leases.run(database, "contoso", "incremental"):
+            pass
+    before = await db.fetchval("SELECT expires_at FROM sync.leases")
+    await asyncio.sleep(0.5)
+    assert await db.fetchval("SELECT expires_at FROM sync.leases") == before
+    await db.execute("UPDATE sync.leases SET expires_at = now()")
+    async with leases.run(database, "contoso", "incremental"):
+        pass
+    outcomes = [row["outcome"] for row in await db.fetch("SELECT outcome FROM sync.runs ORDER BY id")]
+    assert outcomes == ["abandoned", "done"]
+
+
+async def test_a_text_that_postgresql_refuses_is_recorded_as_far_as_it_can_be(
+    database: Database, db: asyncpg.Connection
+) -> None:
+    with pytest.raises(LeaseError):
+        async with leases.run(database, "contoso", "incremental"):
+            raise LeaseError("one \0 two \udcff three")
+    row = await db.fetchrow("SELECT outcome, error FROM sync.runs")
+    assert row is not None
+    assert (row["outcome"], row["error"]) == ("failed", "one  two ? three")
+
+
+@pytest.mark.parametrize("off", [False, True])
+async def test_a_database_that_turned_read_only_is_an_outage_that_ends(
+    off: bool, postgres_url: str, template_database: str
+) -> None:
+    """Readiness proves that it can write; when it can again, so do we, with connections of before."""
+    async with new_database(postgres_url, template_database) as url, open_database(url, connections=2) as database:
+        await ledger.reachable(database)
+        admin = await asyncpg.connect(postgres_url)
+        name = urlsplit(url).path[1:]
+        await admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                await ledger.reachable(database)
+        with pytest.raises(StoreUnavailable, match="read-only"):
+            async with leases.run(database, "contoso", "incremental"):
+                pass
+        await admin.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        await admin.close()
+        if off:
+            await ledger.reachable(database)
+        async with leases.run(database, "contoso", "incremental"):
+            pass

@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from worker.core.lag import Lag
@@ -28,7 +29,20 @@ LEASE_SECONDS = 45
 RENEW_SECONDS = 10
 _RETRY_SECONDS = 1.0
 _SHORT_RETRY_SECONDS = 0.1
+_FINISH_ATTEMPTS = 3
 _KEEP = Privacy()
+_FIRST_LEASE = """
+INSERT INTO sync.leases (account, kind, owner, fence, acquired_at, expires_at)
+VALUES ($1, $2, $3, 1, now(), now() + make_interval(secs => $4))
+ON CONFLICT DO NOTHING RETURNING fence
+"""
+"""Without naming a key: two that come first at once would else meet in the other unique index, which is an error."""
+
+_NEXT_LEASE = """
+UPDATE sync.leases
+SET owner = $3, fence = fence + 1, acquired_at = now(), expires_at = now() + make_interval(secs => $4)
+WHERE account = $1 AND kind = $2 AND expires_at <= now() RETURNING fence
+"""
 _END_LEASE = "UPDATE sync.leases SET expires_at = now() WHERE account = $1 AND kind = $2 AND fence = $3"
 _ADD_TOTALS = """
 INSERT INTO sync.totals AS t (account, kind, name, value)
@@ -91,8 +105,10 @@ async def run(
         outcome, error = "refused" if needs_a_person else "failed", str(failure)
         raise
     finally:
-        await asyncio.shield(_finish(database, current, outcome, error))
-        renewal.cancel()
+        try:
+            await asyncio.shield(_finish_surely(database, current, outcome, error))
+        finally:
+            renewal.cancel()  # whatever happened: a lease that is renewed for ever keeps every replica out
 
 
 async def check(connection: PoolConnectionProxy, current: Run) -> None:
@@ -190,19 +206,9 @@ async def _within(wait_seconds: float, take: Callable[[], Awaitable[_T]], every:
 
 async def _take(connection: PoolConnectionProxy, account: str, kind: str) -> int:
     """Take the lease and return its fencing number; raises LeaseError that names its holder."""
-    fence: int | None = await connection.fetchval(
-        """
-        INSERT INTO sync.leases AS l (account, kind, owner, fence, acquired_at, expires_at)
-        VALUES ($1, $2, $3, 1, now(), now() + make_interval(secs => $4))
-        ON CONFLICT (account, kind) DO UPDATE
-        SET owner = excluded.owner, fence = l.fence + 1, acquired_at = now(), expires_at = excluded.expires_at
-        WHERE l.expires_at <= now()
-        RETURNING fence
-        """,
-        account,
-        kind,
-        OWNER,
-        LEASE_SECONDS,
+    taken = account, kind, OWNER, LEASE_SECONDS
+    fence: int | None = await connection.fetchval(_FIRST_LEASE, *taken) or await connection.fetchval(
+        _NEXT_LEASE, *taken
     )
     if fence is None:
         holder = await connection.fetchrow(
@@ -231,7 +237,8 @@ async def _begin(database: Database, account: str, kind: str) -> Run:
         fence = await _take(connection, account, kind)
         await connection.execute(
             """
-            UPDATE sync.runs SET outcome = 'abandoned', finished_at = now(), error = 'its process ended without a word'
+            UPDATE sync.runs SET outcome = 'abandoned', finished_at = now(),
+                error = 'its end could not be recorded: its process ended, or lost the database'
             WHERE account = $1 AND kind = $2 AND outcome = 'running'
             """,
             account,
@@ -268,8 +275,28 @@ async def _renew(database: Database, current: Run) -> None:
             continue
 
 
+async def _finish_surely(database: Database, current: Run, outcome: str, error: str) -> None:
+    """Record the outcome, and try again where the connection broke at that very moment.
+
+    A text that PostgreSQL cannot hold is cleaned before. What cannot be recorded ends with the lease: the next run of
+    the kind closes it.
+    """
+    told = error.replace("\0", "").encode("utf-8", "replace").decode()
+    for attempt in range(1, _FINISH_ATTEMPTS + 1):
+        try:
+            await _finish(database, current, outcome, told)
+        except StoreUnavailable:
+            if attempt == _FINISH_ATTEMPTS:
+                if outcome == "done":
+                    raise
+                return
+            await asyncio.sleep(_RETRY_SECONDS)
+        else:
+            return
+
+
 async def _finish(database: Database, current: Run, outcome: str, error: str) -> None:
-    """Record the outcome and give the lease back; when the database is away, the lease ends by itself."""
+    """Record the outcome and give the lease back; raises StoreUnavailable when the database is."""
     traffic = current.traffic
     try:
         async with database.transaction() as connection:
@@ -314,7 +341,9 @@ async def _finish(database: Database, current: Run, outcome: str, error: str) ->
                     [float(value) for value in totals.values()],
                 )
             await connection.execute(_END_LEASE, current.account, current.kind, current.fence)
-    except StoreError:
+    except StoreUnavailable:
+        raise
+    except (StoreError, asyncpg.PostgresError):
         if outcome == "done":
             raise
 
