@@ -16,7 +16,9 @@ from alembic.script import ScriptDirectory
 from worker.core import instant
 from worker.core.referral import CHILDREN, NESTED, REFERRAL_COLUMNS
 from worker.errors import StoreError
-from worker.store import migrate
+from worker.store import ledger, migrate
+from worker.store.address import driver_address
+from worker.store.pool import open_database
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -170,3 +172,16 @@ async def test_schemas_made_by_an_administrator_are_enough(postgres_url: str) ->
         await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
         await admin.execute(f"DROP ROLE {role}")
         await admin.close()
+
+
+async def test_an_address_as_postgresql_s_own_clients_take_it(database_url: str) -> None:
+    more = (
+        "&" if "?" in database_url else "?"
+    ) + "channel_binding=prefer&connect_timeout=5&keepalives=1&keepalives_idle=30&gssencmode=disable"
+    assert await migrate.upgrade(database_url + more) == migrate.newest()
+    async with open_database(database_url + more + "&application_name=theirs", connections=1) as database:
+        await ledger.reachable(database)
+    address, besides = driver_address("postgresql://u:p%2F@h/d?sslmode=verify-full&sslrootcert=system&keepalives=0")
+    assert address == "postgresql://u:p%2F@h/d"
+    assert besides["ssl"].check_hostname
+    assert driver_address("postgresql://u:p%2F@h/d?sslmode=require") == ("postgresql://u:p%2F@h/d?sslmode=require", {})

@@ -14,6 +14,7 @@ from typing import Any
 import stamina
 
 from worker.errors import StoreError
+from worker.store.address import driver_address
 
 LOCK_TIMEOUT = "500ms"
 ATTEMPTS = 40
@@ -149,10 +150,11 @@ async def _upgrade(url: str, revisions: list[str]) -> None:
     from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415
     from sqlalchemy.pool import NullPool  # noqa: PLC0415
 
+    address, besides = driver_address(url)
     engine = create_async_engine(
         make_url("postgresql+asyncpg://"),
         poolclass=NullPool,
-        async_creator=lambda: asyncpg.connect(url, statement_cache_size=0),
+        async_creator=lambda: asyncpg.connect(address, statement_cache_size=0, **besides),
     )
     try:
         for revision in revisions:

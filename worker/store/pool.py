@@ -16,6 +16,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from worker.errors import StoreError, StoreUnavailable
+from worker.store.address import driver_address
 
 CONNECT_SECONDS = 10
 STATEMENT_SECONDS = 120
@@ -85,9 +86,11 @@ class Database:
 @asynccontextmanager
 async def open_database(url: str, *, connections: int) -> AsyncIterator[Database]:
     """Open a pool of at most `connections`; raises StoreError with a mend when the server cannot be used."""
+    address, besides = driver_address(url)
     with _translated():
         pool = await asyncpg.create_pool(
-            url,
+            address,
+            **besides,
             min_size=0,
             max_size=connections,
             timeout=CONNECT_SECONDS,
@@ -110,7 +113,8 @@ async def open_database(url: str, *, connections: int) -> AsyncIterator[Database
 async def connect(url: str) -> AsyncIterator[asyncpg.Connection]:
     """Open one connection outside any pool."""
     with _translated():
-        connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS, statement_cache_size=0)
+        address, besides = driver_address(url)
+        connection = await asyncpg.connect(address, timeout=CONNECT_SECONDS, statement_cache_size=0, **besides)
         try:
             yield connection
         finally:
