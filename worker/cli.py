@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
 import signal
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from worker import show
+from worker import RELEASE, show
 from worker.errors import ConfigError, SyncError
 
 if TYPE_CHECKING:
@@ -48,8 +50,39 @@ took a tenth of a load (benchmarks/README.md)."""
 
 
 def main() -> None:
-    """Run the command of this process."""
-    app()
+    """Run the command of this process; streams that are closed or full are no reason for a traceback."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - as long as the process
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - what is left to flush goes there
+        if not isinstance(error, BrokenPipeError):
+            with suppress(OSError):
+                sys.stderr.write(f"Error: What was to be printed could not be: {error.strerror}.\n")
+                sys.stderr.flush()
+            sys.stderr = sys.stdout
+        raise SystemExit(1) from None
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        _out.print(f"referral-sync {RELEASE}")
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which release this is.")
+    ] = False,
+) -> None:
+    """Keep a faithful copy of a Microsoft partner's Partner Center referrals in the partner's own PostgreSQL."""
+    del version  # said already
 
 
 @app.command()

@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from tests.acceptance.conftest import Command
+from worker import RELEASE
 from worker.demo.control import Control
 
 SECRET = "simulator"
@@ -315,3 +316,23 @@ async def test_the_simulator_serves_until_it_is_told_to_stop(environment: dict[s
             assert len((await control.state())["referrals"]) == 5
         process.terminate()
         assert process.wait(10) == 0
+
+
+def test_the_release_is_said(command: Command) -> None:
+    told = command("--version")
+    assert (told.returncode, told.stdout) == (0, f"referral-sync {RELEASE}\n")
+
+
+@pytest.mark.parametrize(
+    ("streams", "code"),
+    [("<&- >&- 2>&-", 0), (">&-", 0), ("2>&-", 0), ("> /dev/full", 1), ("> /dev/full 2> /dev/full", 1)],
+)
+def test_streams_that_are_closed_or_full_are_no_traceback(
+    streams: str, code: int, environment: dict[str, str], tmp_path: Path
+) -> None:
+    line = f"{sys.executable} -m worker config {streams}"
+    told = subprocess.run(
+        ["/bin/sh", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert told.returncode == code, told.stderr
+    assert "Traceback" not in told.stderr
