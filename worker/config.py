@@ -305,8 +305,8 @@ class Settings(BaseSettings):
 def load(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> Settings:
     """Read the settings; raises ConfigError with every fault at once, each beginning with its key."""
     environ = os.environ if environ is None else environ
-    folder = Path.cwd() if cwd is None else cwd
     faults: list[str] = []
+    folder = cwd if cwd is not None else _here(faults)
     toml = _read_toml(environ, folder, faults)
     variables = _read_secret_files(environ, faults) | {
         name.upper(): _trimmed(value) for name, value in environ.items() if name.upper().startswith(PREFIX)
@@ -380,12 +380,20 @@ def _with_sources(variables: Mapping[str, str], toml: dict[str, Any]) -> type[Se
     return Bound
 
 
+def _here(faults: list[str]) -> Path:
+    try:
+        return Path.cwd()
+    except OSError as error:
+        faults.append(f"the working directory cannot be read ({error.strerror}): start from another one")
+        return Path("/")
+
+
 def _read_toml(environ: Mapping[str, str], folder: Path, faults: list[str]) -> dict[str, Any]:
     named = environ.get(f"{PREFIX}CONFIG", "")
     path = folder / (named or "config.toml")
-    if not named and not path.exists():
-        return {}
     try:
+        if not named and not path.exists():
+            return {}
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         faults.append(f"{PREFIX}CONFIG: {path.name} cannot be read: {error.strerror}")
@@ -400,10 +408,14 @@ def _read_secret_files(environ: Mapping[str, str], faults: list[str]) -> dict[st
     named = environ.get(f"{PREFIX}SECRETS_DIR", "")
     folder = Path(named or "/run/secrets")
     files = {}
-    if folder.is_dir():
-        files = {path.name.upper(): path for path in folder.iterdir() if path.name.upper().startswith(PREFIX)}
-    elif named:
-        faults.append(f"{PREFIX}SECRETS_DIR: there is no such folder")
+    try:
+        if folder.is_dir():
+            files = {path.name.upper(): path for path in folder.iterdir() if path.name.upper().startswith(PREFIX)}
+        elif named:
+            faults.append(f"{PREFIX}SECRETS_DIR: there is no such folder")
+    except OSError as error:
+        if named:
+            faults.append(f"{PREFIX}SECRETS_DIR: cannot be read: {error.strerror}")
     for name, value in environ.items():
         variable = name.upper()
         if variable.startswith(PREFIX) and variable.endswith("_FILE") and not _names_key(variable):

@@ -336,3 +336,14 @@ def test_streams_that_are_closed_or_full_are_no_traceback(
     )
     assert told.returncode == code, told.stderr
     assert "Traceback" not in told.stderr
+
+
+def test_a_working_directory_that_is_gone_is_a_sentence(environment: dict[str, str], tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    line = f"mkdir {gone} && cd {gone} && rmdir {gone} && exec {sys.executable} -m worker config"
+    told = subprocess.run(
+        ["/bin/sh", "-c", line], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert told.returncode == 2
+    assert "working directory" in told.stderr
+    assert "Traceback" not in told.stderr
