@@ -51,6 +51,7 @@ async def _database(url: str) -> Finding:
     async with connect(url) as connection:
         version = await connection.fetchval("SHOW server_version")
     revision = await migrate.current(url)
+    await migrate.check_database(url, revision)
     if not migrate.suffices(revision):
         return Finding(
             "database", False, f"PostgreSQL {version}, at revision {revision or 'none'}", "Run `referral-sync migrate`."

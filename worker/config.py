@@ -97,9 +97,21 @@ def is_loopback(host: str) -> bool:
 
 def _database_url(value: SecretStr) -> SecretStr:
     text = value.get_secret_value()
-    if text != "embedded" and urlsplit(text).scheme not in ("postgresql", "postgres"):
+    if text != "embedded" and text.partition("://")[0] not in ("postgresql", "postgres"):
         raise ValueError('"embedded" or an address such as postgresql://user:password@host:5432/name is needed')
+    if text != "embedded" and not _is_whole(text):
+        raise ValueError("signs such as / ? # [ @ in a user or password must be percent-encoded: / as %2F, @ as %40")
     return value
+
+
+def _is_whole(address: str) -> bool:
+    """Say whether an address reads as it was meant: what stands behind the first `/`, `?` or `#` holds no user."""
+    try:
+        parts = urlsplit(address)
+        return (parts.port is None or parts.port > 0) and "@" not in parts.path + parts.query + parts.fragment
+    except ValueError:
+        hosts = address.partition("://")[2].partition("/")[0].rpartition("@")[2]
+        return "," in hosts  # several, each with its port
 
 
 def _listen(value: str) -> str:

@@ -53,8 +53,10 @@ async def prepare_database(settings: Settings, url: str) -> list[str]:
 
 
 async def require_migrated(url: str) -> None:
-    """Raise StoreError unless the database is at a revision that this release can work with."""
-    if not migrate.suffices(await migrate.current(url)):
+    """Raise StoreError unless the database is at a revision that this release can work with, and can hold the copy."""
+    revision = await migrate.current(url)
+    await migrate.check_database(url, revision)
+    if not migrate.suffices(revision):
         raise StoreError("The database is not migrated to this release.", "Run `referral-sync migrate`.")
 
 

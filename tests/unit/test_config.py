@@ -209,3 +209,11 @@ def test_the_example_names_every_key_and_holds_the_defaults(tmp_path: Path) -> N
 def test_durations_round_trip(text: str, tmp_path: Path) -> None:
     settings = load(GOOD | {"REFERRAL_SYNC_SYNC__OVERLAP": text}, tmp_path)
     assert plain_duration(settings.sync.overlap) == text
+
+
+@pytest.mark.parametrize("sign", ["/", "?", "#", "[", "@/"])
+def test_a_password_that_is_not_encoded_is_a_fault_that_does_not_show_it(sign: str, tmp_path: Path) -> None:
+    told = faults(GOOD | {"REFERRAL_SYNC_DATABASE__URL": f"postgresql://u:hid{sign}den@db/x"}, tmp_path)
+    assert any(fault.startswith("database.url: ") and "%2F" in fault for fault in told), told
+    assert "hid" not in " ".join(told)
+    load(GOOD | {"REFERRAL_SYNC_DATABASE__URL": "postgresql://u:hid%2Fden@db:5432,other:5433/x"}, tmp_path)
