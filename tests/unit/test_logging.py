@@ -1,0 +1,34 @@
+"""A log that cannot be written is no reason to stop the work."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+import pytest
+
+from worker.report import logging as log_lines
+from worker.report.logging import Unhindered
+
+
+def test_a_pipe_that_nobody_reads_or_that_is_closed_is_outlived(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_lines, "WRITE_SECONDS", 0.01)
+    reader, writer = os.pipe()
+    with suppress(BrokenPipeError), os.fdopen(writer, "w", encoding="utf-8") as stream:  # what is left at its end
+        lines = Unhindered(stream)
+        for _ in range(30):
+            assert lines.write("x" * 4000 + "\n") == 4001
+        assert len(os.read(reader, 1 << 20)) > 4000, "what could be written was"
+        os.close(reader)
+        lines.write("the reader is gone\n")
+
+
+def test_a_full_disk_and_a_closed_stream_are_outlived() -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:  # noqa: PTH123 - a device
+        assert Unhindered(full).write("line\n") == 5
+        full_lines = Unhindered(full)
+        try:
+            full.close()
+        except OSError:
+            pass
+        assert full_lines.write("line\n") == 5
