@@ -141,10 +141,12 @@ async def _end_of_sweep(
         return Ended.BOTH_ENDS  # no way of asking shows anything
     if not await _skips(client, order):
         return Ended.UNPROVEN
-    behind = await try_query(client, f"$skip={len(order)}")
+    behind = await try_query(client, f"$skip={len(ids)}")
     if behind is None:
         return Ended.UNPROVEN
-    return None if _unseen(behind, field, ids, through) else Ended.SKIP
+    # A row that was seen shows that others came twice, and so that some may not have come at all.
+    again = any(key_of(record) in ids for record in behind.records)
+    return None if again or _unseen(behind, field, ids, through) else Ended.SKIP
 
 
 async def _other_looks(client: Client, field: TimeField) -> AsyncIterator[Listing]:
