@@ -131,7 +131,7 @@ async def _end_of_sweep(
 ) -> Ended | None:
     """Look for records that a sweep did not show, in every other way that the server can be asked.
 
-    Returns SKIP where the server skips as asked and has nothing behind as many rows as were shown, UNPROVEN where
+    Returns SKIP where the server skips as asked and has nothing behind as many rows as are known, UNPROVEN where
     nothing contradicts the sweep and nothing proves it, and None where records were missing.
     """
     async for other in _other_looks(client, field):

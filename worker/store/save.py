@@ -8,7 +8,7 @@ on them. A row that another saver inserts in between refuses our copy of it, and
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cache
 
 import asyncpg
@@ -25,7 +25,7 @@ from worker.core.upsert import Stored, Verdict, decide, newest_of_each
 from worker.store import leases, statements
 from worker.store.leases import Run
 from worker.store.pool import Database
-from worker.store.write import Change, RacedError, advance_to, keep_aside, mark_deleted, write
+from worker.store.write import SHORTEST_VERSION, Change, RacedError, advance_to, keep_aside, mark_deleted, write
 
 _ATTEMPTS = 20
 """Each race that is lost means that another run got on; each deadlock that one of two did."""
@@ -65,7 +65,7 @@ async def mark_gone(database: Database, run: Run, ids: list[str]) -> int:
         await leases.check(connection, run)
         now: datetime = await connection.fetchval("SELECT now()")
         still_there = {
-            record["id"]: max(now, record["valid_from"] + timedelta(microseconds=1))
+            record["id"]: max(now, record["valid_from"] + SHORTEST_VERSION)
             for record in await connection.fetch(statements.LOCK, run.account, ids)
             if record["deleted_at"] is None
         }

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 
+from worker.core.mapping import MAX_ID_LENGTH
 from worker.store.pool import Database
 
 _GUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
-_LONGEST = 200
 
 
 def plain_id(given: str) -> str:
     """Return an id without the spaces and braces around it; raises ValueError where it cannot be one."""
     found = given.strip().removeprefix("{").removesuffix("}").strip()
-    if not found or len(found) > _LONGEST or not found.isprintable():
+    if not found or len(found) > MAX_ID_LENGTH or not found.isprintable():
         raise ValueError("an id of a referral is needed, such as 0f8fad5b-d9cb-469f-a165-70867728950e")
     return found
 

@@ -23,7 +23,7 @@ from worker.store.leases import Run
 
 _ENCODE = msgspec.json.Encoder(decimal_format="number").encode
 _NAMES = [column.name for column in REFERRAL_COLUMNS]
-_AT_LEAST = timedelta(microseconds=1)
+SHORTEST_VERSION = timedelta(microseconds=1)
 
 
 class RacedError(StoreUnavailable):
@@ -64,7 +64,7 @@ class Change:
         if since is None:
             return source_at or self.row.observed_at
         later = [at for at in (source_at, self.row.observed_at) if at is not None and at > since]
-        return later[0] if later else since + _AT_LEAST
+        return later[0] if later else since + SHORTEST_VERSION
 
 
 async def write(connection: PoolConnectionProxy, run: Run, changes: list[Change]) -> None:
