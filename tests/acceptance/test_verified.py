@@ -97,6 +97,18 @@ async def test_records_without_a_creation_time_are_loaded_and_verified(
     assert "1 deleted at the source" in command("reconcile").stdout
 
 
+async def test_a_first_load_passes_no_record_that_an_ordered_listing_hides(
+    command: Command, simulator: Control, db: asyncpg.Connection
+) -> None:
+    await simulator.reset(300)
+    await simulator.behaviour(untimed="hidden")
+    hidden = min((await simulator.state())["referrals"])
+    await simulator.update(hidden, {"createdDateTime": None})
+    await simulator.update(max((await simulator.state())["referrals"]), {"salesStage": "newer"})
+    assert command("backfill").returncode == 0
+    assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE id = $1", hidden) == 1
+
+
 async def test_a_version_that_goes_back_is_taken_by_the_reconcile(
     command: Command, simulator: Control, db: asyncpg.Connection
 ) -> None:

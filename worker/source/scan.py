@@ -167,6 +167,17 @@ async def _skips(client: Client, order: list[str | bytes]) -> bool:
     return moved != order[: len(moved)] and moved == order[1 : 1 + len(moved)] if moved else len(order) == 1
 
 
+async def ends_after(client: Client, records: int) -> bool:
+    """Say whether the listing without order was seen to end with its `records`-th record, in one request.
+
+    False where there are more or fewer, and where the server does not skip as asked, so that nothing was seen.
+    """
+    if records == 0:
+        return False
+    last = await try_query(client, f"$skip={records - 1}")
+    return last is not None and len(last.records) == 1 and last.next_link is None and client.largest_page > 1
+
+
 async def check_end(
     client: Client, field: TimeField, anchor: Anchor | None, ids: set[str | bytes], through: Instant | None
 ) -> None:

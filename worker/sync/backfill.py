@@ -15,6 +15,7 @@ from worker.core.window import TimeField, Window, split, subtract
 from worker.errors import SourceDistrusted
 from worker.source.paging import pages
 from worker.source.probe import bounds
+from worker.source.scan import ends_after
 from worker.store import ledger
 from worker.store.leases import Run
 from worker.store.ledger import Backfill, LedgerWindow
@@ -36,7 +37,9 @@ async def backfill(pipeline: Pipeline, run: Run, since: Instant | None, until: I
     A range that is loaded already costs a request for what is new. Only an unbounded backfill gives an account its
     first watermark. When the API contradicts itself, the rest is planned again with the next way of reading.
     """
-    counts = Counts()
+    counts, unbounded = Counts(), since is None and until is None
+    first = await ledger.watermark(pipeline.database, pipeline.account) is None
+    stored_before = await ledger.live_count(pipeline.database, pipeline.account) if first else 0
     while True:
         field, reading = await choose_field(pipeline, run)
         asked = Window(field, since, until if field is TimeField.CREATED else None)
@@ -45,13 +48,13 @@ async def backfill(pipeline: Pipeline, run: Run, since: Instant | None, until: I
             plan = await _plan(pipeline, run, asked, reading)
         try:
             counts += await _read(pipeline, run, plan, reading)
-            if since is None and until is None and reading.method is Method.KEYSET:
-                counts += await _read_untimed(pipeline, run, field)
+            if unbounded and reading.method is Method.KEYSET:
+                sure = not first or (stored_before == 0 and counts.rejected == 0 and await _holds_all(pipeline))
+                counts += await _read_untimed(pipeline, run, field, sure=sure)
         except SourceDistrusted as why:
             await distrust(pipeline, field, reading, why)
         else:
-            sets_watermark = since is None and until is None
-            await ledger.backfill_loaded(pipeline.database, run, plan, sets_watermark=sets_watermark)
+            await ledger.backfill_loaded(pipeline.database, run, plan, sets_watermark=unbounded)
             return counts
 
 
@@ -130,15 +133,24 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading) 
     return counts
 
 
-async def _read_untimed(pipeline: Pipeline, run: Run, field: TimeField) -> Counts:
-    """Load the records that no window of a field can hold, where an end of the listing shows that there are any."""
+async def _holds_all(pipeline: Pipeline) -> bool:
+    """Say whether the listing without order was seen to end with as many records as the copy has."""
+    return await ends_after(pipeline.client, await ledger.live_count(pipeline.database, pipeline.account))
+
+
+async def _read_untimed(pipeline: Pipeline, run: Run, field: TimeField, *, sure: bool) -> Counts:
+    """Load the records that no window of a field can hold.
+
+    They are looked for where an end of the listing shows that there are any, and where it is not sure that there are
+    none: a server may leave them out of an ordered listing, and the first watermark must not pass them.
+    """
     counts = Counts()
 
     def observe(_: Mapped, saved: Counts) -> None:
         nonlocal counts
         counts += saved
 
-    if (await bounds(pipeline.client, field)).untimed:
+    if not sure or (await bounds(pipeline.client, field)).untimed:
         async with writing(pipeline.database, run, observe) as writer:
             await drain(fuller(pipeline, run, without_time(pipeline, run, field)), writer, lambda _: None)
     return counts
