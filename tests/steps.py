@@ -95,4 +95,8 @@ async def assert_chain(db: asyncpg.Connection) -> None:
 
 
 def _content(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if key not in ("eTag", "links") and not key.startswith("@")}
+    """Return what a record says; a member that is null says as much as one that is absent."""
+    said = {key: value for key, value in record.items() if key not in ("eTag", "links") and not key.startswith("@")}
+    return {
+        key: _content(value) if isinstance(value, dict) else value for key, value in said.items() if value is not None
+    }

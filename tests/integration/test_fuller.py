@@ -78,6 +78,9 @@ async def test_what_could_not_be_had_by_id_is_made_whole_by_the_next_proof(
     await simulator.clear_requests()
     proof = await prove(pipeline)
     assert (proof.counts.inserted, proof.counts.updated) == (0, 0)
+    assert len(await by_id(simulator)) == known, "that the list lacks the team as well is learned from one record"
+    await simulator.clear_requests()
+    await prove(pipeline)
     assert await by_id(simulator) == []
 
 

@@ -218,6 +218,15 @@ async def test_a_probe_sees_what_the_server_does(
     assert found.quoted == (options.get("date_literal") == "quoted")
 
 
+async def test_a_first_page_without_any_time_shows_no_order(client: Client, simulator: Control) -> None:
+    await simulator.reset(10)
+    await simulator.behaviour(page_size=2)
+    for key in sorted((await simulator.state())["referrals"])[:2]:
+        await simulator.update(key, {"createdDateTime": None})
+    found = await probe(client, TimeField.CREATED)
+    assert (found.method, found.proven) == (Method.SWEEP, False)
+
+
 @pytest.mark.parametrize("count", [0, 1])
 async def test_too_little_to_see_is_no_proof(count: int, client: Client, simulator: Control) -> None:
     await fill(simulator, count, START, MINUTE)

@@ -12,6 +12,7 @@ from worker.demo.control import Control
 from worker.errors import SourceError, SyncError, VanishedError
 from worker.store import ledger
 from worker.sync.pipeline import Pipeline
+from worker.sync.preview import Preview, preview_reconcile
 
 GONE = "SELECT count(*) FROM partner_center.referrals WHERE deleted_at IS NOT NULL"
 FACES = "SELECT id, xmin::text, ctid::text FROM partner_center.referrals ORDER BY id"
@@ -42,6 +43,21 @@ async def test_missing_stale_and_silently_edited_rows_are_repaired(
     assert (await prove(pipeline)).counts.updated == 1
     await assert_level(db, simulator)
     await assert_chain(db)
+
+
+async def test_a_member_that_was_taken_away_without_a_new_time_is_gone_from_the_copy(
+    pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    await simulator.reset(50)
+    await load(pipeline)
+    changed = (await ids(simulator))[0]
+    await simulator.update(changed, {}, silent=True, remove=["name", "details/notes"])
+    assert [one async for one in preview_reconcile(pipeline)] == [Preview(changed, "update")]
+    result = await prove(pipeline)
+    assert (result.counts.inserted, result.counts.updated, result.unverified) == (0, 1, "")
+    assert await db.fetchval("SELECT name IS NULL FROM partner_center.referrals WHERE id = $1", changed)
+    await assert_level(db, simulator)
+    assert [one async for one in preview_reconcile(pipeline)] == []
 
 
 async def test_a_level_copy_is_not_written(pipeline: Pipeline, simulator: Control, db: asyncpg.Connection) -> None:

@@ -174,6 +174,22 @@ def merge_missing(newer: Record, older: dict[str, Any]) -> Record:
     return Record(_PLAIN.encode(tree), tree, repaired=newer.repaired)
 
 
+def lacking(full: dict[str, Any], thin: dict[str, Any], prefix: str = "") -> set[str]:
+    """Return the members of one answer that another of the same record lacks, as dotted paths.
+
+    Links, `@odata` members and nulls say nothing and do not count.
+    """
+    paths = set[str]()
+    for key, value in full.items():
+        if key == "links" or key.startswith("@") or value is None:
+            continue
+        if key not in thin:
+            paths.add(prefix + key)
+        elif isinstance(value, dict) and isinstance(thin[key], dict):
+            paths |= lacking(value, thin[key], f"{prefix}{key}.")
+    return paths
+
+
 def changed_columns(before: Row, after: Row) -> list[str]:
     """Name what differs: columns, and child tables without their prefix; `payload` where only open members do."""
     pairs = zip(_PLACES, before.values, after.values, strict=True)

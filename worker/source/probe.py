@@ -51,7 +51,7 @@ async def probe(client: Client, field: TimeField) -> Reading:
     up, down = times_of(asc.records, field), times_of(desc.records, field)
     if up != sorted(up) or down != sorted(down, reverse=True):
         return Reading(Method.SWEEP, evidence=f"$orderby={field.value} was ignored")
-    if len({*up, *down}) < 2:  # noqa: PLR2004 - an order or a filter needs two different times to show
+    if not up or not down or len({*up, *down}) < 2:  # noqa: PLR2004 - an order or a filter needs two different times to show
         return Reading(Method.SWEEP, evidence="too few records to see an order", proven=False)
     if [record.id for record in asc.records] == [record.id for record in desc.records] or up[0] > down[-1]:
         return Reading(Method.SWEEP, evidence=f"$orderby={field.value} asc and desc gave the same")

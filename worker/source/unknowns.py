@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from worker.core.instant import from_datetime, shift
+from worker.core.mapping import lacking
 from worker.core.page import Listing
 from worker.core.window import TimeField
 from worker.errors import PermissionRefused
@@ -76,20 +76,8 @@ async def only_by_id(client: Client, plain: Listing | None = None) -> set[str] |
             continue
         if page is not None and page.records[0].tree is not None:
             compared = True
-            fuller |= _missing(page.records[0].tree, listed.tree or {})
+            fuller |= lacking(page.records[0].tree, listed.tree or {})
     return fuller if compared else None
-
-
-def _missing(full: dict[str, Any], thin: dict[str, Any], prefix: str = "") -> set[str]:
-    paths = set[str]()
-    for key, value in full.items():
-        if key == "links" or key.startswith("@") or value is None:
-            continue
-        if key not in thin:
-            paths.add(prefix + key)
-        elif isinstance(value, dict) and isinstance(thin[key], dict):
-            paths |= _missing(value, thin[key], f"{prefix}{key}.")
-    return paths
 
 
 async def _ignored_options(client: Client, plain: Listing) -> Answer:

@@ -16,7 +16,16 @@ import stamina
 from asyncpg.pool import PoolConnectionProxy
 
 from worker.core.instant import Instant
-from worker.core.mapping import Mapped, Reject, Row, changed_columns, changed_tables, map_record, merge_missing
+from worker.core.mapping import (
+    Mapped,
+    Reject,
+    Row,
+    changed_columns,
+    changed_tables,
+    lacking,
+    map_record,
+    merge_missing,
+)
 from worker.core.outcome import Advance, Counts
 from worker.core.page import Record, decode_record
 from worker.core.privacy import AfterExpiry, Privacy, hidden, with_contacts_of
@@ -264,3 +273,32 @@ async def judge(database: Database, account: str, rows: list[Row], privacy: Priv
         real = {row.id for row in await _really_news(connection, account, news, stored, privacy.after_expiry)}
     noops = {row.id for row in news} - real
     return [(row.id, Verdict.KEEP if row.id in noops else verdicts[row.id]) for row in newest]
+
+
+async def less_than_stored(
+    database: Database, account: str, rows: list[Row], privacy: Privacy, only_by_id: set[str]
+) -> dict[str, set[str]]:
+    """Name the rows that lack members which the copy has of the same version, and those that are not `only_by_id`.
+
+    Saving keeps such members, for one list answer may be thinner than another; whether they are gone is for a look by
+    id to say. Writes and locks nothing.
+    """
+    async with database.transaction() as connection:
+        stored = await _look(connection, account, [row.id for row in rows])
+        differ = {row.id: row for row in rows if row.id in stored and _differs_at_its_version(row, stored[row.id])}
+        held = await connection.fetch(statements.READ, account, list(differ)) if differ else []
+    less = dict[str, set[str]]()
+    for record in held:
+        row = differ[record["id"]]
+        before = map_record(decode_record(record["payload"].encode(), _decoder()), row.observed_at)
+        if isinstance(before, Row):
+            keeps = hidden(before, row) and privacy.after_expiry is AfterExpiry.KEEP
+            shown = with_contacts_of(row.record, before.record) if keeps else row.record
+            lacks = lacking(before.record.tree or {}, shown.tree or {}) - only_by_id - {"eTag"}
+            if lacks:
+                less[row.id] = lacks
+    return less
+
+
+def _differs_at_its_version(row: Row, stored: Stored) -> bool:
+    return row.version == stored.version and row.content_hash != stored.content_hash

@@ -15,7 +15,7 @@ from worker.source.paging import pages
 from worker.store import ledger
 from worker.store.save import judge
 from worker.sync.pipeline import Pipeline, reading_for
-from worker.sync.reconcile import agreed_by_id, look
+from worker.sync.reconcile import agreed_by_id, doubted, look
 from worker.sync.untimed import without_time
 
 
@@ -46,8 +46,12 @@ async def preview_reconcile(pipeline: Pipeline) -> AsyncIterator[Preview]:
     for listing in (pages(pipeline.client, window, reading), without_time(pipeline, None, window.field)):
         async for referral_id, verdict in _judged(pipeline, listing, seen):
             if isinstance(verdict, Row):
-                if await agreed_by_id(pipeline, verdict) is not None:
-                    yield Preview(referral_id, Verdict.UPDATE.value)
+                if (page := await agreed_by_id(pipeline, verdict)) is not None:
+                    (_, settled), *_ = await judge(
+                        pipeline.database, pipeline.account, map_pages([page]).rows, pipeline.privacy
+                    )
+                    if settled is not Verdict.KEEP:
+                        yield Preview(referral_id, Verdict.UPDATE.value)
             elif not isinstance(verdict, Verdict) or verdict.changes:
                 yield Preview(referral_id, str(verdict))
     for referral_id in sorted(await ledger.listed_here(pipeline.database, pipeline.account, window, began) - seen):
@@ -58,7 +62,7 @@ async def preview_reconcile(pipeline: Pipeline) -> AsyncIterator[Preview]:
 async def _judged(
     pipeline: Pipeline, listing: AsyncGenerator[Page], seen: set[str]
 ) -> AsyncIterator[tuple[str, Verdict | Row | str]]:
-    """Say for each record, once, what saving it would do: the row itself where it is older than what is stored."""
+    """Say for each record, once, what saving it would do: the row itself where only a look by id can decide."""
     async with aclosing(listing) as found:
         async for page in found:
             mapped = map_pages([page])
@@ -66,7 +70,9 @@ async def _judged(
             rejects = [reject for reject in mapped.rejects if (reject.id or reject.digest.hex()) not in seen]
             seen |= rows.keys() | {reject.id or reject.digest.hex() for reject in rejects}
             verdicts = await judge(pipeline.database, pipeline.account, list(rows.values()), pipeline.privacy)
+            known = await ledger.parity(pipeline.database, pipeline.account)
+            doubts = await doubted(pipeline, list(rows.values()), known or set())
             for referral_id, verdict in verdicts:
-                yield referral_id, rows[referral_id] if verdict is Verdict.OLDER else verdict
+                yield referral_id, rows[referral_id] if referral_id in doubts and not verdict.changes else verdict
             for reject in rejects:
                 yield reject.id or reject.digest.hex(), f"reject: {reject.reason}"

@@ -19,7 +19,7 @@ from worker.errors import PermissionRefused, SourceDistrusted, SyncError, Vanish
 from worker.source.paging import pages
 from worker.store import ledger
 from worker.store.leases import Run
-from worker.store.save import judge, mark_gone, save
+from worker.store.save import judge, less_than_stored, mark_gone, save
 from worker.sync.backfill import choose_field, newest_updated, windows_to_read
 from worker.sync.drain import drain, writing
 from worker.sync.fuller import fuller
@@ -49,13 +49,21 @@ class Reconciled:
     unverified: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A row as a listing showed it: of an older version than the copy has, or lacking members of the same version."""
+
+    row: Row
+    lacks: set[str] = field(default_factory=set)
+
+
 @dataclass(slots=True)
 class _Compared:
     """What the listing was seen to hold so far: ids of the copy that it lacks, with their window, and how it ended."""
 
     counts: Counts = field(default_factory=Counts)
     missing: dict[str, Window] = field(default_factory=dict)
-    older: dict[str, Row] = field(default_factory=dict)
+    doubts: dict[str, Doubt] = field(default_factory=dict)
     ends: set[Ended] = field(default_factory=set)
 
 
@@ -75,7 +83,7 @@ async def reconcile(pipeline: Pipeline, run: Run, *, accept_vanished: bool = Fal
         began = (await pipeline.database.clock())()
         try:
             found = await _compare(pipeline, run, field, reading, began)
-            found.counts += await _settle(pipeline, run, found.older)
+            found.counts += await _settle(pipeline, run, found.doubts)
             if Ended.UNPROVEN in found.ends:
                 await ledger.put_unverified(pipeline.database, run, UNPROVEN_END)
                 return Reconciled(found.counts, 0, UNPROVEN_END)
@@ -145,34 +153,53 @@ async def _read(pipeline: Pipeline, run: Run, found: _Compared, listing: AsyncGe
             found.ends.add(page.ended)
 
     async with writing(pipeline.database, run, observe) as writer:
-        await drain(_noting_older(pipeline, fuller(pipeline, run, listing), found.older), writer, end)
+        await drain(_noting_doubts(pipeline, run, fuller(pipeline, run, listing), found.doubts), writer, end)
     for referral_id in seen & found.missing.keys():
         del found.missing[referral_id]
     return seen
 
 
-async def _noting_older(pipeline: Pipeline, found: AsyncGenerator[Page], older: dict[str, Row]) -> AsyncGenerator[Page]:
-    """Pass pages on, and note what they show at an older version than the copy has."""
+async def _noting_doubts(
+    pipeline: Pipeline, run: Run, found: AsyncGenerator[Page], doubts: dict[str, Doubt]
+) -> AsyncGenerator[Page]:
+    """Pass pages on, and note what they show at an older version than the copy has, or with less in it."""
     async with aclosing(found):
         async for page in found:
-            rows = {row.id: row for row in map_pages([page]).rows}
-            verdicts = await judge(pipeline.database, pipeline.account, list(rows.values()), pipeline.privacy)
-            older.update({key: rows[key] for key, verdict in verdicts if verdict is Verdict.OLDER})
+            doubts |= await doubted(pipeline, map_pages([page]).rows, run.only_by_id or set())
             yield page
 
 
-async def _settle(pipeline: Pipeline, run: Run, older: dict[str, Row]) -> Counts:
-    """Take over the older version of a referral where a look by id shows the same as the listing did.
+async def doubted(pipeline: Pipeline, rows: list[Row], only_by_id: set[str]) -> dict[str, Doubt]:
+    """Return the rows of a listing that only a look by id can decide on."""
+    of = {row.id: row for row in rows}
+    verdicts = await judge(pipeline.database, pipeline.account, rows, pipeline.privacy)
+    less = await less_than_stored(pipeline.database, pipeline.account, rows, pipeline.privacy, only_by_id)
+    older = {key: Doubt(of[key]) for key, verdict in verdicts if verdict is Verdict.OLDER}
+    return older | {key: Doubt(of[key], lacks) for key, lacks in less.items()}
 
-    The newest wins among answers that may come late; but what both show now is the source's present state: an edit
-    that was dated in the future, a source restored from a backup.
+
+async def _settle(pipeline: Pipeline, run: Run, doubts: dict[str, Doubt]) -> Counts:
+    """Take over what a look by id shows where the listing showed the same version: older, or with less in it.
+
+    The newest wins among answers that may come late, and one answer may be thinner than another; but what both show now
+    is the source's present state: an edit that was dated in the future, a source restored from a backup, a member that
+    was taken away without a new time. A member that a look by id does show is known from then on to lack in the list.
     """
-    counts = Counts()
-    for referral_id, listed in sorted(older.items()):
-        page = await agreed_by_id(pipeline, listed)
-        if page is not None:
-            counts += await save(pipeline.database, run, map_pages([page]), asked_for=True)
+    counts, only_by_id = Counts(), run.only_by_id or set()
+    for referral_id, doubt in sorted(doubts.items()):
+        if doubt.lacks and doubt.lacks <= only_by_id:
+            continue
+        page = await agreed_by_id(pipeline, doubt.row)
+        if page is None:
+            continue
+        saved = await save(pipeline.database, run, map_pages([page]), asked_for=True)
+        if saved.updated:
+            counts += saved
             _log.warning("version_went_back", account=pipeline.account, run=run.id, referral=referral_id)
+        elif doubt.lacks:
+            only_by_id = only_by_id | doubt.lacks
+            await ledger.put_parity(pipeline.database, pipeline.account, only_by_id)
+    run.only_by_id = only_by_id
     return counts
 
 
