@@ -27,7 +27,8 @@ from urllib.request import Request, urlopen
 import asyncpg
 
 from benchmarks.contenders import CONTENDERS, storage
-from worker.store import embedded, migrate
+from worker.embedded import server as embedded
+from worker.store import migrate
 
 ROOT = Path(__file__).parent.parent
 RECORDS = 50_000

@@ -19,10 +19,10 @@ import asyncpg
 import msgspec
 import uvloop
 
-from worker.core.mapping import Row, map_pages
-from worker.core.page import Page, parse_listing
-from worker.core.typed import Decoder
-from worker.store import statements
+from worker.model.mapping import Row, map_pages
+from worker.model.record import Page, parse_listing
+from worker.model.typed import Decoder
+from worker.store import sql
 from worker.store.copying import NewRow, children_as_lines, rows_as_lines
 
 WINDOWS = 8
@@ -208,7 +208,7 @@ async def own_tables(origin: str, dsn: str) -> dict[str, Any]:
             piece = pieces.get_nowait()
             async with connection.transaction():
                 await connection.execute("SET LOCAL synchronous_commit = off")
-                for table, columns in ((("referrals"), statements.ROW), *statements.CHILD_TABLES.items()):
+                for table, columns in ((("referrals"), sql.ROW), *sql.CHILD_TABLES.items()):
                     if piece[table]:
                         await connection.copy_to_table(
                             table,
@@ -228,7 +228,7 @@ async def _written(rows: list[Row], key: int) -> dict[str, list[bytes]]:
     rows = sorted(rows, key=lambda one: one.id)
     new = [NewRow(row, key + number, row.observed_at, "first") for number, row in enumerate(rows)]
     written = {"referrals": [piece async for piece in rows_as_lines("floor-d", 0, new)]}
-    for table in statements.CHILD_TABLES:
+    for table in sql.CHILD_TABLES:
         children = [(str(one.key), *child) for one in new for child in one.row.children.get(table, ())]
         written[table] = [piece async for piece in children_as_lines(children)]
     return written

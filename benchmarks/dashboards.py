@@ -16,7 +16,8 @@ import asyncpg
 
 from benchmarks.made_up import fill
 from tests.integration.test_dashboards import queries
-from worker.store import embedded, migrate
+from worker.embedded import server as embedded
+from worker.store import migrate
 
 REFERRALS = 200_000
 ROUNDS = 5

@@ -18,10 +18,10 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from worker.core import instant
-from worker.core.instant import Instant
 from worker.demo.data import make_referrals
 from worker.demo.rows import encode
+from worker.model import instant
+from worker.model.instant import Instant
 
 PAGE = 100
 MADE = 20_000

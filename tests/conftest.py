@@ -23,7 +23,8 @@ from tests.steps import TALLY
 from worker.demo.behaviour import Behaviour
 from worker.demo.control import Control
 from worker.demo.simulator import TOKENS
-from worker.store import embedded, migrate
+from worker.embedded import server as embedded
+from worker.store import migrate
 
 settings.register_profile("suite", deadline=None)  # how long something takes is never asserted
 settings.load_profile("suite")

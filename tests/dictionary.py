@@ -14,14 +14,15 @@ from typing import Any
 
 import asyncpg
 
+from worker.auth.tokens import static_token
 from worker.demo.behaviour import Behaviour
 from worker.demo.data import make_referrals
 from worker.demo.simulator import start
-from worker.report.logging import configure
-from worker.source.auth import static_token
+from worker.embedded import server as embedded
+from worker.logs import configure
 from worker.source.client import open_client
-from worker.store import embedded, leases, migrate
-from worker.store.pool import open_database
+from worker.store import leases, migrate
+from worker.store.database import open_database
 from worker.sync.backfill import backfill
 from worker.sync.pipeline import Pipeline
 

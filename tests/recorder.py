@@ -21,10 +21,11 @@ import asyncpg
 from asyncpg.connection import LoggedQuery
 
 from tests.steps import ACCOUNT
-from worker.core.mapping import map_pages
-from worker.core.outcome import ToWatermark
-from worker.store import embedded, leases, migrate
-from worker.store.pool import Database, open_database
+from worker.embedded import server as embedded
+from worker.model.counts import ToWatermark
+from worker.model.mapping import map_pages
+from worker.store import leases, migrate
+from worker.store.database import Database, open_database
 from worker.store.save import mark_gone, save
 
 WRITERS = Path(__file__).parent / "integration" / "writers"

@@ -13,9 +13,9 @@ from typing import Any
 
 import asyncpg
 
-from worker.core.instant import Instant
-from worker.core.outcome import Counts
 from worker.demo.control import Control
+from worker.model.counts import Counts
+from worker.model.instant import Instant
 from worker.store import leases, ledger
 from worker.sync.backfill import backfill
 from worker.sync.incremental import incremental

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from worker import RELEASE, show
+from worker import RELEASE
+from worker.commands import render
 from worker.errors import ConfigError, SyncError
 
 if TYPE_CHECKING:
-    from worker.config import Settings
-    from worker.core.instant import Instant
-    from worker.report.progress import Report
+    from worker.commands.progress import Report
+    from worker.config.models import Settings
+    from worker.model.instant import Instant
     from worker.sync.pipeline import Pipeline, Step
 
 app = typer.Typer(
@@ -91,7 +92,7 @@ def run() -> None:
     settings = _settings()
 
     async def work() -> int:
-        from worker.duties import serve  # noqa: PLC0415 - keeps `--help` quick
+        from worker.daemon.jobs import serve  # noqa: PLC0415 - keeps `--help` quick
 
         await serve(settings)
         return 0
@@ -105,7 +106,7 @@ def sync(account: AccountOption = None, dry_run: DryRunOption = False, since: Si
 
     Example: referral-sync sync --account contoso
     """
-    from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+    from worker import wiring as pieces  # noqa: PLC0415 - keeps `--help` quick
 
     moment = _moment(since, "--since")
 
@@ -114,7 +115,7 @@ def sync(account: AccountOption = None, dry_run: DryRunOption = False, since: Si
             from worker.sync.preview import preview_incremental  # noqa: PLC0415
 
             return await _show_preview(preview_incremental(pipeline))
-        return show.counts(await pieces.sync_account(pipeline, moment, wait=pieces.WAIT))
+        return render.counts(await pieces.sync_account(pipeline, moment, wait=pieces.WAIT))
 
     _for_accounts(account, one)
 
@@ -134,16 +135,16 @@ def backfill(
 
     Example: referral-sync backfill --since 2024-01-01 --concurrency 4
     """
-    from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+    from worker import wiring as pieces  # noqa: PLC0415 - keeps `--help` quick
 
     lower, upper = _moment(since, "--since"), _moment(until, "--until")
     if lower is not None and upper is not None and lower >= upper:
         _refuse("--until must be later than --since")
 
     async def one(pipeline: Pipeline) -> str:
-        told = show.counts(await pieces.backfill_account(pipeline, lower, upper, restart=restart, wait=pieces.WAIT))
+        told = render.counts(await pieces.backfill_account(pipeline, lower, upper, restart=restart, wait=pieces.WAIT))
         if verify:
-            told += f"; {show.reconciled(await pieces.reconcile_account(pipeline))}"
+            told += f"; {render.reconciled(await pieces.reconcile_account(pipeline))}"
         return told
 
     _for_accounts(account, one, concurrency=concurrency)
@@ -161,14 +162,14 @@ def reconcile(
 
     Example: referral-sync reconcile --dry-run
     """
-    from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+    from worker import wiring as pieces  # noqa: PLC0415 - keeps `--help` quick
 
     async def one(pipeline: Pipeline) -> str:
         if dry_run:
             from worker.sync.preview import preview_reconcile  # noqa: PLC0415
 
             return await _show_preview(preview_reconcile(pipeline))
-        return show.reconciled(await pieces.reconcile_account(pipeline, accept_vanished=accept_vanished))
+        return render.reconciled(await pieces.reconcile_account(pipeline, accept_vanished=accept_vanished))
 
     _for_accounts(account, one)
 
@@ -179,7 +180,7 @@ def refresh(ids: Annotated[list[str], typer.Argument(metavar="ID...")], account:
 
     Example: referral-sync refresh 0f8fad5b-d9cb-469f-a165-70867728950e
     """
-    from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+    from worker import wiring as pieces  # noqa: PLC0415 - keeps `--help` quick
 
     ids = _ids(ids)
     found = set[str]()
@@ -187,7 +188,7 @@ def refresh(ids: Annotated[list[str], typer.Argument(metavar="ID...")], account:
     async def one(pipeline: Pipeline) -> str:
         counts, unknown = await pieces.refresh_account(pipeline, ids)
         found.update(set(ids) - set(unknown))
-        return show.counts(counts)
+        return render.counts(counts)
 
     def missing() -> int:
         absent = [key for key in ids if key not in found]
@@ -228,7 +229,7 @@ def check() -> None:
     settings = _settings()
 
     async def work() -> int:
-        from worker.checks import look  # noqa: PLC0415 - keeps `--help` quick
+        from worker.commands.check import look  # noqa: PLC0415 - keeps `--help` quick
 
         bad = 0
         async for finding in look(settings):
@@ -260,7 +261,7 @@ def status(
             sys.stdout.write(json.dumps({"accounts": rows}, default=_plain, indent=2) + "\n")
         else:
             for row in rows:
-                _out.print(show.status(row), markup=False)
+                _out.print(render.status(row), markup=False)
         return 1 if any(row["health"] == "needs a person" for row in rows) else 0
 
     _finish(work())
@@ -283,7 +284,7 @@ def explain(referral_id: Annotated[str, typer.Argument(metavar="ID")], account: 
         known = known or about.known
         if not about.known:
             return "knows nothing of it"
-        for line in show.explained(pipeline.account, about):
+        for line in render.explained(pipeline.account, about):
             _out.print(line, markup=False)
         return ""
 
@@ -299,16 +300,16 @@ def rejects(
 
     Example: referral-sync rejects --replay
     """
-    from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+    from worker import wiring as pieces  # noqa: PLC0415 - keeps `--help` quick
 
     async def one(pipeline: Pipeline) -> str:
         told = ""
         if replay:
-            told = f"replayed: {show.counts(await pieces.replay_account(pipeline, wait=pieces.WAIT))}; "
+            told = f"replayed: {render.counts(await pieces.replay_account(pipeline, wait=pieces.WAIT))}; "
         number = 0
         async for kept in pieces.all_rejects(pipeline):
             number += 1
-            _out.print(show.kept_aside(pipeline.account, kept), markup=False)
+            _out.print(render.kept_aside(pipeline.account, kept), markup=False)
         return f"{told}{number} kept aside"
 
     _for_accounts(account, one)
@@ -392,7 +393,7 @@ def login(
     settings = _settings()
 
     async def work() -> int:
-        from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+        from worker import wiring as pieces  # noqa: PLC0415 - keeps `--help` quick
         from worker.database import migrated_database  # noqa: PLC0415 - keeps `--help` quick
 
         pieces.chosen_accounts(settings, account)
@@ -416,7 +417,7 @@ def _ask(what: str) -> str:
 @app.command()
 def config() -> None:
     """Show the effective configuration, secrets masked."""
-    from worker.config import render  # noqa: PLC0415 - keeps `--help` quick
+    from worker.config.models import render  # noqa: PLC0415 - keeps `--help` quick
 
     sys.stdout.write(render(_settings()))
 
@@ -434,8 +435,8 @@ def report(
 
     async def work() -> int:
         from worker.database import accounts_in_data, migrated_database  # noqa: PLC0415 - keeps `--help` quick
-        from worker.report.page import report as page  # noqa: PLC0415
         from worker.store.analysis import analysis  # noqa: PLC0415
+        from worker.web.report import report as page  # noqa: PLC0415
 
         async with migrated_database(settings) as database:
             if account is not None and account not in await accounts_in_data(database, settings):
@@ -491,8 +492,8 @@ def demo(
 
 
 def _settings() -> Settings:
-    from worker.config import load  # noqa: PLC0415 - keeps `--help` quick
-    from worker.report.logging import configure  # noqa: PLC0415
+    from worker.config.models import load  # noqa: PLC0415 - keeps `--help` quick
+    from worker.logs import configure  # noqa: PLC0415
 
     try:
         settings = load()
@@ -516,9 +517,9 @@ def _for_accounts(
         settings = settings.model_copy(update={"api": settings.api.model_copy(update={"concurrency": concurrency})})
 
     async def work() -> int:
-        from worker import app as pieces  # noqa: PLC0415 - keeps `--help` quick
+        from worker import wiring as pieces  # noqa: PLC0415 - keeps `--help` quick
+        from worker.commands.progress import progress  # noqa: PLC0415
         from worker.database import migrated_database  # noqa: PLC0415 - keeps `--help` quick
-        from worker.report.progress import progress  # noqa: PLC0415
 
         worst = 0
         names = pieces.chosen_accounts(settings, only)
@@ -596,7 +597,7 @@ def _refuse(fault: str) -> NoReturn:
 
 
 def _moment(text: str | None, option: str) -> Instant | None:
-    from worker.core import instant  # noqa: PLC0415 - keeps `--help` quick
+    from worker.model import instant  # noqa: PLC0415 - keeps `--help` quick
 
     if text is None:
         return None

@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from worker.config import Settings
-from worker.core.privacy import Privacy
+from worker.config.models import Settings
 from worker.errors import StoreError
+from worker.model.privacy import Privacy
 from worker.store import analysis, ledger, migrate, privacy
-from worker.store.pool import Database, open_database
+from worker.store.database import Database, open_database
 
 _log = structlog.get_logger()
 
@@ -23,7 +23,7 @@ async def database_url(settings: Settings) -> AsyncIterator[str]:
     if url != "embedded":
         yield url
         return
-    from worker.store import embedded  # noqa: PLC0415 - needed only where no server is configured
+    from worker.embedded import server as embedded  # noqa: PLC0415 - needed only where no server is configured
 
     async with embedded.server(settings.database.data_dir) as own:
         await migrate.upgrade(own)

@@ -20,7 +20,8 @@ from tests.acceptance.test_daemon import Daemon, at_least, daemon, rows, until
 from tests.proxy import Proxy
 from tests.steps import assert_chain, assert_level, crash
 from worker.demo.control import Control
-from worker.store import embedded, migrate
+from worker.embedded import server as embedded
+from worker.store import migrate
 
 COUNT = "SELECT count(*) FROM partner_center.referrals"
 

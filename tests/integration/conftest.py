@@ -7,10 +7,10 @@ from datetime import timedelta
 
 import pytest
 
+from worker.auth.tokens import static_token
 from worker.demo.control import Control
-from worker.source.auth import static_token
 from worker.source.client import open_client
-from worker.store.pool import open_database
+from worker.store.database import open_database
 from worker.sync.pipeline import Pipeline
 
 ACCOUNT = "contoso"

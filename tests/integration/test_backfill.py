@@ -12,13 +12,13 @@ import asyncpg
 import pytest
 
 from tests.steps import assert_chain, assert_level, load, prove, tick
-from worker.core import instant
-from worker.core.instant import Instant
-from worker.core.mapping import Mapped
-from worker.core.outcome import ToWindow
-from worker.core.window import TimeField, Window
 from worker.demo.control import Control
 from worker.errors import LeaseError, SyncError
+from worker.model import instant
+from worker.model.counts import ToWindow
+from worker.model.instant import Instant
+from worker.model.mapping import Mapped
+from worker.model.window import TimeField, Window
 from worker.store import leases, ledger
 from worker.store.save import save
 from worker.sync.pipeline import Pipeline

@@ -21,11 +21,12 @@ import sqlalchemy as sa
 from tests.dictionary import TARGET, dictionary, examples
 from tests.dictionary import load as load_made_up
 from tests.steps import load, prove
-from worker.core.mapping import map_pages
-from worker.core.page import Page, decode_record
 from worker.demo.control import Control
+from worker.embedded import server as embedded
 from worker.errors import StoreError
-from worker.store import embedded, leases, ledger, migrate
+from worker.model.mapping import map_pages
+from worker.model.record import Page, decode_record
+from worker.store import leases, ledger, migrate
 from worker.store.analysis import refresh_history
 from worker.store.save import mark_gone, save
 from worker.sync.pipeline import Pipeline

@@ -18,13 +18,13 @@ import stamina
 import structlog
 import trustme
 
+from worker.auth import tokens as auth_module
+from worker.auth.tokens import command_token, static_token
 from worker.demo import simulator as server
 from worker.demo.control import Control
 from worker.errors import SignInError, SourceError, SourceRejected, SourceUnavailable, SyncError
-from worker.source import auth as auth_module
 from worker.source import client as client_module
-from worker.source.auth import TokenSource, command_token, static_token
-from worker.source.client import Client, error_code, open_client
+from worker.source.client import Client, TokenSource, error_code, open_client
 
 Open = Callable[..., AbstractAsyncContextManager[Client]]
 

@@ -9,10 +9,10 @@ import asyncpg
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from worker.core.mapping import Row, map_record
-from worker.core.page import decode_record
-from worker.core.reader import Values
-from worker.store import statements
+from worker.model.mapping import Row, map_record
+from worker.model.reader import Values
+from worker.model.record import decode_record
+from worker.store import sql
 from worker.store.copying import NewRow, children_as_lines, lines, rows_as_lines
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
@@ -38,7 +38,7 @@ async def test_a_payload_may_be_laid_out_in_lines(db: asyncpg.Connection) -> Non
     await db.copy_to_table(
         "referrals",
         schema_name="partner_center",
-        columns=statements.ROW,
+        columns=sql.ROW,
         source=rows_as_lines("contoso", 1, [NewRow(row, 7, NOW, "first")]),
         format="text",
     )

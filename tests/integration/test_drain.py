@@ -10,13 +10,13 @@ import asyncpg
 import pytest
 
 from tests.integration.test_save import page, referral
-from worker.core import instant
-from worker.core.mapping import Mapped
-from worker.core.outcome import Counts, ToWatermark, ToWindow
-from worker.core.page import Page
 from worker.errors import SourceUnavailable, StoreError
+from worker.model import instant
+from worker.model.counts import Counts, ToWatermark, ToWindow
+from worker.model.mapping import Mapped
+from worker.model.record import Page
 from worker.store import leases
-from worker.store.pool import open_database
+from worker.store.database import open_database
 from worker.sync.drain import GROUP_ROWS, Writer, drain, writing
 
 

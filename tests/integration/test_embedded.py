@@ -21,8 +21,9 @@ from typing import BinaryIO
 import asyncpg
 import pytest
 
+from worker.embedded import cluster
+from worker.embedded import server as embedded
 from worker.errors import StoreError
-from worker.store import cluster, embedded
 
 CHECKOUT = Path(__file__).parent.parent.parent
 PATIENCE = 60.0
@@ -37,7 +38,7 @@ OWNER = """
 import asyncio, signal, sys
 from pathlib import Path
 import asyncpg
-from worker.store import embedded
+from worker.embedded import server as embedded
 
 async def main():
     interrupted = asyncio.Event()

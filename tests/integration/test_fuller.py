@@ -10,8 +10,8 @@ import pytest
 
 from tests.steps import assert_chain, assert_level, listing_requests, load, prove, tick
 from worker.demo.control import Control
-from worker.source.unknowns import only_by_id
 from worker.store import ledger
+from worker.sync.hydrate import only_by_id
 from worker.sync.pipeline import Pipeline
 
 CONTACTS = "SELECT count(*) FROM partner_center.referral_customer_contacts"

@@ -13,12 +13,12 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from worker.core import instant
-from worker.core.referral import CHILDREN, NESTED, REFERRAL_COLUMNS
 from worker.errors import StoreError
+from worker.model import instant
+from worker.model.schema import CHILDREN, NESTED, REFERRAL_COLUMNS
 from worker.store import ledger, migrate
 from worker.store.address import driver_address
-from worker.store.pool import open_database
+from worker.store.database import open_database
 
 ROOT = Path(__file__).parent.parent.parent
 

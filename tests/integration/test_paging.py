@@ -12,17 +12,17 @@ from typing import Any
 import asyncpg
 import pytest
 
-from worker.core import instant
-from worker.core.instant import Instant
-from worker.core.page import Page
-from worker.core.reading import Method, Reading
-from worker.core.window import TimeField, Window
 from worker.demo.control import Control
 from worker.errors import SourceDistrusted, SourceError
+from worker.model import instant
+from worker.model.instant import Instant
+from worker.model.record import Page
+from worker.model.strategy import Method, Reading
+from worker.model.window import TimeField, Window
+from worker.source.capabilities import probe
 from worker.source.checks import Anchor
 from worker.source.client import Client
 from worker.source.paging import pages
-from worker.source.probe import probe
 from worker.store import leases, ledger
 from worker.sync.backfill import backfill
 from worker.sync.incremental import incremental

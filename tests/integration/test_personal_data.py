@@ -15,18 +15,18 @@ import msgspec
 import pytest
 
 from tests.steps import ACCOUNT, assert_chain, load, tick
-from worker import app
-from worker.config import Settings
-from worker.config import load as load_settings
-from worker.core.mapping import map_pages
-from worker.core.outcome import Counts
-from worker.core.page import Page, decode_record
-from worker.core.privacy import AfterExpiry, Privacy
+from worker import wiring
+from worker.config.models import Settings
+from worker.config.models import load as load_settings
 from worker.demo.control import Control
 from worker.errors import StoreError
-from worker.store import leases, privacy, statements
+from worker.model.counts import Counts
+from worker.model.mapping import map_pages
+from worker.model.privacy import AfterExpiry, Privacy
+from worker.model.record import Page, decode_record
+from worker.store import leases, privacy, sql
+from worker.store.database import Database, open_database
 from worker.store.leases import Run
-from worker.store.pool import Database, open_database
 from worker.store.save import save
 from worker.sync.pipeline import Pipeline
 from worker.sync.preview import preview_incremental
@@ -86,13 +86,13 @@ async def test_nothing_personal_arrives_and_nothing_changes_afterwards(
     await simulator.reset(150)
     secrets = personal((await simulator.state(full=True))["records"])
     assert len(secrets) > 100
-    async with app.open_pipeline(
+    async with wiring.open_pipeline(
         settings(database_url, simulator_origin, tmp_path, contacts), database, ACCOUNT
     ) as pipeline:
-        counts = await app.backfill_account(pipeline)
+        counts = await wiring.backfill_account(pipeline)
         assert (counts.inserted, counts.rejected) == (150, 0)
         assert await leaks(db, secrets) == []
-        found = await app.reconcile_account(pipeline)
+        found = await wiring.reconcile_account(pipeline)
         reconciled, vanished = found.counts, found.vanished
         assert (reconciled.inserted, reconciled.updated, vanished) == (0, 0, 0)
     hashed = await db.fetchval(
@@ -126,28 +126,28 @@ async def test_a_change_of_the_rule_rewrites_what_is_stored(
     changed_at = await db.fetch("SELECT id, changed_at FROM partner_center.referrals ORDER BY id")
     versions = await db.fetchval("SELECT count(*) FROM partner_center.referral_history")
 
-    original = statements.REWRITE
-    monkeypatch.setattr(statements, "REWRITE", "SELECT broken FROM nowhere")
+    original = sql.REWRITE
+    monkeypatch.setattr(sql, "REWRITE", "SELECT broken FROM nowhere")
     with pytest.raises(StoreError):
         await privacy.enforce(database, await privacy.rules(database, "hash", "history"))
-    monkeypatch.setattr(statements, "REWRITE", original)
+    monkeypatch.setattr(sql, "REWRITE", original)
     for contacts in ("hash", "drop"):
         rules = settings(database_url, simulator_origin, tmp_path, contacts)
-        async with app.open_pipeline(rules, database, ACCOUNT) as under_rule:
+        async with wiring.open_pipeline(rules, database, ACCOUNT) as under_rule:
             stored = await db.fetchval(EVERYWHERE)
             assert [change.verdict async for change in preview_incremental(under_rule)]
             assert await db.fetchval(EVERYWHERE) == stored, "who only looks changes nothing"
-            await app.sync_account(under_rule)
+            await wiring.sync_account(under_rule)
             assert await leaks(db, secrets) == []
             assert await db.fetch("SELECT id, changed_at FROM partner_center.referrals ORDER BY id") == changed_at
             assert await db.fetchval("SELECT count(*) FROM partner_center.referral_history") == versions
-            counts = (await app.reconcile_account(under_rule)).counts
+            counts = (await wiring.reconcile_account(under_rule)).counts
             assert (counts.inserted, counts.updated) == (0, 0), "what is stored is what would be read"
     await assert_chain(db)
-    async with app.open_pipeline(
+    async with wiring.open_pipeline(
         settings(database_url, simulator_origin, tmp_path, "keep"), database, ACCOUNT
     ) as pipeline_again:
-        await app.reconcile_account(pipeline_again)
+        await wiring.reconcile_account(pipeline_again)
     assert await leaks(db, personal(records)) != [], "a reconcile brings back what the source still shows"
 
 

@@ -10,11 +10,11 @@ import asyncpg
 import msgspec
 
 from tests.steps import assert_level, load, tick
-from worker.core import instant
-from worker.core.mapping import map_pages
-from worker.core.outcome import Counts
-from worker.core.page import Page, decode_record
 from worker.demo.control import Control
+from worker.model import instant
+from worker.model.counts import Counts
+from worker.model.mapping import map_pages
+from worker.model.record import Page, decode_record
 from worker.store import leases, rejects
 from worker.store.save import save
 from worker.sync.pipeline import Pipeline

@@ -11,10 +11,10 @@ import pytest
 
 from tests.steps import load
 from worker.demo.control import Control
-from worker.report import charts
-from worker.report.page import report
 from worker.store.analysis import analysis, refresh_history
 from worker.sync.pipeline import Pipeline
+from worker.web import charts
+from worker.web.report import report
 
 HOSTILE = (
     "<script>document.title='owned'</script>",

@@ -20,17 +20,18 @@ import pytest
 from tests.conftest import new_database
 from tests.recorder import Recorder
 from tests.steps import crash
-from worker.core import instant
-from worker.core.mapping import map_pages
-from worker.core.outcome import Counts, ToWatermark
-from worker.core.page import Page, decode_record
-from worker.core.referral import CHILDREN, NESTED
 from worker.demo.data import make_referrals
+from worker.embedded import server as embedded
 from worker.errors import LeaseError, StoreError, StoreUnavailable
-from worker.store import embedded, leases, ledger, migrate
+from worker.model import instant
+from worker.model.counts import Counts, ToWatermark
+from worker.model.mapping import map_pages
+from worker.model.record import Page, decode_record
+from worker.model.schema import CHILDREN, NESTED
+from worker.store import leases, ledger, migrate
+from worker.store.database import Database, open_database
 from worker.store.erase import forget
 from worker.store.leases import Run
-from worker.store.pool import Database, open_database
 from worker.store.save import mark_gone, save
 
 ENCODE = msgspec.json.Encoder(decimal_format="number").encode

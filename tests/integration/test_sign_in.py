@@ -22,32 +22,31 @@ from cryptography.fernet import Fernet
 
 from tests.secure import CONFIGURED, SECRET, Secure, environment, secure_simulator
 from tests.steps import ACCOUNT
-from worker import app
-from worker.config import Settings
-from worker.config import load as load_settings
+from worker import wiring
+from worker.auth import microsoft, refresh
+from worker.config.models import Settings
+from worker.config.models import load as load_settings
 from worker.demo.behaviour import Behaviour
 from worker.demo.control import Control
 from worker.demo.simulator import TOKENS
 from worker.errors import ConfigError, PermissionRefused, SignInError, SourceUnavailable, StoreError, SyncError
-from worker.source import identity
 from worker.store import ledger, tokens
-from worker.store.pool import Database, open_database
+from worker.store.database import Database, open_database
 from worker.store.seal import Seal, read_keys
-from worker.sync import sign_in
 
 ROOT = Path(__file__).parent.parent.parent
 
 
 RENEWING = """
 import asyncio, sys
-from worker import app
-from worker.config import load
-from worker.report.logging import configure
-from worker.store.pool import open_database
+from worker import wiring
+from worker.config.models import load
+from worker.logs import configure
+from worker.store.database import open_database
 
 async def main():
     async with open_database(sys.argv[1], connections=2) as database:
-        current = app.token_source(load(), database, "contoso")
+        current = wiring.token_source(load(), database, "contoso")
         while True:
             await current(True)
             print("renewed", flush=True)
@@ -106,7 +105,7 @@ async def token_requests(service: Control) -> int:
 
 async def asks_api(settings: Settings, database: Database) -> int:
     """Ask for a page with a new token source; returns how many referrals came."""
-    async with app.open_pipeline(settings, database, ACCOUNT) as pipeline:
+    async with wiring.open_pipeline(settings, database, ACCOUNT) as pipeline:
         return len((await pipeline.client.list("")).records)
 
 
@@ -133,7 +132,7 @@ async def test_a_hundred_rotations_by_two_replicas_and_restarts_lose_no_token(
 
     async def replica(opened: Database) -> None:
         for _restart in range(10):
-            current = app.token_source(settings, opened, ACCOUNT)
+            current = wiring.token_source(settings, opened, ACCOUNT)
             for _ in range(5):
                 assert await current(True)
 
@@ -173,7 +172,7 @@ async def test_a_stop_in_the_middle_of_a_renewal_loses_no_token(
     await service.behaviour(refresh_tokens="single_use")
     await asks_api(settings, database)
     for number in range(12):
-        renewal = asyncio.create_task(app.token_source(settings, database, ACCOUNT)(False))
+        renewal = asyncio.create_task(wiring.token_source(settings, database, ACCOUNT)(False))
         await asyncio.sleep(number * 0.02)
         renewal.cancel()
         await asyncio.gather(renewal, return_exceptions=True)
@@ -230,7 +229,7 @@ async def test_a_revoked_sign_in_needs_a_person_and_is_not_asked_again_and_again
     assert row["health"] == "needs a person"
     assert "AADSTS700082" in row["sign_in_refused_because"]
     with pytest.raises(SignInError):
-        await app.token_source(settings, database, ACCOUNT, insist=True)(False)
+        await wiring.token_source(settings, database, ACCOUNT, insist=True)(False)
     assert await token_requests(service) == 2, "`check` asks at once"
     await service.tokens(add_refresh=["after-consent"])
     again = with_account(settings, refresh_token=type(settings.http.token)("after-consent"))
@@ -252,8 +251,8 @@ async def test_another_secret_is_tried_at_once(settings: Settings, database: Dat
 async def test_an_outage_is_outlived_while_a_token_is_good(
     settings: Settings, database: Database, service: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sign_in, "RENEW_AT", 0.0)
-    current = app.token_source(settings, database, ACCOUNT)
+    monkeypatch.setattr(refresh, "RENEW_AT", 0.0)
+    current = wiring.token_source(settings, database, ACCOUNT)
     good = await current(False)
     await service.faults({"kind": "status", "status": 503, "path": "oauth2", "times": -1})
     assert await current(False) == good, "it is due for renewal, and still good"
@@ -270,7 +269,7 @@ async def test_it_renews_before_the_end_and_once_after_a_401(
     settings: Settings, database: Database, service: Control
 ) -> None:
     await service.behaviour(token_lifetime=2.0)
-    async with app.open_pipeline(settings, database, ACCOUNT) as pipeline:
+    async with wiring.open_pipeline(settings, database, ACCOUNT) as pipeline:
         for _ in range(8):
             await pipeline.client.list("")
             await asyncio.sleep(0.4)
@@ -290,14 +289,14 @@ async def test_a_clock_that_is_wrong_does_not_matter(
     offset: float, settings: Settings, database: Database, service: Control
 ) -> None:
     await service.clock(offset)
-    current = app.token_source(settings, database, ACCOUNT)
+    current = wiring.token_source(settings, database, ACCOUNT)
     assert await current(False) == await current(False)
     assert await token_requests(service) == 1
 
 
 async def test_a_claims_challenge_is_answered(settings: Settings, database: Database, service: Control) -> None:
     await service.behaviour(demand_claims="challenge")
-    async with app.open_pipeline(settings, database, ACCOUNT) as pipeline:
+    async with wiring.open_pipeline(settings, database, ACCOUNT) as pipeline:
         assert len((await pipeline.client.list("")).records) == 30
         await service.tokens(expire="all")
         assert len((await pipeline.client.list("")).records) == 30, "and remembered for the next token"
@@ -365,8 +364,8 @@ async def test_what_is_no_token_is_said_to_be_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Malformed, huge, redirected, unknown, unreachable: a sentence, no secret, no crash, nothing sent elsewhere."""
-    monkeypatch.setattr(identity, "CONNECT_SECONDS", 1.0)
-    monkeypatch.setattr(identity, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(microsoft, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(microsoft, "ANSWER_SECONDS", 1.0)
     for fault in (
         {"kind": "not_json"},
         {"kind": "empty"},
@@ -380,7 +379,7 @@ async def test_what_is_no_token_is_said_to_be_none(
     ):
         await service.faults({"path": "oauth2/v2.0/token", "times": -1} | fault)
         with pytest.raises(SourceUnavailable) as caught:
-            await app.token_source(settings, database, ACCOUNT)(False)
+            await wiring.token_source(settings, database, ACCOUNT)(False)
         told = str(caught.value) + caught.value.hint
         assert not [word for word in (SECRET, CONFIGURED + " ", "attacker") if word in told]
         await service.clear_faults()
@@ -389,17 +388,17 @@ async def test_what_is_no_token_is_said_to_be_none(
     api = settings.api
     for changes in ({"authority": f"https://127.0.0.1:{port}"}, {"ca_file": None}):
         with pytest.raises(SourceUnavailable):
-            await app.token_source(
+            await wiring.token_source(
                 settings.model_copy(update={"api": api.model_copy(update=changes)}), database, ACCOUNT
             )(False)
     with secure_simulator(tmp_path, expired=True) as old:
         elsewhere = api.model_copy(update={"authority": old.origin, "ca_file": old.ca_file})
         with pytest.raises(SourceUnavailable, match="certificate"):
-            await app.token_source(settings.model_copy(update={"api": elsewhere}), database, ACCOUNT)(False)
+            await wiring.token_source(settings.model_copy(update={"api": elsewhere}), database, ACCOUNT)(False)
     assert await tokens.chains(database, ACCOUNT) == [], "none of that was a refusal"
     await service.faults({"path": "openid-configuration", "kind": "status", "status": 404, "times": -1})
     with pytest.raises(SignInError, match="does not know this tenant"):
-        await app.token_source(settings, database, ACCOUNT)(False)
+        await wiring.token_source(settings, database, ACCOUNT)(False)
 
 
 async def test_headers_without_end_are_an_outage(
@@ -422,7 +421,7 @@ async def test_headers_without_end_are_an_outage(
         origin = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         api = settings.api.model_copy(update={"authority": origin, "ca_file": tmp_path / "ca.pem"})
         with pytest.raises(SourceUnavailable):
-            await app.token_source(settings.model_copy(update={"api": api}), database, ACCOUNT)(False)
+            await wiring.token_source(settings.model_copy(update={"api": api}), database, ACCOUNT)(False)
 
 
 async def test_an_answer_without_a_refresh_token_keeps_the_one_that_is_good(
@@ -442,7 +441,7 @@ async def test_nobody_has_signed_in_yet(settings: Settings, database: Database) 
 
 
 def test_nothing_of_a_sign_in_prints(settings: Settings, key_file: Path) -> None:
-    described = app.sign_in_of(settings, ACCOUNT)
+    described = wiring.sign_in_of(settings, ACCOUNT)
     chain = tokens.Chain("k", sealed=b"sealed-bytes")
     for thing in (described, chain, settings, partial(replace, chain)):
         assert not [word for word in (SECRET, f"'{CONFIGURED}'", "sealed-bytes") if word in repr(thing)]

@@ -10,10 +10,10 @@ import asyncpg
 import pytest
 
 from tests.steps import assert_level, listing_requests, load, tick
-from worker.core import instant
-from worker.core.instant import from_datetime, shift
-from worker.core.lag import MAX_SAMPLES, Lag
 from worker.demo.control import Control
+from worker.model import instant
+from worker.model.instant import from_datetime, shift
+from worker.model.lag import MAX_SAMPLES, Lag
 from worker.store import ledger
 from worker.sync.pipeline import Pipeline
 

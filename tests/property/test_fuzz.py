@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from worker.config import keys, load, render
-from worker.core import instant
-from worker.core.mapping import Reject, Row, map_record
-from worker.core.odata import query_of_next_link
-from worker.core.page import decode_record, parse_listing
-from worker.core.privacy import Contacts, Privacy
+from worker.config.models import keys, load, render
 from worker.errors import ConfigError, SourceDistrusted, SourceUnavailable
+from worker.model import instant
+from worker.model.mapping import Reject, Row, map_record
+from worker.model.odata import query_of_next_link
+from worker.model.privacy import Contacts, Privacy
+from worker.model.record import decode_record, parse_listing
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 MEMBERS = st.sampled_from([

@@ -33,15 +33,15 @@ from hypothesis.stateful import (
 
 from tests.conftest import new_database
 from tests.steps import TALLY, assert_chain, assert_level, load, prove, tick
-from worker.core import instant
+from worker.auth.tokens import static_token
 from worker.demo.behaviour import Behaviour
 from worker.demo.control import Control
 from worker.demo.simulator import TOKENS
 from worker.errors import SyncError
-from worker.source.auth import static_token
+from worker.model import instant
 from worker.source.client import open_client
 from worker.store import ledger
-from worker.store.pool import open_database
+from worker.store.database import open_database
 from worker.sync.pipeline import Pipeline
 
 OPTION = st.sampled_from(("honour", "ignore", "reject"))

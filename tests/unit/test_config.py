@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from worker.config import Cron, keys, load, plain_duration, render
+from worker.config.models import Cron, keys, load, plain_duration, render
 from worker.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent.parent

@@ -13,7 +13,7 @@ import typer.main
 import yaml
 
 from worker import cli
-from worker.config import keys
+from worker.config.models import keys
 
 ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from worker.cron import cron_trigger
+from worker.config.cron import cron_trigger
 
 START = datetime(2026, 11, 1, tzinfo=UTC)  # a Sunday
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.core import instant
-from worker.core.instant import MIN_VALUE, TICKS_PER_SECOND, Instant
+from worker.model import instant
+from worker.model.instant import MIN_VALUE, TICKS_PER_SECOND, Instant
 
 LAST = instant.parse("9999-12-31T23:59:59.9999999Z")
 

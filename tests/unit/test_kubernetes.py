@@ -13,7 +13,7 @@ import yaml
 from cryptography.fernet import Fernet
 
 from worker import cli
-from worker.config import keys, load
+from worker.config.models import keys, load
 
 ROOT = Path(__file__).parent.parent.parent
 VERSION = "1.33"

@@ -7,8 +7,8 @@ from contextlib import suppress
 
 import pytest
 
-from worker.report import logging as log_lines
-from worker.report.logging import Unhindered
+from worker import logs as log_lines
+from worker.logs import Unhindered
 
 
 def test_a_pipe_that_nobody_reads_or_that_is_closed_is_outlived(monkeypatch: pytest.MonkeyPatch) -> None:

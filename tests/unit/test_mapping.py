@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.core import instant
-from worker.core.mapping import Mapped, Reject, Row, changed_columns, map_pages, map_record, merge_missing
-from worker.core.page import Page, decode_record
-from worker.core.referral import CHILDREN, NESTED, REFERRAL, REFERRAL_COLUMNS, Child, Column, Group, Kind
 from worker.demo.data import make_referrals
+from worker.model import instant
+from worker.model.mapping import Mapped, Reject, Row, changed_columns, map_pages, map_record, merge_missing
+from worker.model.record import Page, decode_record
+from worker.model.schema import CHILDREN, NESTED, REFERRAL, REFERRAL_COLUMNS, Child, Column, Group, Kind
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 ENCODE = msgspec.json.Encoder(decimal_format="number").encode

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from worker.core.mapping import Mapped, Reject, Row, map_record
-from worker.core.page import Listing, Page, decode_record
-from worker.source.auth import Granted
+from worker.auth.tokens import Granted
+from worker.model.mapping import Mapped, Reject, Row, map_record
+from worker.model.record import Listing, Page, decode_record
 from worker.store.history import History
 from worker.store.rejects import Kept
 from worker.store.tokens import Chain

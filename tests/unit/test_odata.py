@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.core import instant
-from worker.core.odata import list_query, query_of_next_link
-from worker.core.window import TimeField
 from worker.errors import SourceDistrusted
+from worker.model import instant
+from worker.model.odata import list_query, query_of_next_link
+from worker.model.window import TimeField
 
 AT = instant.parse("2024-05-01T10:00:00.5Z")
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.core.page import Record, decode_record, parse_listing
-from worker.core.window import TimeField
 from worker.errors import SourceUnavailable
+from worker.model.record import Record, decode_record, parse_listing
+from worker.model.window import TimeField
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 

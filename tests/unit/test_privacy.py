@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from worker.core.page import Record, decode_record
-from worker.core.privacy import Contacts, Privacy
+from worker.model.privacy import Contacts, Privacy
+from worker.model.record import Record, decode_record
 
 CONTACT = {
     "firstName": "Given", "lastName": "Family", "email": "Given@Example.com", "phoneNumber": "+1 555 0100",

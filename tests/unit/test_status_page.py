@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from worker.report.status_page import bars, sign_in, status_page, until, verdict
+from worker.web.status_page import bars, sign_in, status_page, until, verdict
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\x1b[31m\"'&"

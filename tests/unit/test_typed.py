@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.core.mapping import Mapped, Reject, Row, map_pages, map_record
-from worker.core.page import Page, Record, decode_record, parse_listing
-from worker.core.typed import MAX_LEARNED, Decoder
-from worker.core.window import TimeField
 from worker.demo.data import make_referrals
+from worker.model.mapping import Mapped, Reject, Row, map_pages, map_record
+from worker.model.record import Page, Record, decode_record, parse_listing
+from worker.model.typed import MAX_LEARNED, Decoder
+from worker.model.window import TimeField
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 ENCODE = msgspec.json.Encoder(decimal_format="number").encode

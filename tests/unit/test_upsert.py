@@ -8,9 +8,9 @@ from uuid import UUID
 
 import pytest
 
-from worker.core.instant import Instant
-from worker.core.mapping import Row
-from worker.core.upsert import Stored, Verdict, decide, newest_of_each
+from worker.model.decide import Stored, Verdict, decide, newest_of_each
+from worker.model.instant import Instant
+from worker.model.mapping import Row
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 

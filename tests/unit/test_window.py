@@ -7,8 +7,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.core.instant import TICKS_PER_SECOND, Instant
-from worker.core.window import TimeField, Window, split, subtract
+from worker.model.instant import TICKS_PER_SECOND, Instant
+from worker.model.window import TimeField, Window, split, subtract
 
 SECOND = TICKS_PER_SECOND
 bounds = st.none() | st.integers(0, 60)

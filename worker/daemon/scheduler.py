@@ -17,8 +17,8 @@ import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
-from worker.config import Cron
-from worker.cron import cron_trigger
+from worker.config.cron import cron_trigger
+from worker.config.models import Cron
 from worker.errors import SyncError
 
 STOP_SECONDS = 8.0

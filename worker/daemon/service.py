@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from worker.daemon.ops import Books, ops_endpoint
+from worker.daemon.http import Books, ops_endpoint
 from worker.daemon.scheduler import Clockwork, Job, run_until, stop_on_signal
 from worker.errors import StoreError, StoreUnavailable
 

@@ -16,15 +16,16 @@ import asyncpg
 from rich.console import Console
 from rich.table import Table
 
-from worker import app
-from worker.config import load
+from worker import wiring
+from worker.commands.progress import progress
+from worker.config.models import load
 from worker.database import pool_size
 from worker.demo.control import Control
+from worker.embedded import server as embedded
 from worker.errors import SyncError
-from worker.report.logging import configure
-from worker.report.progress import progress
-from worker.store import embedded, migrate
-from worker.store.pool import Database, connect, open_database
+from worker.logs import configure
+from worker.store import migrate
+from worker.store.database import Database, connect, open_database
 from worker.sync.pipeline import Pipeline, Step
 
 ACCOUNT = "contoso"
@@ -73,7 +74,7 @@ async def tour(count: int, out: Console) -> int:
                 Path(folder),
             )
             async with open_database(url, connections=pool_size(settings)) as database, Control(origin) as control:
-                async with app.open_pipeline(settings, database, ACCOUNT) as pipeline:
+                async with wiring.open_pipeline(settings, database, ACCOUNT) as pipeline:
                     await _work(pipeline, control, out)
                 await _look(url, database, out)
     out.print(f"\nDone in {time.monotonic() - started:.0f} s; nothing is left running.")
@@ -83,20 +84,20 @@ async def tour(count: int, out: Console) -> int:
 async def _work(pipeline: Pipeline, control: Control, out: Console) -> None:
     began = time.monotonic()
     with _watched(pipeline) as watched:
-        counts = await app.sync_account(watched)
+        counts = await wiring.sync_account(watched)
     out.print(f"First load: {counts.inserted} referrals in {time.monotonic() - began:.1f} s.")
     told = await _change(control)
     out.print(f"At the source: {told}.")
     await control.clear_requests()
-    counts = await app.sync_account(pipeline)
+    counts = await wiring.sync_account(pipeline)
     requests = len(await control.requests())
     out.print(f"A tick: {counts.inserted} inserted, {counts.updated} updated, in {requests} request(s).")
     await control.clear_requests()
-    counts = await app.sync_account(pipeline)
+    counts = await wiring.sync_account(pipeline)
     requests = len(await control.requests())
     out.print(f"An idle tick: {counts.inserted + counts.updated} rows written, in {requests} request(s).")
     with _watched(pipeline) as watched:
-        found = await app.reconcile_account(watched)
+        found = await wiring.reconcile_account(watched)
     out.print(
         f"A reconcile: {found.counts.unchanged} as they should be, {found.vanished} deleted at the source and marked."
     )

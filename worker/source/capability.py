@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from worker.core.page import Listing
 from worker.errors import SourceRejected
+from worker.model.record import Listing
 from worker.source.client import Client
 
 REFUSED_QUERY = frozenset({400, 405, 422, 501})

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from worker.core.instant import Instant, from_datetime, shift
-from worker.core.page import Listing, Record
-from worker.core.window import TimeField, Window
 from worker.errors import SourceDistrusted
+from worker.model.instant import Instant, from_datetime, shift
+from worker.model.record import Listing, Record
+from worker.model.window import TimeField, Window
 
 FUTURE = timedelta(minutes=5)
 """A record dated later than this after the answer's own Date is stored, but moves no position."""

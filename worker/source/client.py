@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -27,15 +27,14 @@ import structlog
 from yarl import URL
 
 from worker import RELEASE
-from worker.config import is_loopback
-from worker.core import instant
-from worker.core.instant import Instant
-from worker.core.outcome import Traffic
-from worker.core.page import Listing, Page, Record, parse_listing, parse_single
-from worker.core.typed import Decoder
+from worker.config.models import is_loopback
 from worker.errors import PermissionRefused, SignInError, SourceError, SourceRejected, SourceUnavailable
-from worker.source.auth import TokenSource
-from worker.source.gate import Gate
+from worker.model import instant
+from worker.model.counts import Traffic
+from worker.model.instant import Instant
+from worker.model.record import Listing, Page, Record, parse_listing, parse_single
+from worker.model.typed import Decoder
+from worker.source.throttle import Gate
 
 LIST_PATH = "/v1.0/engagements/referrals"
 CONNECT_SECONDS, READ_SECONDS, ATTEMPT_SECONDS = 10, 25, 120
@@ -60,6 +59,13 @@ _MAX_HEADER_BYTES = 64 * 1024
 _MAX_VALUE, _DIGITS = 128, 12
 _T = TypeVar("_T")
 _log = structlog.get_logger()
+
+
+class TokenSource(Protocol):
+    """Gives bearer tokens."""
+
+    async def __call__(self, renew: bool, claims: str = "") -> str:
+        """Return a token; `renew` says that the last one was refused, `claims` what the API asked for, as JSON."""
 
 
 @dataclass(frozen=True, slots=True)

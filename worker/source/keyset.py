@@ -11,12 +11,12 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from worker.core.instant import Instant, shift
-from worker.core.odata import list_query
-from worker.core.page import Ended, Listing, Page, Record
-from worker.core.reading import Reading
-from worker.core.window import Window
 from worker.errors import SourceDistrusted
+from worker.model.instant import Instant, shift
+from worker.model.odata import list_query
+from worker.model.record import Ended, Listing, Page, Record
+from worker.model.strategy import Reading
+from worker.model.window import Window
 from worker.source import checks
 from worker.source.checks import Anchor, Passes, beyond, holds, key_of, newest_of, times_of
 from worker.source.client import Client

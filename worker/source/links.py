@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
-from worker.core.odata import query_of_next_link
-from worker.core.page import Listing
 from worker.errors import SourceDistrusted, SourceRejected
+from worker.model.odata import query_of_next_link
+from worker.model.record import Listing
 from worker.source.client import Client
 
 MAX_REPEATS = 5

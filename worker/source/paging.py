@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from worker.core.page import Page
-from worker.core.reading import Method, Reading
-from worker.core.window import Window
 from worker.errors import SourceDistrusted, SourceRejected
+from worker.model.record import Page
+from worker.model.strategy import Method, Reading
+from worker.model.window import Window
 from worker.source.capability import REFUSED_QUERY
 from worker.source.checks import Anchor
 from worker.source.client import Client

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 
-from worker.core.instant import Instant
-from worker.core.odata import list_query
-from worker.core.page import Ended, Listing, Page, Record
-from worker.core.window import TimeField, Window
 from worker.errors import SourceDistrusted
+from worker.model.instant import Instant
+from worker.model.odata import list_query
+from worker.model.record import Ended, Listing, Page, Record
+from worker.model.window import TimeField, Window
 from worker.source import checks
 from worker.source.capability import try_query
 from worker.source.checks import Anchor, Passes, below, key_of, times_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from worker.store.pool import STATEMENT_SECONDS, Database
+from worker.store.database import STATEMENT_SECONDS, Database
 
 _QUERIES = {
     "freshness": """

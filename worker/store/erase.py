@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from worker.errors import LeaseError
-from worker.store.pool import Database
+from worker.store.database import Database
 from worker.store.spelling import stored_ids
 
 BATCH = 1_000

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.core.referral import CHILDREN, NESTED
-from worker.store.pool import Database
+from worker.model.schema import CHILDREN, NESTED
+from worker.store.database import Database
 
 
 @dataclass(frozen=True, slots=True)

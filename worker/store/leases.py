@@ -19,11 +19,11 @@ from typing import TypeVar
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from worker.core.lag import Lag
-from worker.core.outcome import Counts, Traffic
-from worker.core.privacy import Privacy
 from worker.errors import LeaseError, SignInError, StoreError, StoreUnavailable, SyncError, VanishedError
-from worker.store.pool import Database
+from worker.model.counts import Counts, Traffic
+from worker.model.lag import Lag
+from worker.model.privacy import Privacy
+from worker.store.database import Database
 
 LEASE_SECONDS = 45
 RENEW_SECONDS = 10

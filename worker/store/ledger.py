@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from worker.core.instant import Instant, to_datetime
-from worker.core.reading import Method, Reading
-from worker.core.window import TimeField, Window
+from worker.model.instant import Instant, to_datetime
+from worker.model.strategy import Method, Reading
+from worker.model.window import TimeField, Window
 from worker.store import leases
+from worker.store.database import Database
 from worker.store.leases import Run
-from worker.store.pool import Database
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ async def upgrade(url: str, revision: str = "head") -> str:
 
 async def current(url: str) -> str | None:
     """Return the revision of the database, or None when it was never migrated."""
-    from worker.store.pool import connect  # noqa: PLC0415 - keeps `--help` quick
+    from worker.store.database import connect  # noqa: PLC0415 - keeps `--help` quick
 
     async with connect(url) as connection:
         if await connection.fetchval("SELECT to_regclass('sync.alembic_version') IS NULL"):
@@ -63,7 +63,7 @@ async def current(url: str) -> str | None:
 
 async def check_database(url: str, revision: str | None) -> None:
     """Raise StoreError where the database cannot hold the copy, or holds something of somebody else's in its place."""
-    from worker.store.pool import connect  # noqa: PLC0415 - keeps `--help` quick
+    from worker.store.database import connect  # noqa: PLC0415 - keeps `--help` quick
 
     async with connect(url) as connection:
         encoding = await connection.fetchval("SHOW server_encoding")

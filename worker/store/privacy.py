@@ -14,12 +14,12 @@ import msgspec
 import structlog
 from asyncpg.pool import PoolConnectionProxy
 
-from worker.core.mapping import Row, map_record
-from worker.core.page import Record, decode_record
-from worker.core.privacy import AfterExpiry, Contacts, Privacy
 from worker.errors import StoreError
-from worker.store import ledger, statements
-from worker.store.pool import Database
+from worker.model.mapping import Row, map_record
+from worker.model.privacy import AfterExpiry, Contacts, Privacy
+from worker.model.record import Record, decode_record
+from worker.store import ledger, sql
+from worker.store.database import Database
 from worker.store.write import copy_children
 
 BATCH = 500
@@ -88,9 +88,9 @@ async def _rewrite_rows(connection: PoolConnectionProxy, found: list[Any], admit
         )
         read.setdefault(one["account"], []).append((one["referral_key"], row))
     for account, rows in changes.items():
-        await connection.execute(statements.REWRITE, account, _ENCODE(rows).decode())
-        for table in statements.NAMING_PEOPLE:
-            await connection.execute(statements.delete_children(table), [key for key, _ in read[account]])
+        await connection.execute(sql.REWRITE, account, _ENCODE(rows).decode())
+        for table in sql.NAMING_PEOPLE:
+            await connection.execute(sql.delete_children(table), [key for key, _ in read[account]])
             await copy_children(connection, table, read[account])
     return sum(len(rows) for rows in changes.values())
 

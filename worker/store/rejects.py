@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from worker import RELEASE
-from worker.core.mapping import Reject
+from worker.model.mapping import Reject
 from worker.store import leases
+from worker.store.database import Database
 from worker.store.leases import Run
-from worker.store.pool import Database
 
 _COLUMNS = "key, referral_id, reason, field, payload, first_seen_at, last_seen_at, attempts, closed_at, closed_because"
 

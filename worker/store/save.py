@@ -15,8 +15,10 @@ import asyncpg
 import stamina
 from asyncpg.pool import PoolConnectionProxy
 
-from worker.core.instant import Instant
-from worker.core.mapping import (
+from worker.model.counts import Advance, Counts
+from worker.model.decide import Stored, Verdict, decide, newest_of_each
+from worker.model.instant import Instant
+from worker.model.mapping import (
     Mapped,
     Reject,
     Row,
@@ -26,14 +28,12 @@ from worker.core.mapping import (
     map_record,
     merge_missing,
 )
-from worker.core.outcome import Advance, Counts
-from worker.core.page import Record, decode_record
-from worker.core.privacy import AfterExpiry, Privacy, hidden, with_contacts_of
-from worker.core.typed import Decoder
-from worker.core.upsert import Stored, Verdict, decide, newest_of_each
-from worker.store import leases, statements
+from worker.model.privacy import AfterExpiry, Privacy, hidden, with_contacts_of
+from worker.model.record import Record, decode_record
+from worker.model.typed import Decoder
+from worker.store import leases, sql
+from worker.store.database import Database
 from worker.store.leases import Run
-from worker.store.pool import Database
 from worker.store.write import SHORTEST_VERSION, Change, RacedError, advance_to, keep_aside, mark_deleted, write
 
 _ATTEMPTS = 20
@@ -75,7 +75,7 @@ async def mark_gone(database: Database, run: Run, ids: list[str]) -> int:
         now: datetime = await connection.fetchval("SELECT now()")
         still_there = {
             record["id"]: max(now, record["valid_from"] + SHORTEST_VERSION)
-            for record in await connection.fetch(statements.LOCK, run.account, ids)
+            for record in await connection.fetch(sql.LOCK, run.account, ids)
             if record["deleted_at"] is None
         }
         if still_there:
@@ -147,7 +147,7 @@ async def _write_what_can_be(
 async def _look(connection: PoolConnectionProxy, account: str, ids: list[str]) -> dict[str, Stored]:
     if not ids:
         return {}
-    return {record["id"]: _stored(record) for record in await connection.fetch(statements.LOOK, account, ids)}
+    return {record["id"]: _stored(record) for record in await connection.fetch(sql.LOOK, account, ids)}
 
 
 async def _really_news(
@@ -166,7 +166,7 @@ async def _really_news(
     ]
     if not thinner:
         return news
-    held = {record["id"]: record for record in await connection.fetch(statements.READ, account, thinner)}
+    held = {record["id"]: record for record in await connection.fetch(sql.READ, account, thinner)}
     return [
         row
         for row in news
@@ -181,7 +181,7 @@ async def _decided(
     locked: dict[str, asyncpg.Record] = {}
     ids = [row.id for row in rows if row.id in existing]
     if ids:
-        locked = {record["id"]: record for record in await connection.fetch(statements.LOCK, run.account, ids)}
+        locked = {record["id"]: record for record in await connection.fetch(sql.LOCK, run.account, ids)}
     rule = run.privacy.after_expiry
     judged = [_judge(row, locked.get(row.id), rule, asked_for=asked_for) for row in rows]
     return [change for change in judged if change is not None]
@@ -240,7 +240,7 @@ def _completed(row: Row, before: Row, after_expiry: AfterExpiry) -> tuple[Row, b
 def _difference(before: Row | Reject, after: Row) -> tuple[list[str], list[str]]:
     """Name what differs, and the tables of parts that do: all, where what was stored cannot be read any more."""
     if not isinstance(before, Row):
-        return ["payload"], list(statements.CHILD_TABLES)
+        return ["payload"], list(sql.CHILD_TABLES)
     return changed_columns(before, after), changed_tables(before, after)
 
 
@@ -286,7 +286,7 @@ async def less_than_stored(
     async with database.transaction() as connection:
         stored = await _look(connection, account, [row.id for row in rows])
         differ = {row.id: row for row in rows if row.id in stored and _differs_at_its_version(row, stored[row.id])}
-        held = await connection.fetch(statements.READ, account, list(differ)) if differ else []
+        held = await connection.fetch(sql.READ, account, list(differ)) if differ else []
     less = dict[str, set[str]]()
     for record in held:
         row = differ[record["id"]]

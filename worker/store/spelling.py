@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from worker.core.mapping import MAX_ID_LENGTH
-from worker.store.pool import Database
+from worker.model.mapping import MAX_ID_LENGTH
+from worker.store.database import Database
 
 _GUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 
-from worker.store.pool import Database
+from worker.store.database import Database
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,13 @@ import msgspec
 from asyncpg.pool import PoolConnectionProxy
 
 from worker import RELEASE
-from worker.core import instant
-from worker.core.mapping import Reject, Row
-from worker.core.outcome import Advance, ToWatermark, ToWindow
-from worker.core.referral import REFERRAL_COLUMNS
-from worker.core.upsert import Verdict
 from worker.errors import StoreUnavailable
-from worker.store import statements
+from worker.model import instant
+from worker.model.counts import Advance, ToWatermark, ToWindow
+from worker.model.decide import Verdict
+from worker.model.mapping import Reject, Row
+from worker.model.schema import REFERRAL_COLUMNS
+from worker.store import sql
 from worker.store.copying import NewRow, children_as_lines, rows_as_lines
 from worker.store.leases import Run
 
@@ -75,10 +75,10 @@ async def write(connection: PoolConnectionProxy, run: Run, changes: list[Change]
     await _update(connection, run, updates)
     erased = [change.row.id for change in changes if change.erases]
     if erased:
-        await connection.execute(statements.ERASE_HIDDEN, run.account, erased)
-        await connection.execute(statements.DELETE_CLOSED_REJECTS, run.account, erased)
+        await connection.execute(sql.ERASE_HIDDEN, run.account, erased)
+        await connection.execute(sql.DELETE_CLOSED_REJECTS, run.account, erased)
     await connection.execute(
-        statements.CLOSE_REJECTS,
+        sql.CLOSE_REJECTS,
         run.account,
         [change.row.id for change in changes],
         [change.row.version for change in changes],
@@ -90,9 +90,9 @@ async def _insert(connection: PoolConnectionProxy, run: Run, inserts: list[Chang
     if not inserts:
         return
     ids = [change.row.id for change in inserts]
-    found = await connection.fetch(statements.LAST_VERSIONS, run.account, ids)
+    found = await connection.fetch(sql.LAST_VERSIONS, run.account, ids)
     ended = {record["referral_id"]: record["valid_to"] for record in found}
-    keys = [record["nextval"] for record in await connection.fetch(statements.KEYS, len(inserts))]
+    keys = [record["nextval"] for record in await connection.fetch(sql.KEYS, len(inserts))]
     new = [
         NewRow(change.row, key, change.begins(ended.get(change.row.id)), "back" if change.row.id in ended else "first")
         for key, change in zip(keys, inserts, strict=True)
@@ -100,7 +100,7 @@ async def _insert(connection: PoolConnectionProxy, run: Run, inserts: list[Chang
     if ended:
         back = [one for one in new if one.row.id in ended]
         await connection.execute(
-            statements.CONTINUE_HISTORY,
+            sql.CONTINUE_HISTORY,
             run.account,
             [one.row.id for one in back],
             [one.key for one in back],
@@ -108,11 +108,11 @@ async def _insert(connection: PoolConnectionProxy, run: Run, inserts: list[Chang
             _texts(one.valid_from for one in back),
         )
     try:
-        await _copy(connection, "referrals", statements.ROW, rows_as_lines(run.account, run.id, new))
+        await _copy(connection, "referrals", sql.ROW, rows_as_lines(run.account, run.id, new))
     except asyncpg.UniqueViolationError as error:
         raise RacedError from error
     keyed = [(one.key, one.row) for one in new]
-    for table in statements.CHILD_TABLES:
+    for table in sql.CHILD_TABLES:
         await copy_children(connection, table, keyed)
 
 
@@ -124,23 +124,23 @@ async def _update(connection: PoolConnectionProxy, run: Run, updates: list[Chang
     if begins:
         await end_versions(connection, run.account, begins)
     ids = [change.row.id for change in updates]
-    await connection.execute(statements.UPDATE, run.account, _rows_document(updates, begins), ids, run.id)
-    for table in statements.CHILD_TABLES:
+    await connection.execute(sql.UPDATE, run.account, _rows_document(updates, begins), ids, run.id)
+    for table in sql.CHILD_TABLES:
         renewed = [(change.key, change.row) for change in updates if table in change.tables]
         if renewed:
-            await connection.execute(statements.delete_children(table), [key for key, _ in renewed])
+            await connection.execute(sql.delete_children(table), [key for key, _ in renewed])
             await copy_children(connection, table, renewed)
 
 
 async def end_versions(connection: PoolConnectionProxy, account: str, until: dict[str, datetime]) -> None:
     """Make history of what some rows hold; `until` is when the next version of each begins."""
-    await connection.execute(statements.END_VERSIONS, account, list(until), _texts(until.values()))
+    await connection.execute(sql.END_VERSIONS, account, list(until), _texts(until.values()))
 
 
 async def mark_deleted(connection: PoolConnectionProxy, run: Run, since: dict[str, datetime]) -> None:
     """Mark locked rows as deleted at the source; `since` is when the version that says so begins."""
     await end_versions(connection, run.account, since)
-    await connection.execute(statements.MARK_DELETED, run.account, list(since), _texts(since.values()), run.id)
+    await connection.execute(sql.MARK_DELETED, run.account, list(since), _texts(since.values()), run.id)
 
 
 def _texts(moments: Iterable[datetime]) -> list[str]:
@@ -151,7 +151,7 @@ async def copy_children(connection: PoolConnectionProxy, table: str, rows: Itera
     """Copy the rows of a child table for referrals, each with its key, that have none there."""
     children = [(str(key), *child) for key, row in rows for child in row.children.get(table, ())]
     if children:
-        await _copy(connection, table, statements.CHILD_TABLES[table], children_as_lines(children))
+        await _copy(connection, table, sql.CHILD_TABLES[table], children_as_lines(children))
 
 
 async def _copy(
@@ -192,7 +192,7 @@ async def keep_aside(connection: PoolConnectionProxy, run: Run, rejects: list[Re
     if newest:
         kept = [newest[key] for key in sorted(newest)]
         await connection.execute(
-            statements.REJECT,
+            sql.REJECT,
             run.account,
             run.id,
             RELEASE,

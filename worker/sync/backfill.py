@@ -6,21 +6,21 @@ import asyncio
 from contextlib import AsyncExitStack
 from functools import partial
 
-from worker.core.instant import Instant
-from worker.core.mapping import Mapped
-from worker.core.outcome import Counts, ToWindow
-from worker.core.page import Page
-from worker.core.reading import Method, Reading
-from worker.core.window import TimeField, Window, split, subtract
 from worker.errors import SourceDistrusted
+from worker.model.counts import Counts, ToWindow
+from worker.model.instant import Instant
+from worker.model.mapping import Mapped
+from worker.model.record import Page
+from worker.model.strategy import Method, Reading
+from worker.model.window import TimeField, Window, split, subtract
+from worker.source.capabilities import bounds
 from worker.source.paging import pages
-from worker.source.probe import bounds
 from worker.source.scan import ends_after
 from worker.store import ledger
 from worker.store.leases import Run
 from worker.store.ledger import Backfill, LedgerWindow
 from worker.sync.drain import drain, writing
-from worker.sync.fuller import fuller, list_is_thin
+from worker.sync.hydrate import fuller, list_is_thin
 from worker.sync.pipeline import Pipeline, Step, distrust, reading_for
 from worker.sync.untimed import without_time
 

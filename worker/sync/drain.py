@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 
-from worker.core.mapping import Mapped, map_pages
-from worker.core.outcome import Advance, Counts
-from worker.core.page import Page
+from worker.model.counts import Advance, Counts
+from worker.model.mapping import Mapped, map_pages
+from worker.model.record import Page
+from worker.store.database import Database
 from worker.store.leases import Run
-from worker.store.pool import Database
 from worker.store.save import save
 
 GROUP_ROWS = 1_000

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from worker.core.mapping import Row, map_pages
-from worker.core.upsert import Verdict
 from worker.errors import PermissionRefused, SyncError
+from worker.model.decide import Verdict
+from worker.model.mapping import Row, map_pages
 from worker.store import rejects
 from worker.store.history import History, history
 from worker.store.rejects import Kept
 from worker.store.save import judge
 from worker.store.spelling import stored_ids
+from worker.sync.by_id import fetch_as_known
 from worker.sync.pipeline import Pipeline
-from worker.sync.refresh import fetch_as_known
 
 
 @dataclass(frozen=True, slots=True)

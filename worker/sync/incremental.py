@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from worker.core.instant import Instant, shift
-from worker.core.mapping import Mapped
-from worker.core.outcome import Advance, Counts, ToWatermark
-from worker.core.page import Page
-from worker.core.window import TimeField, Window
 from worker.errors import SourceDistrusted
+from worker.model.counts import Advance, Counts, ToWatermark
+from worker.model.instant import Instant, shift
+from worker.model.mapping import Mapped
+from worker.model.record import Page
+from worker.model.window import TimeField, Window
 from worker.source.checks import Anchor
 from worker.source.paging import pages
 from worker.store import ledger
 from worker.store.leases import Run
 from worker.sync.drain import drain, writing
-from worker.sync.fuller import fuller
+from worker.sync.hydrate import fuller
 from worker.sync.pipeline import Pipeline, Step, distrust, reading_for
 
 

@@ -8,16 +8,16 @@ from datetime import timedelta
 
 import structlog
 
-from worker.core.outcome import Counts
-from worker.core.privacy import Privacy
-from worker.core.reading import Method, Reading
-from worker.core.window import TimeField
 from worker.errors import SourceDistrusted
+from worker.model.counts import Counts
+from worker.model.privacy import Privacy
+from worker.model.strategy import Method, Reading
+from worker.model.window import TimeField
+from worker.source.capabilities import probe
 from worker.source.client import Client
-from worker.source.probe import probe
 from worker.store import ledger
+from worker.store.database import Database
 from worker.store.leases import Run
-from worker.store.pool import Database
 
 _log = structlog.get_logger()
 

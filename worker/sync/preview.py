@@ -6,11 +6,11 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from worker.core.instant import shift
-from worker.core.mapping import Row, map_pages
-from worker.core.page import Page
-from worker.core.upsert import Verdict
-from worker.core.window import TimeField, Window
+from worker.model.decide import Verdict
+from worker.model.instant import shift
+from worker.model.mapping import Row, map_pages
+from worker.model.record import Page
+from worker.model.window import TimeField, Window
 from worker.source.paging import pages
 from worker.store import ledger
 from worker.store.save import judge

@@ -9,20 +9,20 @@ from datetime import datetime
 
 import structlog
 
-from worker.core.mapping import Mapped, Row, map_pages
-from worker.core.outcome import Counts
-from worker.core.page import Ended, Page
-from worker.core.reading import Method, Reading
-from worker.core.upsert import Verdict
-from worker.core.window import TimeField, Window
 from worker.errors import PermissionRefused, SourceDistrusted, SyncError, VanishedError
+from worker.model.counts import Counts
+from worker.model.decide import Verdict
+from worker.model.mapping import Mapped, Row, map_pages
+from worker.model.record import Ended, Page
+from worker.model.strategy import Method, Reading
+from worker.model.window import TimeField, Window
 from worker.source.paging import pages
 from worker.store import ledger
 from worker.store.leases import Run
 from worker.store.save import judge, less_than_stored, mark_gone, save
 from worker.sync.backfill import choose_field, newest_updated, windows_to_read
 from worker.sync.drain import drain, writing
-from worker.sync.fuller import fuller
+from worker.sync.hydrate import fuller
 from worker.sync.pipeline import Pipeline, Step, distrust
 from worker.sync.untimed import without_time
 

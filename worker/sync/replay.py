@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from worker.core.mapping import Mapped, Reject, Row, map_record
-from worker.core.outcome import Counts
-from worker.core.page import decode_record
+from worker.model.counts import Counts
+from worker.model.mapping import Mapped, Reject, Row, map_record
+from worker.model.record import decode_record
 from worker.store import rejects
+from worker.store.database import Database
 from worker.store.leases import Run
-from worker.store.pool import Database
 from worker.store.save import save
 
 

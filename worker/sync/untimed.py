@@ -11,10 +11,10 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
-from worker.core.page import Ended, Page
-from worker.core.reading import Method, Reading
-from worker.core.window import TimeField, Window
 from worker.errors import SourceDistrusted
+from worker.model.record import Ended, Page
+from worker.model.strategy import Method, Reading
+from worker.model.window import TimeField, Window
 from worker.source.paging import pages
 from worker.store.leases import Run
 from worker.sync.pipeline import Pipeline, distrust, reading_for

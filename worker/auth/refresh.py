@@ -1,0 +1,193 @@
+"""An account's access token, kept fresh: renewed early, one renewal at a time, and no rotated refresh token lost.
+
+A refresh token is read and redeemed under a lease, and the one that comes back is stored before either is used. So any
+replica finds the newest, and a process that dies leaves a token that is good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import stamina
+import structlog
+
+from worker.auth.tokens import Granted
+from worker.errors import LeaseError, SignInError, SourceUnavailable, StoreError, StoreUnavailable
+from worker.source.client import TokenSource
+from worker.store import leases, tokens
+from worker.store.database import Database
+from worker.store.tokens import Chain, fingerprint
+
+if TYPE_CHECKING:
+    from worker.store.seal import Seal
+
+RENEW_AT = 0.8
+"""A token is renewed after so much of its life, so that it never ends in the middle of a request."""
+
+REFRESH_TOKEN_LIFE = timedelta(days=90)
+"""How long a refresh token lives unused where the service does not say (partner-center-api.md section 5.2)."""
+
+ASK_AGAIN_SECONDS = 900.0
+"""A sign-in that was refused is tried again after so long, unless something about it was changed."""
+
+LEASE_WAIT_SECONDS = 60.0
+STOP_SECONDS = 5.0
+"""How long a stop waits for a renewal under way."""
+
+_log = structlog.get_logger()
+
+Redeem = Callable[[str, str], Awaitable[Granted]]
+"""Given a refresh token (or password) and the claims asked for, returns what the identity service granted."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """How one account signs in.
+
+    `configured` is the refresh token or password of the configuration, empty where a person signs in by hand;
+    `application` what else the service is told. `seal` is None where nothing is stored, as for a password.
+    """
+
+    account: str
+    redeem: Redeem
+    configured: str = field(repr=False)
+    application: tuple[str, ...] = field(repr=False)
+    seal: Seal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    token: str = field(repr=False)
+    renew_at: float
+    ends_at: float
+
+
+def kept_fresh(database: Database, sign_in: SignIn, *, insist: bool = False) -> TokenSource:
+    """Return where the account's access tokens come from; `insist` asks again even when it was just refused."""
+    lock = asyncio.Lock()
+    held: _Held | None = None
+    challenged = ""
+
+    async def current(renew: bool, claims: str = "") -> str:
+        nonlocal held, challenged
+        refused = held if renew else None
+        async with lock:
+            if (
+                claims in ("", challenged)
+                and held is not None
+                and held is not refused
+                and time.monotonic() < held.renew_at
+            ):
+                return held.token
+            asked = time.monotonic()
+            try:
+                granted = await _finished(_renewed(database, sign_in, claims or challenged, insist=insist))
+            except (SourceUnavailable, StoreError, LeaseError) as error:
+                if held is None or held is refused or time.monotonic() >= held.ends_at:
+                    raise
+                _log.warning("sign_in_not_renewed", account=sign_in.account, error=str(error))
+                return held.token
+            challenged = claims or challenged
+            held = _Held(granted.access_token, asked + granted.expires_in * RENEW_AT, asked + granted.expires_in)
+            return held.token
+
+    return current
+
+
+async def _finished(renewal: Coroutine[Any, Any, Granted]) -> Granted:
+    """Let a renewal come to its end when we are asked to stop, so that a token that is on its way is stored."""
+    task = asyncio.create_task(renewal)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task}, timeout=STOP_SECONDS)
+        task.cancel()
+        raise
+
+
+async def begin(database: Database, sign_in: SignIn, granted: Granted) -> None:
+    """Store what a person's sign-in gave, as a new chain; raises SignInError when that was no refresh token."""
+    if granted.refresh_token is None or sign_in.seal is None:
+        raise SignInError(
+            f"The sign-in of {sign_in.account} gave no refresh token, so it would end within the hour.",
+            "Allow the application offline access, and sign in again.",
+        )
+    async with leases.held(database, sign_in.account, "sign-in", wait_seconds=LEASE_WAIT_SECONDS):
+        chain = await asyncio.to_thread(fingerprint, sign_in.account, granted.refresh_token)
+        sealed = sign_in.seal.close(granted.refresh_token)
+        await tokens.put(database, sign_in.account, chain, sealed, read=None, lapses_at=_lapses_at(granted))
+
+
+async def _renewed(database: Database, sign_in: SignIn, claims: str, *, insist: bool) -> Granted:
+    """Redeem what is in force: the configured token until it has begun a chain, and then the newest of the last chain.
+
+    A configured token that is refused at once does not end a chain that is still good.
+    """
+    account = sign_in.account
+    async with leases.held(database, account, "sign-in", wait_seconds=LEASE_WAIT_SECONDS):
+        chains = await tokens.chains(database, account)
+        told = await asyncio.to_thread(fingerprint, account, *sign_in.application)
+        kept = next((chain for chain in chains if chain.sealed is not None), None)
+        if sign_in.configured:
+            key = await asyncio.to_thread(fingerprint, account, sign_in.configured)
+            own = next((chain for chain in chains if chain.key == key), None)
+            if own is None or own.sealed is None:
+                try:
+                    return await _redeemed(database, sign_in, own or Chain(key), claims, told, insist=insist)
+                except SignInError as refused:
+                    if kept is None:
+                        raise
+                    _log.warning("configured_token_refused", account=account, error=str(refused))
+        if kept is None:
+            raise SignInError(
+                f"Nobody has signed in for {account} yet.", f"Run `referral-sync login --account {account}`."
+            )
+        return await _redeemed(database, sign_in, kept, claims, told, insist=insist)
+
+
+async def _redeemed(
+    database: Database, sign_in: SignIn, chain: Chain, claims: str, told: str, *, insist: bool
+) -> Granted:
+    """Redeem a chain's token, and store what came back before it is used.
+
+    `told` is the fingerprint of what else the service is told: what it refused with the same a moment ago it is spared,
+    unless a person insists.
+    """
+    minutes = (ASK_AGAIN_SECONDS - chain.refused_for) / 60 if chain.refused_for is not None else 0.0
+    if minutes > 0 and chain.refused_with == told and not insist:
+        raise SignInError(
+            f"{chain.refused_because} It is asked again in {max(1, round(minutes))} minutes.",
+            f"`referral-sync check` asks at once; `referral-sync login --account {sign_in.account}` signs in again.",
+        )
+    opened = sign_in.seal.open(chain.sealed) if sign_in.seal is not None and chain.sealed is not None else None
+    try:
+        granted = await sign_in.redeem(opened or sign_in.configured, claims)
+    except SignInError as refused:
+        await tokens.put_refusal(database, sign_in.account, chain.key, told, str(refused))
+        raise
+    sealed, lapses_at = None, None
+    if granted.refresh_token is not None and sign_in.seal is not None:
+        sealed, lapses_at = sign_in.seal.close(granted.refresh_token), _lapses_at(granted)
+    elif opened is None and sign_in.seal is not None:
+        sealed, lapses_at = sign_in.seal.close(sign_in.configured), _lapses_at(granted)
+    stored = await _stored(database, sign_in.account, chain, sealed, lapses_at)
+    _log.info("signed_in", account=sign_in.account, rotated=granted.refresh_token is not None, stored=stored)
+    return granted
+
+
+@stamina.retry(on=StoreUnavailable, attempts=5, wait_initial=0.2, wait_max=5, timeout=30)
+async def _stored(
+    database: Database, account: str, chain: Chain, sealed: bytes | None, lapses_at: datetime | None
+) -> bool:
+    """Store what came back; a database that is away for a moment must not cost a token."""
+    return await tokens.put(database, account, chain.key, sealed, read=chain.rotations, lapses_at=lapses_at)
+
+
+def _lapses_at(granted: Granted) -> datetime:
+    life = timedelta(seconds=granted.refresh_expires_in) if granted.refresh_expires_in else REFRESH_TOKEN_LIFE
+    return datetime.now(UTC) + life

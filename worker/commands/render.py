@@ -1,0 +1,151 @@
+"""What commands print, as text. Whatever a stranger may have written is shown with its control characters escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from worker.model import instant
+from worker.model.counts import Counts
+from worker.model.decide import Verdict
+
+if TYPE_CHECKING:
+    from worker.store.rejects import Kept
+    from worker.sync.explain import Explained
+    from worker.sync.reconcile import Reconciled
+
+_WIDTH = 100
+
+
+def sign_in(row: dict[str, Any], now: datetime) -> str:
+    """Say how long a stored sign-in lasts."""
+    if row["sign_in_refused_at"] is not None:
+        return f"refused {moment(row['sign_in_refused_at'])}: {row['sign_in_refused_because']}"
+    days = (row["sign_in_lapses_at"] - now) / timedelta(days=1)
+    return f"lapses in {days:.0f} days unless it is used" if days >= 1 else "lapses within a day"
+
+
+def counts(came_to: Counts) -> str:
+    """Say the four counts."""
+    told = ((name, getattr(came_to, name)) for name in ("inserted", "updated", "unchanged", "rejected"))
+    return ", ".join(f"{number} {name}" for name, number in told)
+
+
+def status(row: dict[str, Any]) -> str:
+    """Say how an account is, from a row of `sync.status`."""
+    last = "none" if row["last_run_kind"] is None else f"{row['last_run_kind']} {row['last_run_outcome']}"
+    lines = {
+        "fresh as of": moment(row["fresh_as_of"]),
+        "watermark": moment(row["watermark"]),
+        "verified through": moment(row["verified_through"])
+        + (f" ({row['verified_by']})" if row["verified_by"] else ""),
+        "referrals": f"{row['live_referrals'] or 0:,} listed, {row['deleted_referrals'] or 0:,} deleted at the source",
+        "rejects": f"{row['open_rejects'] or 0:,} open",
+        "last run": f"{last}, {moment(row['last_run_at'])}",
+    }
+    if row["sign_in_lapses_at"] is not None or row["sign_in_refused_at"] is not None:
+        lines["sign-in"] = sign_in(row, datetime.now(UTC))
+    if row["lag_p50"] is not None:
+        late = "" if row["late_max"] is None else f"; at most {row['late_max']:.0f} s late"
+        lines["lag"] = f"{row['lag_p50']:.0f} s median, {row['lag_p95']:.0f} s for 95 of 100{late}"
+    if row["overlap_too_small"]:
+        lines["overlap"] = (
+            f"{row['overlap'] or 0:.0f} s is too small: {row['missed']} changes came later. Raise `sync.overlap`."
+        )
+    if row["last_error"] and row["last_run_outcome"] in ("failed", "refused", "abandoned"):
+        lines["last error"] = row["last_error"]
+    if row["backing_off_until"] is not None:
+        lines["backing off"] = f"until {moment(row['backing_off_until'])}: {row['backing_off_because']}"
+    if row["not_verified"]:
+        lines["not verified"] = row["not_verified"]
+    if row["last_reconcile_error"]:
+        lines["last reconcile"] = row["last_reconcile_error"]
+    if not row["configured"]:
+        lines["note"] = f"not in the configuration; `referral-sync account remove {row['account']}` erases it"
+    return f"{row['account']}: {row['health']}\n{_block(lines)}"
+
+
+def kept_aside(account: str, kept: Kept) -> str:
+    """Say what was kept aside and why, on a line; never its contents."""
+    field = f" at {kept.field}" if kept.field else ""
+    seen = f"first {moment(kept.first_seen_at)}, last {moment(kept.last_seen_at)}"
+    named = kept.referral_id or f"record {kept.key}"
+    return harmless(f"{account}  {named}  {kept.reason}{field}  ({seen}, tried {kept.attempts} times)")
+
+
+def explained(account: str, about: Explained) -> Iterator[str]:
+    """Say all that is known of a referral, a line or block at a time."""
+    row = about.history.row
+    yield f"{account}: {_copy(about)}"
+    if row is not None:
+        columns = {
+            name: _short(value)
+            for name, value in row.items()
+            if value is not None and name not in ("payload", "content_hash", "account")
+        }
+        yield _block(columns)
+        if about.history.parts:
+            yield "  parts: " + ", ".join(f"{count} {table}" for table, count in about.history.parts.items())
+    for version in about.history.versions:
+        until = moment(version["valid_to"]) if version["valid_to"] else "now"
+        names = f": {', '.join(version['changed_columns'])}" if version["changed_columns"] else ""
+        run = f"run {version['run_id']}, {version['run_kind'] or 'forgotten'}" if version["run_id"] else "an early run"
+        yield f"  {moment(version['valid_from'])} to {until}  {version['change']}{names}  ({run})"
+    for kept in about.rejects:
+        closed = f", closed: {kept.closed_because}" if kept.closed_at else ""
+        yield f"  kept aside {kept_aside(account, kept)}{closed}"
+    yield f"  at the source: {_source(about)}"
+
+
+def moment(at: datetime | None) -> str:
+    """Write a time for people."""
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC" if at is not None else "never"
+
+
+def reconciled(result: Reconciled) -> str:
+    """Write what a reconcile came to."""
+    told = f"{counts(result.counts)}, {result.vanished} deleted at the source"
+    return f"{told}. Not verified: {result.unverified}" if result.unverified else f"verified: {told}"
+
+
+def harmless(text: str) -> str:
+    """Escape what could steer a terminal."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def _copy(about: Explained) -> str:
+    if about.history.row is None:
+        return "not in the copy" + (", only its history" if about.history.versions else "")
+    gone = about.history.row["deleted_at"]
+    return f"in the copy, deleted at the source {moment(gone)}" if gone else "in the copy"
+
+
+def _source(about: Explained) -> str:
+    if about.failure is not None:
+        return f"cannot be said. {about.failure}"
+    row = about.history.row
+    if about.source is None:
+        if row is None or row["deleted_at"]:
+            return "not shown, nor in the copy"
+        return "not shown, but in the copy as listed: the next reconcile decides"
+    updated = instant.render(about.source.version) if about.source.version else "without a time"
+    refresh = f"`referral-sync refresh {about.source.id}`"
+    match about.verdict:
+        case Verdict.KEEP | Verdict.ETAG:
+            told = "the same as in the copy"
+        case Verdict.OLDER:
+            told = f"older than the copy: the next reconcile takes it over, or at once {refresh}"
+        case _:
+            told = f"newer than the copy: {refresh}"
+    return f"updated {updated}; {told}"
+
+
+def _block(lines: dict[str, str]) -> str:
+    width = max(map(len, lines))
+    return "\n".join(f"  {name:{width}}  {value}" for name, value in lines.items())
+
+
+def _short(value: Any) -> str:
+    text = harmless(moment(value) if isinstance(value, datetime) else str(value))
+    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…"

@@ -1,1 +1,0 @@
-"""The pure core: time, windows, queries, and how a record becomes rows. No I/O, no clock, no driver."""

@@ -1,0 +1,141 @@
+"""The ops endpoint: is the process alive, can it work, and what came of its work; for machines, and a page for people.
+
+Read-only by design. A token guards whatever tells of accounts: as a bearer token, or as the password of a browser.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from worker.daemon.scheduler import Clockwork
+from worker.errors import StoreError, SyncError
+from worker.web.metrics import Facts, exposition
+from worker.web.status_page import POLICY, status_page
+
+Rows = Callable[[], Awaitable[list[dict[str, Any]]]]
+"""Returns rows of the worker's books; raises StoreError while the database is away."""
+
+Ready = Callable[[], Awaitable[None]]
+"""Raises StoreError while the database is away or not migrated; cheap, for it is asked every few seconds."""
+
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """Where the endpoint reads: accounts, totals, leases, recent runs, and this process's connections by state."""
+
+    status: Rows
+    totals: Rows
+    leases: Rows
+    runs: Rows
+    connections: Callable[[], Mapping[str, int]]
+
+
+@asynccontextmanager
+async def ops_endpoint(
+    listen: str, token: str, ready: Ready, books: Books, clockwork: Clockwork
+) -> AsyncIterator[None]:
+    """Serve the page at `/`, `/healthz`, `/readyz`, `/metrics` and `/status` at `host:port`.
+
+    A `token`, when not empty, guards the page, the metrics and the status.
+    """
+
+    async def healthz(_: web.Request) -> web.Response:
+        if clockwork.stands_still():
+            return web.json_response({"status": "the scheduler stands still"}, status=503)
+        return web.json_response({"status": "ok"})
+
+    async def readyz(_: web.Request) -> web.Response:
+        try:
+            await ready()
+        except StoreError as error:
+            return web.json_response({"status": "not ready", "why": str(error)}, status=503)
+        return web.json_response({"status": "ready"})
+
+    async def metrics() -> web.Response:
+        facts = Facts(
+            await books.status(),
+            await books.totals(),
+            await books.leases(),
+            books.connections(),
+            len(clockwork.running.tasks),
+        )
+        return web.Response(body=exposition(facts), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def status() -> web.Response:
+        rows = await books.status()
+        return web.json_response({"accounts": rows}, dumps=lambda value: json.dumps(value, default=_plain))
+
+    async def page() -> web.Response:
+        text = status_page(await books.status(), await books.runs(), clockwork.due(), datetime.now(UTC))
+        return web.Response(text=text, content_type="text/html", headers=HEADERS)
+
+    app = web.Application()
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])
+    for path, answer in (("/", page), ("/metrics", metrics), ("/status", status)):
+        app.router.add_get(path, _guarded(token, ready, answer))
+    host, _, port = listen.rpartition(":")
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host.strip("[]"), int(port)).start()
+    except OSError as error:
+        await runner.cleanup()
+        raise SyncError(
+            f"The ops endpoint cannot listen on {listen}: {error.strerror}.", "Change `http.listen`."
+        ) from error
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def _guarded(
+    token: str, ready: Ready, answer: Callable[[], Awaitable[web.Response]]
+) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """Ask for the token first, and say so plainly when the database is away."""
+
+    async def guarded(request: web.Request) -> web.Response:
+        if token and not _knows(request.headers.get("Authorization", ""), token):
+            refusal = web.json_response({"error": "a bearer token is needed"}, status=401)
+            refusal.headers["WWW-Authenticate"] = 'Basic realm="referral-sync", charset="UTF-8"'
+            return refusal
+        try:
+            await ready()
+            return await answer()
+        except StoreError as error:
+            return web.json_response({"error": str(error)}, status=503)
+
+    return guarded
+
+
+def _knows(authorization: str, token: str) -> bool:
+    """Tell whether a header holds the token, as a bearer token or as anybody's password."""
+    scheme, _, given = authorization.partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            given = base64.b64decode(given, validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            return False
+    return hmac.compare_digest(given.encode(), token.encode())
+
+
+def _plain(value: Any) -> str:
+    return str(value.isoformat() if hasattr(value, "isoformat") else value)

@@ -1,1 +1,0 @@
-"""What people see of the work: log lines and progress."""

@@ -1,0 +1,115 @@
+"""Seeing what the API can do for a time field, before anything rests on it.
+
+An option that a server ignores is answered with 200 too, so each answer is compared with what it must and must not
+hold (partner-center-api.md sections 1.4, 1.7 and 9.2). Six or seven requests for a field, about once a day.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from worker.errors import SourceDistrusted
+from worker.model.instant import Instant, render, shift
+from worker.model.odata import list_query, query_of_next_link
+from worker.model.record import Listing
+from worker.model.strategy import Method, Reading
+from worker.model.window import TimeField
+from worker.source.capability import try_query
+from worker.source.checks import sane_newest, times_of
+from worker.source.client import Client
+
+_MINUTE = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The oldest and the newest time that the listing shows, none in the future; None where it shows none.
+
+    `untimed`: records without this time were seen at one of its ends.
+    """
+
+    oldest: Instant | None
+    newest: Instant | None
+    untimed: bool = False
+
+
+async def bounds(client: Client, field: TimeField) -> Bounds:
+    """Ask for both ends of the listing, ordered by `field`. Only for a field whose order was seen to be kept."""
+    asc = await client.list(list_query(field=field))
+    desc = await client.list(list_query(field=field, descending=True))
+    untimed = any(record.time(field) is None for record in (*asc.records, *desc.records))
+    return Bounds(min(times_of(asc.records, field), default=None), sane_newest(desc, field), untimed)
+
+
+async def probe(client: Client, field: TimeField) -> Reading:
+    """Find the best way to read `field` that the API was seen to serve rightly."""
+    asc = await try_query(client, list_query(field=field))
+    desc = await try_query(client, list_query(field=field, descending=True))
+    if asc is None or desc is None:
+        return Reading(Method.SWEEP, evidence=f"$orderby={field.value} was rejected")
+    up, down = times_of(asc.records, field), times_of(desc.records, field)
+    if up != sorted(up) or down != sorted(down, reverse=True):
+        return Reading(Method.SWEEP, evidence=f"$orderby={field.value} was ignored")
+    if not up or not down or len({*up, *down}) < 2:  # noqa: PLR2004 - an order or a filter needs two different times to show
+        return Reading(Method.SWEEP, evidence="too few records to see an order", proven=False)
+    if [record.id for record in asc.records] == [record.id for record in desc.records] or up[0] > down[-1]:
+        return Reading(Method.SWEEP, evidence=f"$orderby={field.value} asc and desc gave the same")
+    links = await _links_carry_on(client, asc, desc)
+    found = await _probe_filter(client, field, up, down)
+    if found.method is Method.SCAN and not links and asc.next_link is not None:
+        return Reading(Method.SWEEP, evidence=f"{found.evidence}; links do not carry the order on", links=False)
+    return replace(found, links=links, page_size=max(len(asc.records), len(desc.records)))
+
+
+async def _links_carry_on(client: Client, asc: Listing, desc: Listing) -> bool:
+    """Follow the links of both orders: such as carry their order on lead to other records, or to them the other way.
+
+    A link whose token is only a position in a listing without order leads both times to the same page.
+    """
+    seconds = []
+    for first in (asc, desc):
+        if first.next_link is None:
+            return False
+        try:
+            second = await try_query(client, query_of_next_link(first.next_link))
+        except SourceDistrusted:
+            return False
+        seconds.append([record.id for record in second.records] if second is not None else [])
+    return bool(seconds[0]) and bool(seconds[1]) and seconds[0] != seconds[1]
+
+
+async def _probe_filter(client: Client, field: TimeField, up: list[Instant], down: list[Instant]) -> Reading:
+    """Ask for the newer part and see that the older records stay away and the newer ones come."""
+    lower = _dividing_time(up, down)
+    if lower is None:
+        return Reading(Method.SCAN, evidence="times too close to see whether a filter works", proven=False)
+    reasons = []
+    for quoted in (False, True):
+        form = f"{field.value} ge {render(lower)}" if not quoted else f"{field.value} ge '...'"
+        filtered = await try_query(client, list_query(field=field, lower=lower, quoted=quoted))
+        if filtered is None:
+            reasons.append(f"{form} was rejected")
+            continue
+        times = times_of(filtered.records, field)
+        expected = {time for time in (*up, *down) if time >= lower}
+        if not expected & {*times} or min(times) < shift(lower, -_MINUTE) or times != sorted(times):
+            reasons.append(f"{form} was not honoured")
+            continue
+        upper = await _bounded_above(client, field, lower, max(down), quoted=quoted)
+        return Reading(Method.KEYSET, quoted, upper, f"{form} showed only newer records, in order")
+    return Reading(Method.SCAN, evidence="; ".join(reasons))
+
+
+def _dividing_time(up: list[Instant], down: list[Instant]) -> Instant | None:
+    """A known time with older records more than a minute below it: a server may round its literal."""
+    candidates = [time for time in sorted({*up, *down}) if time > shift(up[0], _MINUTE)]
+    return candidates[len(candidates) // 2] if candidates else None
+
+
+async def _bounded_above(client: Client, field: TimeField, lower: Instant, newest: Instant, *, quoted: bool) -> bool:
+    if newest <= lower:
+        return False
+    listing = await try_query(client, list_query(field=field, lower=lower, upper=newest, quoted=quoted))
+    times = times_of(listing.records, field) if listing is not None else []
+    return bool(times) and lower in times and max(times) < newest

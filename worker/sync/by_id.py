@@ -1,0 +1,32 @@
+"""One referral by its id: the answer that surely carries the eTag, and that wins because a person asked for it."""
+
+from __future__ import annotations
+
+from worker.model.counts import Counts
+from worker.model.mapping import map_pages
+from worker.model.record import Page
+from worker.store.leases import Run
+from worker.store.save import save
+from worker.store.spelling import stored_ids
+from worker.sync.pipeline import Pipeline
+
+
+async def fetch_as_known(pipeline: Pipeline, referral_id: str) -> Page | None:
+    """Ask for a referral as it was given, and else as it is stored, or in lower case."""
+    stored = await stored_ids(pipeline.database, pipeline.account, referral_id)
+    for spelling in dict.fromkeys((referral_id, *stored, referral_id.lower())):
+        if (page := await pipeline.client.fetch(spelling)) is not None:
+            return page
+    return None
+
+
+async def refresh(pipeline: Pipeline, run: Run, ids: list[str]) -> tuple[Counts, list[str]]:
+    """Fetch and store referrals by id; returns the counts, and the ids that the source does not show."""
+    counts, unknown = Counts(), []
+    for referral_id in ids:
+        page = await fetch_as_known(pipeline, referral_id)
+        if page is None:
+            unknown.append(referral_id)
+            continue
+        counts += await save(pipeline.database, run, map_pages([page]), pages=1, asked_for=True)
+    return counts, unknown

@@ -1,0 +1,109 @@
+"""Where the list is thinner than an answer by id, changed records are fetched by id before they are stored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+
+import structlog
+
+from worker.errors import PermissionRefused, SourceRejected
+from worker.model.decide import Verdict
+from worker.model.mapping import lacking, map_pages
+from worker.model.record import Listing, Page, Record
+from worker.source.client import Client
+from worker.store import ledger
+from worker.store.leases import Run
+from worker.store.save import judge
+from worker.sync.pipeline import Pipeline
+
+PARITY_RECORDS = 3
+
+_log = structlog.get_logger()
+
+
+async def list_is_thin(pipeline: Pipeline, run: Run) -> bool:
+    """Say whether the list is thinner than answers by id; looked up once a run, compared at the API once a day."""
+    if run.only_by_id is None:
+        run.only_by_id = await _compared(pipeline)
+    return bool(run.only_by_id - {"eTag"})
+
+
+async def fuller(pipeline: Pipeline, run: Run, found: AsyncGenerator[Page]) -> AsyncGenerator[Page]:
+    """Pass pages on; where the list is thin, put what is new or changed on a page before it as fetched by id."""
+    async with aclosing(found):
+        thin = await list_is_thin(pipeline, run)
+        async for page in found:
+            if thin and (changed := await _changed(pipeline, run, page)):
+                by_id, rest = await _fetched(pipeline, page, changed)
+                for one in by_id:
+                    yield one
+                yield replace(page, records=rest)
+            else:
+                yield page
+
+
+async def only_by_id(client: Client, plain: Listing | None = None) -> set[str] | None:
+    """Return the members that a few records have by id and lack in the list, as dotted paths.
+
+    Links, `@odata` members and nulls do not count. None where no record could be compared.
+    """
+    listing = plain if plain is not None else await client.list("")
+    fuller, compared = set[str](), False
+    for listed in [record for record in listing.records if record.id is not None][:PARITY_RECORDS]:
+        try:
+            page = await client.fetch(listed.id or "")
+        except PermissionRefused:
+            continue
+        if page is not None and page.records[0].tree is not None:
+            compared = True
+            fuller |= lacking(page.records[0].tree, listed.tree or {})
+    return fuller if compared else None
+
+
+async def _compared(pipeline: Pipeline) -> set[str]:
+    """Compare a few records list against by id; where none could be compared, nothing is known to be missing."""
+    missing = await ledger.parity(pipeline.database, pipeline.account)
+    if missing is None:
+        missing = await only_by_id(pipeline.client)
+        if missing is None:
+            return set()
+        await ledger.put_parity(pipeline.database, pipeline.account, missing)
+        if missing - {"eTag"}:
+            _log.warning("list_is_thinner", account=pipeline.account, only_by_id=sorted(missing))
+    return missing
+
+
+async def _changed(pipeline: Pipeline, run: Run, page: Page) -> set[str]:
+    """Name what is new or changed on a page, and what was only ever had from the list: then by id was out of reach.
+
+    Such a row agrees with the list, so nothing else would make it whole. It is known by its missing eTag, where answers
+    by id have one.
+    """
+    mapped = map_pages([page])
+    if not mapped.rows:
+        return set()
+    verdicts = await judge(pipeline.database, pipeline.account, mapped.rows, pipeline.privacy)
+    changed = {key for key, verdict in verdicts if verdict in (Verdict.INSERT, Verdict.UPDATE)}
+    if "eTag" in (run.only_by_id or ()):
+        changed |= await ledger.without_etag(pipeline.database, pipeline.account, sorted(mapped.ids - changed))
+    return changed
+
+
+async def _fetched(pipeline: Pipeline, page: Page, changed: set[str]) -> tuple[list[Page], list[Record]]:
+    """Fetch by id what changed; what cannot be had that way is left to the list."""
+    allowed = asyncio.Semaphore(pipeline.concurrency)
+
+    async def fetch(referral_id: str) -> Page | None:
+        async with allowed:
+            try:
+                return await pipeline.client.fetch(referral_id)
+            except (PermissionRefused, SourceRejected):
+                return None
+
+    answers = await asyncio.gather(*(fetch(key) for key in sorted(changed)))
+    by_id = [answer for answer in answers if answer is not None]
+    had = {answer.records[0].id for answer in by_id}
+    return by_id, [record for record in page.records if record.id not in had]

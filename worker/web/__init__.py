@@ -1,0 +1,1 @@
+"""What people and machines look at: status page, report, metrics."""

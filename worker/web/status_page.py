@@ -1,0 +1,119 @@
+"""The status page: is the data fresh, complete, and will it stay so? One page, without scripts or assets."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from worker.web.report import PAGES, ago
+
+SOON = timedelta(days=14)
+"""A sign-in that lapses sooner is shown as a warning."""
+
+REFRESH_SECONDS = 30
+_BAR_WIDTH, _BAR_HEIGHT = 6, 40
+_STYLE = PAGES.get_template("style.css").render() + PAGES.get_template("status.css").render()
+_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+
+POLICY = (
+    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""The page's Content-Security-Policy: nothing but its own style sheet, known by its hash."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A run in the small chart: where it stands, how high, and what it was."""
+
+    x: int
+    y: float
+    height: float
+    outcome: str
+    told: str
+
+
+def status_page(
+    rows: Sequence[Mapping[str, Any]],
+    runs: Sequence[Mapping[str, Any]],
+    upcoming: Sequence[tuple[str, str, datetime]],
+    now: datetime,
+) -> str:
+    """Write the page from the rows of `sync.status`, recent runs (newest first) and what is due in this process."""
+    of_account = defaultdict[str, list[Mapping[str, Any]]](list)
+    for run in runs:
+        of_account[run["account"]].append(run)
+    due = defaultdict[str, list[tuple[str, str]]](list)
+    for account, kind, moment in upcoming:
+        due[account].append((kind, until(moment, now)))
+    return PAGES.get_template("status.html").render(
+        style=_STYLE,
+        refresh=REFRESH_SECONDS,
+        now=now,
+        rows=rows,
+        runs=of_account,
+        charts={account: bars(found) for account, found in of_account.items()},
+        width=_BAR_WIDTH,
+        height=_BAR_HEIGHT,
+        due=due,
+        ago=lambda moment: ago(moment, now),
+        sign_in=lambda row: sign_in(row, now),
+        verdict=lambda row: verdict(row, now),
+    )
+
+
+def verdict(row: Mapping[str, Any], now: datetime) -> tuple[str, str]:
+    """Say in a sentence how an account is, with a word for its colour: good, fair or bad."""
+    if row["health"] == "needs a person":
+        return "bad", "Needs a person."
+    if row["health"] == "failing":
+        return "bad", "Failing; it tries again by itself."
+    if row["health"] != "ok":
+        return "fair", "Not loaded yet."
+    told = []
+    if _lapses_soon(row, now):
+        told.append("the sign-in lapses soon")
+    if row["verified_at"] is None:
+        told.append("not proven complete yet")
+    if row["open_rejects"]:
+        told.append("some records are kept aside")
+    if row["overlap_too_small"]:
+        told.append("changes come later than ticks look back")
+    return ("fair", f"Fresh; {', '.join(told)}.") if told else ("good", "Fresh, and proven complete.")
+
+
+def sign_in(row: Mapping[str, Any], now: datetime) -> tuple[str, str]:
+    """Say how long the sign-in lasts, with a word for its colour."""
+    if row["sign_in_refused_at"] is not None:
+        return "bad", f"refused {ago(row['sign_in_refused_at'], now)}"
+    if row["sign_in_lapses_at"] is None:
+        return "soft", "not stored here"
+    days = int((row["sign_in_lapses_at"] - now) / timedelta(days=1))
+    return ("fair" if _lapses_soon(row, now) else ""), f"lapses in {days} days unless used"
+
+
+def _lapses_soon(row: Mapping[str, Any], now: datetime) -> bool:
+    return row["sign_in_lapses_at"] is not None and row["sign_in_lapses_at"] - now < SOON
+
+
+def until(moment: datetime, now: datetime) -> str:
+    """Say how long it is until a moment."""
+    seconds = max(0, round((moment - now).total_seconds()))
+    if seconds < 90:  # noqa: PLR2004 - minutes say no more below that
+        return f"in {seconds} s"
+    return f"in {seconds // 60} min" if seconds < 2 * 3600 else f"in {seconds // 3600} h"
+
+
+def bars(runs: Sequence[Mapping[str, Any]]) -> list[Bar]:
+    """Lay out runs, oldest first; height is duration, on a root scale so that a load does not flatten the ticks."""
+    longest = max((float(run["seconds"] or 0) for run in runs), default=0) or 1
+    drawn = []
+    for place, run in enumerate(reversed(runs)):
+        height = round(3 + (_BAR_HEIGHT - 3) * (float(run["seconds"] or 0) / longest) ** 0.5, 1)
+        told = f"{run['kind']} {run['outcome']}, {run['started_at']:%H:%M:%S} UTC, {float(run['seconds'] or 0):.1f} s"
+        drawn.append(Bar(place * (_BAR_WIDTH + 2), _BAR_HEIGHT - height, height, run["outcome"], told))
+    return drawn
