@@ -25,6 +25,9 @@ STOP_SECONDS = 8.0
 """A container's grace period is longer; whatever a run is doing is rolled back by then."""
 
 BEAT_SECONDS = 5
+STEP_SECONDS = 2.0
+"""A wall clock that moved so much more or less than the monotonic one was set; a smaller difference is its drift."""
+
 STILL_SECONDS = 60.0
 """A scheduler that has not moved for so long stands still; the process had better be started again."""
 
@@ -106,11 +109,36 @@ async def run_until(stopped: asyncio.Event, jobs: list[Job], timezone: str, cloc
         key=lambda one: one[2],
     )
     scheduler.start()
+    following = asyncio.create_task(_follow_clock(scheduler))
     try:
         await stopped.wait()
     finally:
+        following.cancel()
         scheduler.shutdown(wait=False)
         await running.stop()
+
+
+async def _follow_clock(scheduler: AsyncIOScheduler) -> None:
+    """Work out anew when jobs are due whenever the wall clock is set: APScheduler would wait for the old times.
+
+    Set back, an interval keeps what was left of it, and a cron line is asked for its next time by the new clock. Set
+    forward, what fell in between is due at once.
+    """
+    wall, steady = time.time(), time.monotonic()
+    while True:
+        await asyncio.sleep(BEAT_SECONDS)
+        now_wall, now_steady = time.time(), time.monotonic()
+        step = (now_wall - wall) - (now_steady - steady)
+        wall, steady = now_wall, now_steady
+        if abs(step) < STEP_SECONDS:
+            continue
+        _log.warning("clock_stepped", seconds=round(step, 1))
+        for job in scheduler.get_jobs():
+            if isinstance(job.trigger, IntervalTrigger):
+                due = job.next_run_time + timedelta(seconds=step)
+            else:
+                due = job.trigger.get_next_fire_time(None, datetime.now(UTC))
+            job.modify(next_run_time=min(due, job.next_run_time))
 
 
 def trigger(when: timedelta | Cron, timezone: str) -> Any:

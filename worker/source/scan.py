@@ -167,14 +167,14 @@ async def _skips(client: Client, order: list[str | bytes]) -> bool:
     return moved != order[: len(moved)] and moved == order[1 : 1 + len(moved)] if moved else len(order) == 1
 
 
-async def ends_after(client: Client, records: int) -> bool:
-    """Say whether the listing without order was seen to end with its `records`-th record, in one request.
+async def ends_after(client: Client, records: int, query: str = "") -> bool:
+    """Say whether the answers to a query were seen to end with the `records`-th record, in one request.
 
     False where there are more or fewer, and where the server does not skip as asked, so that nothing was seen.
     """
     if records == 0:
         return False
-    last = await try_query(client, f"$skip={records - 1}")
+    last = await try_query(client, "&".join(part for part in (query, f"$skip={records - 1}") if part))
     return last is not None and len(last.records) == 1 and last.next_link is None and client.largest_page > 1
 
 

@@ -10,6 +10,7 @@ from worker.errors import SourceDistrusted
 from worker.model.counts import Counts, ToWindow
 from worker.model.instant import Instant
 from worker.model.mapping import Mapped
+from worker.model.odata import list_query
 from worker.model.record import Page
 from worker.model.strategy import Method, Reading
 from worker.model.window import TimeField, Window, split, subtract
@@ -39,7 +40,6 @@ async def backfill(pipeline: Pipeline, run: Run, since: Instant | None, until: I
     """
     counts, unbounded = Counts(), since is None and until is None
     first = await ledger.watermark(pipeline.database, pipeline.account) is None
-    stored_before = await ledger.live_count(pipeline.database, pipeline.account) if first else 0
     while True:
         field, reading = await choose_field(pipeline, run)
         asked = Window(field, since, until if field is TimeField.CREATED else None)
@@ -49,7 +49,7 @@ async def backfill(pipeline: Pipeline, run: Run, since: Instant | None, until: I
         try:
             counts += await _read(pipeline, run, plan, reading)
             if unbounded and reading.method is Method.KEYSET:
-                sure = not first or (stored_before == 0 and counts.rejected == 0 and await _holds_all(pipeline))
+                sure = not first or await _order_hides_nothing(pipeline, field)
                 counts += await _read_untimed(pipeline, run, field, sure=sure)
         except SourceDistrusted as why:
             await distrust(pipeline, field, reading, why)
@@ -133,9 +133,14 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading) 
     return counts
 
 
-async def _holds_all(pipeline: Pipeline) -> bool:
-    """Say whether the listing without order was seen to end with as many records as the copy has."""
-    return await ends_after(pipeline.client, await ledger.live_count(pipeline.database, pipeline.account))
+async def _order_hides_nothing(pipeline: Pipeline, field: TimeField) -> bool:
+    """Say whether the listing was seen to end with the same number of records with an order by `field` and without.
+
+    Asked at the number that the copy has: where that is not it, this is not seen in two requests, and not said.
+    """
+    stored = await ledger.live_count(pipeline.database, pipeline.account)
+    client, ordered = pipeline.client, list_query(field=field)
+    return await ends_after(client, stored, ordered) and await ends_after(client, stored)
 
 
 async def _read_untimed(pipeline: Pipeline, run: Run, field: TimeField, *, sure: bool) -> Counts:
