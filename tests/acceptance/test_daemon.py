@@ -177,7 +177,7 @@ async def test_it_starts_before_the_database_and_outlives_its_loss(
     async with daemon(environment, tmp_path, REFERRAL_SYNC_DATABASE__URL=away) as running:
 
         async def said() -> bool:
-            return bool(running.events("database_away"))
+            return bool(running.events("database_unavailable"))
 
         await until(said, "said that the database is away")
         assert await running.status("/healthz") == 200
@@ -193,6 +193,34 @@ async def test_it_starts_before_the_database_and_outlives_its_loss(
         )
         await simulator.create([{}])
         await until(rows(db, 41), "recovered")
+
+
+async def test_it_starts_on_a_database_that_is_read_only_and_works_once_it_is_not(
+    environment: dict[str, str], simulator: Control, tmp_path: Path, empty_database_url: str
+) -> None:
+    """As a standby that is promoted after a while."""
+    await simulator.reset(40)
+    admin = await asyncpg.connect(empty_database_url)
+    name = await admin.fetchval("SELECT quote_ident(current_database())")
+    await admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    async with daemon(environment, tmp_path, REFERRAL_SYNC_DATABASE__URL=empty_database_url) as running:
+
+        async def said() -> bool:
+            assert running.process.poll() is None, running.output()
+            return bool(running.events("database_unavailable"))
+
+        await until(said, "said that the database is read-only")
+        assert await running.status("/readyz") == 503
+        await admin.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+
+        async def loaded() -> bool:
+            if await admin.fetchval("SELECT to_regclass('partner_center.referrals') IS NULL"):
+                return False
+            return bool(await admin.fetchval("SELECT count(*) = 40 FROM partner_center.referrals"))
+
+        await until(loaded, "loaded")
+        assert await running.stop() == 0
+    await admin.close()
 
 
 async def test_two_accounts_and_one_is_refused(

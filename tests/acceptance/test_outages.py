@@ -80,6 +80,46 @@ async def test_postgresql_stopped_at_once_and_started_again(
                         await db.close()
 
 
+@pytest.mark.parametrize("after", ["SELECT 1", "SELECT 1 FROM pg_namespace WHERE nspname = 'sync'"])
+async def test_postgresql_restarted_while_the_daemon_starts(
+    after: str, environment: dict[str, str], simulator: Control, server_folder: Path, tmp_path: Path
+) -> None:
+    """A fresh server that goes away as soon as it is connected to, and again as soon as the migration stands."""
+    await simulator.reset(40)
+    with tempfile.TemporaryDirectory(prefix="referral-sync-", dir=server_folder) as folder:
+        async with embedded.server(Path(folder)) as url, Proxy("127.0.0.1", urlsplit(url).port or 0) as proxy:
+            port = str(urlsplit(url).port)
+            through_proxy = urlsplit(url)._replace(netloc=urlsplit(url).netloc.replace(port, str(proxy.port))).geturl()
+            db = await asyncpg.connect(url)
+            async with daemon(environment, tmp_path, REFERRAL_SYNC_DATABASE__URL=through_proxy) as running:
+
+                async def reached() -> bool:
+                    busy = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'referral-sync' OR query ~ 'alembic'"
+                    return bool(await db.fetchval(busy)) and bool(await db.fetchval(after))
+
+                await until(reached, "connected")
+                await db.close()
+                await crash(Path(folder))
+
+                async def told() -> bool:
+                    assert running.process.poll() is None, running.output()
+                    return bool(running.events("database_unavailable") or running.events("run_failed"))
+
+                await until(told, "said")
+                async with embedded.server(Path(folder)) as again:
+                    proxy.target = ("127.0.0.1", urlsplit(again).port or 0)
+                    db = await asyncpg.connect(again)
+
+                    async def loaded() -> bool:
+                        if await db.fetchval("SELECT to_regclass('partner_center.referrals') IS NULL"):
+                            return False
+                        return bool(await db.fetchval("SELECT count(*) = 40 FROM partner_center.referrals"))
+
+                    await until(loaded, "loaded")
+                    assert await running.stop() == 0
+                    await db.close()
+
+
 async def test_a_half_open_line_to_the_database(
     environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ import structlog
 
 from worker.daemon.http import Books, ops_endpoint
 from worker.daemon.scheduler import Clockwork, Job, run_until, stop_on_signal
-from worker.errors import StoreError, StoreUnavailable
+from worker.errors import LeaseError, StoreError, StoreUnavailable
 
 RETRY_SECONDS = 5.0
 
@@ -63,6 +63,6 @@ async def _try_until_it_works(prepare: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             return await prepare()
-        except StoreUnavailable as error:
-            _log.warning("database_away", error=str(error), retry_seconds=RETRY_SECONDS)
+        except (StoreUnavailable, LeaseError) as error:
+            _log.warning("database_unavailable", error=str(error), retry_seconds=RETRY_SECONDS)
             await asyncio.sleep(RETRY_SECONDS)

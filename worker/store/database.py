@@ -52,7 +52,7 @@ class Database:
         Not `flushed`, its commit does not wait for the disk: a crash of the server within a second may take it back,
         with all that came after it (docs/decisions/0017).
         """
-        with _translated(self._forget_connections):
+        with translated(self._forget_connections):
             async with self._pool.acquire() as connection, connection.transaction():
                 ends = connection.get_server_version().major >= _TRANSACTION_TIMEOUT_SINCE
                 await connection.execute(
@@ -87,7 +87,7 @@ class Database:
 async def open_database(url: str, *, connections: int) -> AsyncIterator[Database]:
     """Open a pool of at most `connections`; raises StoreError with a mend when the server cannot be used."""
     address, besides = driver_address(url)
-    with _translated():
+    with translated():
         pool = await asyncpg.create_pool(
             address,
             **besides,
@@ -112,7 +112,7 @@ async def open_database(url: str, *, connections: int) -> AsyncIterator[Database
 @asynccontextmanager
 async def connect(url: str) -> AsyncIterator[asyncpg.Connection]:
     """Open one connection outside any pool."""
-    with _translated():
+    with translated():
         address, besides = driver_address(url)
         connection = await asyncpg.connect(address, timeout=CONNECT_SECONDS, statement_cache_size=0, **besides)
         try:
@@ -122,7 +122,8 @@ async def connect(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 @contextmanager
-def _translated(read_only: Callable[[], None] = lambda: None) -> Iterator[None]:
+def translated(read_only: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Translate what PostgreSQL and the line to it say into our errors; data errors come out as they are."""
     try:
         yield
     except (asyncpg.DataError, asyncpg.ProgramLimitExceededError):

@@ -13,7 +13,7 @@ from typing import Any
 
 import stamina
 
-from worker.errors import StoreError
+from worker.errors import StoreError, StoreUnavailable
 from worker.store.address import driver_address
 
 LOCK_TIMEOUT = "500ms"
@@ -164,15 +164,30 @@ async def _upgrade(url: str, revisions: list[str]) -> None:
                 if await connection.scalar(text("SELECT to_regnamespace('sync') IS NULL")):
                     await connection.execute(text("CREATE SCHEMA sync"))
                 await connection.run_sync(_run_alembic, revision)
-    except (DBAPIError, asyncpg.PostgresError) as error:
+    except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
         if _is_lock_timeout(error):
             raise
+        _raise_if_unavailable(error)
         raise StoreError(
             f"The migration failed: {str(getattr(error, 'orig', error)).partition(chr(10))[0]}",
             "The database role must own the database or hold CREATE on it; nothing was changed.",
         ) from error
     finally:
         await engine.dispose()
+
+
+def _raise_if_unavailable(error: Exception) -> None:
+    """Raise StoreUnavailable where the migration may work later: the server restarts, moved, or became read-only."""
+    from worker.store.database import translated  # noqa: PLC0415 - keeps `--help` quick
+
+    cause = getattr(error, "orig", error)
+    try:
+        with translated():
+            raise getattr(cause, "__cause__", None) or cause
+    except StoreUnavailable:
+        raise
+    except Exception:  # noqa: BLE001 - not an outage: the caller says what it is
+        return
 
 
 def _run_alembic(connection: Any, revision: str) -> None:
