@@ -3,6 +3,7 @@ PYTHON ?= python3
 ROUNDS ?= 20
 RECORDS ?= 50000
 BIN := .venv/bin
+LOCKED := --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 -q --upgrade
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help demo test test-system torture check audit sbom bench bench-peers bench-growth bench-dashboards \
@@ -33,7 +34,7 @@ check: .venv/.dev ## lint, format, types, layers
 	@$(BIN)/lint-imports
 
 audit: .venv/.dev ## look the pinned dependencies up among known vulnerabilities; needs the network
-	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements.lock
+	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements.lock -r requirements-build.lock
 
 sbom: .venv/.dev ## write sbom.json: what the container image is made of, in CycloneDX
 	@$(BIN)/cyclonedx-py requirements --output-reproducible --of JSON -o sbom.json requirements.lock
@@ -58,18 +59,18 @@ dictionary: .venv/.dev ## write docs/data-dictionary.md from the comments in the
 
 lock: .venv/.dev ## resolve the dependencies anew
 	@$(BIN)/pip install -q uv
-	@$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--python-version 3.11 -q --upgrade --extra demo --extra build -o requirements.lock
-	@$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--python-version 3.11 -q --upgrade --extra demo --extra build --extra dev -c requirements.lock -o requirements-dev.lock
+	@$(BIN)/uv pip compile pyproject.toml $(LOCKED) --extra demo -o requirements.lock
+	@$(BIN)/uv pip compile $(LOCKED) --group build -c requirements.lock -o requirements-build.lock
+	@$(BIN)/uv pip compile pyproject.toml $(LOCKED) --extra demo --extra dev --group build \
+		-c requirements.lock -c requirements-build.lock -o requirements-dev.lock
 
 clean: ## remove what was made here
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.venv/.runtime: requirements.lock pyproject.toml
+.venv/.runtime: requirements.lock requirements-build.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing what is pinned in requirements.lock ..."
-	@$(BIN)/pip install -q --require-hashes -r requirements.lock
+	@$(BIN)/pip install -q --require-hashes -r requirements.lock -r requirements-build.lock
 	@$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
