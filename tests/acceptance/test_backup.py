@@ -6,7 +6,9 @@ import os
 import re
 import shlex
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -32,25 +34,22 @@ def in_the_database(line: str, url: str, folder: Path) -> subprocess.CompletedPr
     parts = urlsplit(url)
     name = parts.path[1:]
     words = shlex.split(line.removeprefix("docker compose exec -T db "))
-    sent, taken = subprocess.DEVNULL, subprocess.PIPE
-    redirected = None
-    if len(words) > 1 and words[-2] in "<>":
-        redirected = (folder / words[-1]).open("rb" if words[-2] == "<" else "wb")
-        words, sent, taken = (
-            (words[:-2], redirected.fileno(), taken) if words[-2] == "<" else (words[:-2], sent, redirected.fileno())
-        )
-    own = {"--username=referral_sync": f"--username={parts.username}", "--dbname=referrals": f"--dbname={name}"}
-    words = [own.get(word, name if word == "referrals" else word) for word in words]
-    environ = {"PATH": os.environ["PATH"], "PGPASSWORD": parts.password or ""}
-    environ |= {"PGHOST": str(parts.hostname), "PGPORT": str(parts.port)}
-    program = cluster.find_binaries(None) / words[0]
-    try:
+    with ExitStack() as files:
+        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+        if words[-2] in ("<", ">"):
+            *words, sign, file = words
+            stream, mode = ("stdin", "rb") if sign == "<" else ("stdout", "wb")
+            streams[stream] = files.enter_context((folder / file).open(mode))
+        own = {"--username=referral_sync": f"--username={parts.username}", "--dbname=referrals": f"--dbname={name}"}
+        environ = {"PATH": os.environ["PATH"], "PGPASSWORD": parts.password or ""}
+        environ |= {"PGHOST": str(parts.hostname), "PGPORT": str(parts.port)}
         return subprocess.run(
-            [program, *words[1:]], env=environ, stdin=sent, stdout=taken, stderr=subprocess.PIPE, check=False
-        )
-    finally:
-        if redirected is not None:
-            redirected.close()
+            [
+                cluster.find_binaries(None) / words[0],
+                *(own.get(word, name if word == "referrals" else word) for word in words[1:]),
+            ],
+            env=environ, **streams, stderr=subprocess.PIPE, check=False,
+        )  # fmt: skip
 
 
 async def test_a_dump_is_all_of_the_copy(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from http.client import HTTPConnection, HTTPException
+from http.client import OK, HTTPConnection, HTTPException
 
 from worker.errors import ConfigError, SyncError
 
@@ -33,10 +33,13 @@ def ask_health(listen: str) -> str:
     finally:
         connection.close()
     status = _status(told)
-    if answer.status != 200:  # noqa: PLR2004 - HTTP's own
+    if answer.status != OK:
         raise SyncError(
-            f"The daemon at {listen} is not healthy: {status or f'HTTP {answer.status}'}.", "Start it anew; see its log."
+            f"The daemon at {listen} is not healthy: {status or f'HTTP {answer.status}'}.",
+            "Restart it, and see its log.",
         )
+    if not status:
+        raise SyncError(f"Another program answers at {listen}.", "Change `http.listen`, or stop the other one.")
     return status
 
 
