@@ -19,9 +19,12 @@ demo: .venv/.runtime ## see the whole pipeline on this machine, in a minute
 test: .venv/.dev ## run the suite; starts the PostgreSQL and the simulator that it needs
 	@$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-test-system: .venv/.dev ## what needs Debian packages (pgbouncer, chromium), which it installs
-	@(test -x /usr/sbin/pgbouncer && command -v chromium >/dev/null) \
-		|| (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq pgbouncer chromium)
+test-system: .venv/.dev ## what needs Debian packages (pgbouncer, chromium, buildah, ...), which it installs
+	@(test -x /usr/sbin/pgbouncer -a -x /usr/sbin/debootstrap \
+		&& command -v chromium && command -v buildah && command -v systemd-analyze) >/dev/null \
+		|| (apt-get update -qq && export DEBIAN_FRONTEND=noninteractive \
+			&& apt-get install -y -qq pgbouncer chromium \
+			&& apt-get install -y -qq --no-install-recommends buildah debootstrap systemd)
 	@$(BIN)/python -m pytest -q tests/system
 
 torture: .venv/.dev ## kills, outages and the lying API again and again; ROUNDS=20 takes about a quarter of an hour
