@@ -112,8 +112,8 @@ def test_every_service_is_bounded(compose: dict[str, Any]) -> None:
         assert not service["image"].endswith(":latest"), name
     for name in ("migrate", "worker"):
         service = compose["services"][name]
-        assert service["deploy"]["resources"]["limits"]["memory"] == "1g"
-        assert 10 * Api().max_page_bytes < 1 << 30, "the limit of memory fits the defaults"
+        assert service["deploy"]["resources"]["limits"]["memory"] == "2g"
+        assert 10 * Api().max_page_bytes * Api().concurrency < 2 << 30, "the limit of memory fits the defaults"
         assert service["image"] == f"referral-sync:{RELEASE}"
 
 

@@ -49,8 +49,8 @@ def test_pods_are_locked_down_and_stop_in_time() -> None:
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
         assert container["args"][0] in commands
         assert container["image"].endswith(f"/referral-sync:{RELEASE}")
-        assert container["resources"]["limits"]["memory"] == "1Gi"
-        assert 10 * Api().max_page_bytes < 1 << 30, "the limit of memory fits the defaults"
+        assert container["resources"]["limits"]["memory"] == "2Gi"
+        assert 10 * Api().max_page_bytes * Api().concurrency < 2 << 30, "the limit of memory fits the defaults"
         names = {volume["name"] for volume in pod["volumes"]}
         assert {mount["name"] for mount in container["volumeMounts"]} == names
     deployment = found["Deployment"]["spec"]
