@@ -36,7 +36,7 @@ from worker.demo.control import Control
 
 ROOT = Path(__file__).parent.parent.parent
 SUITE = "bookworm"
-WITH = "python3,python3-venv,ca-certificates"
+OPTIONS = ("--variant=minbase", "--include=python3,python3-venv,ca-certificates")
 BASE = "localhost/base"
 IMAGE = "localhost/referral-sync"
 
@@ -90,8 +90,8 @@ class Container:
 
 
 @pytest.fixture(scope="module")
-def buildah() -> Iterator[Buildah]:
-    with tempfile.TemporaryDirectory(prefix="referral-sync-image-") as folder:
+def buildah(server_folder: Path) -> Iterator[Buildah]:
+    with tempfile.TemporaryDirectory(prefix="referral-sync-image-", dir=server_folder) as folder:
         built = Buildah(Path(folder))
         try:
             yield built
@@ -103,26 +103,19 @@ def buildah() -> Iterator[Buildah]:
 def base(buildah: Buildah, request: pytest.FixtureRequest) -> str:
     """Make the image that ours is built on."""
     assert request.config.cache is not None
-    kept = request.config.cache.mkdir("image") / f"{SUITE}-{WITH}.tar"
+    kept = request.config.cache.mkdir("image") / f"{SUITE}.tar"
     if not kept.exists():
-        root = buildah.storage / "debian"
-        done = subprocess.run(
-            [
-                shutil.which("debootstrap") or "/usr/sbin/debootstrap",
-                "--variant=minbase",
-                f"--include={WITH}",
-                SUITE,
-                root,
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]
-        with tarfile.open(kept.with_suffix(".new"), "w") as tar:
-            tar.add(root, ".", filter=_shipped)
+        with tempfile.TemporaryDirectory() as root:  # with devices, which a folder in memory may not hold
+            done = subprocess.run(
+                [shutil.which("debootstrap") or "/usr/sbin/debootstrap", *OPTIONS, SUITE, root],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]
+            with tarfile.open(kept.with_suffix(".new"), "w") as tar:
+                tar.add(root, ".", filter=_shipped)
         kept.with_suffix(".new").rename(kept)
-        shutil.rmtree(root)
     container = buildah.run("from", "scratch").strip()
     buildah.run("add", "--quiet", container, kept, "/")
     buildah.run("commit", "--quiet", "--rm", container, BASE)
