@@ -38,6 +38,7 @@ ROOT = Path(__file__).parent.parent.parent
 SUITE = "bookworm"
 OPTIONS = ("--variant=minbase", "--include=python3,python3-venv,ca-certificates")
 BASE = "localhost/base"
+pytestmark = pytest.mark.timeout(900)  # two minutes of it make the base and the image, on an idle machine
 IMAGE = "localhost/referral-sync"
 
 
