@@ -87,10 +87,9 @@ def test_every_address_of_a_database_is_verified() -> None:
         for file in files
         for found in re.findall(r"postgresql(?:\+\w+)?://\S+@[^\s\"'`)]+", file.read_text(encoding="utf-8"))
     ]
-    assert len(addresses) >= 4
+    assert len(addresses) >= 5
     for address in addresses:
-        if "user:password@host" not in address:  # the shape of an address, not one to copy
-            assert address.endswith("?sslmode=verify-full&sslrootcert=system"), address
+        assert address.endswith("?sslmode=verify-full&sslrootcert=system"), address
 
 
 def test_its_configuration_is_one(tmp_path: Path) -> None:
