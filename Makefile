@@ -3,6 +3,7 @@ PYTHON ?= python3
 ROUNDS ?= 20
 RECORDS ?= 50000
 BIN := .venv/bin
+LOCKED := --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 -q --upgrade
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help demo test test-system torture check audit sbom bench bench-peers bench-growth bench-dashboards \
@@ -18,9 +19,12 @@ demo: .venv/.runtime ## see the whole pipeline on this machine, in a minute
 test: .venv/.dev ## run the suite; starts the PostgreSQL and the simulator that it needs
 	@$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-test-system: .venv/.dev ## what needs Debian packages (pgbouncer, chromium, faketime), which it installs
-	@(test -x /usr/sbin/pgbouncer && command -v chromium >/dev/null && command -v faketime >/dev/null) \
-		|| (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq pgbouncer chromium faketime)
+test-system: .venv/.dev ## what needs Debian packages (pgbouncer, chromium, buildah, faketime, ...), which it installs
+	@(test -x /usr/sbin/pgbouncer -a -x /usr/sbin/debootstrap \
+		&& command -v chromium && command -v faketime && command -v buildah && command -v systemd-analyze) >/dev/null \
+		|| (apt-get update -qq && export DEBIAN_FRONTEND=noninteractive \
+			&& apt-get install -y -qq pgbouncer chromium faketime \
+			&& apt-get install -y -qq --no-install-recommends buildah debootstrap systemd)
 	@$(BIN)/python -m pytest -q tests/system
 
 torture: .venv/.dev ## kills, outages and the lying API again and again; ROUNDS=20 takes about a quarter of an hour
@@ -33,7 +37,7 @@ check: .venv/.dev ## lint, format, types, layers
 	@$(BIN)/lint-imports
 
 audit: .venv/.dev ## look the pinned dependencies up among known vulnerabilities; needs the network
-	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements.lock
+	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements.lock -r requirements-build.lock
 
 sbom: .venv/.dev ## write sbom.json: what the container image is made of, in CycloneDX
 	@$(BIN)/cyclonedx-py requirements --output-reproducible --of JSON -o sbom.json requirements.lock
@@ -58,18 +62,18 @@ dictionary: .venv/.dev ## write docs/data-dictionary.md from the comments in the
 
 lock: .venv/.dev ## resolve the dependencies anew
 	@$(BIN)/pip install -q uv
-	@$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--python-version 3.11 -q --upgrade --extra demo --extra build -o requirements.lock
-	@$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--python-version 3.11 -q --upgrade --extra demo --extra build --extra dev -c requirements.lock -o requirements-dev.lock
+	@$(BIN)/uv pip compile pyproject.toml $(LOCKED) --extra demo -o requirements.lock
+	@$(BIN)/uv pip compile $(LOCKED) --group build -c requirements.lock -o requirements-build.lock
+	@$(BIN)/uv pip compile pyproject.toml $(LOCKED) --extra demo --extra dev --group build \
+		-c requirements.lock -c requirements-build.lock -o requirements-dev.lock
 
 clean: ## remove what was made here
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.venv/.runtime: requirements.lock pyproject.toml
+.venv/.runtime: requirements.lock requirements-build.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing what is pinned in requirements.lock ..."
-	@$(BIN)/pip install -q --require-hashes -r requirements.lock
+	@$(BIN)/pip install -q --require-hashes -r requirements.lock -r requirements-build.lock
 	@$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 

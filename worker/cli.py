@@ -242,6 +242,20 @@ def check() -> None:
     _finish(work())
 
 
+@app.command(hidden=True)
+def health() -> None:
+    """Ask the daemon of this configuration whether it is alive: the health check of the container image."""
+    settings = _settings()
+
+    async def work() -> int:
+        from worker.daemon.health import ask_health  # noqa: PLC0415 - keeps `--help` quick
+
+        _out.print(await asyncio.to_thread(ask_health, settings.http.listen), markup=False)
+        return 0
+
+    _finish(work())
+
+
 @app.command()
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs; the keys are in the README.")] = False,

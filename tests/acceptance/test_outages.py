@@ -94,7 +94,9 @@ async def test_postgresql_restarted_while_the_daemon_starts(
             async with daemon(environment, tmp_path, REFERRAL_SYNC_DATABASE__URL=through_proxy) as running:
 
                 async def reached() -> bool:
-                    busy = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'referral-sync' OR query ~ 'alembic'"
+                    busy = (
+                        "SELECT 1 FROM pg_stat_activity WHERE application_name = 'referral-sync' OR query ~ 'alembic'"
+                    )
                     return bool(await db.fetchval(busy)) and bool(await db.fetchval(after))
 
                 await until(reached, "connected")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -11,9 +13,10 @@ from typing import Any
 import pytest
 import typer.main
 import yaml
+from cryptography.fernet import Fernet
 
-from worker import cli
-from worker.config.models import keys
+from worker import RELEASE, cli
+from worker.config.models import Api, keys, load
 
 ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent
@@ -60,12 +63,58 @@ def test_every_name_in_the_compose_file_is_defined(compose: dict[str, Any]) -> N
 
 
 def test_every_variable_and_secret_is_a_setting(compose: dict[str, Any]) -> None:
-    known = {key.replace("*", "contoso").replace(".", "__").upper() for key in keys()}
+    known = {"REFERRAL_SYNC_" + key.replace("*", "contoso").replace(".", "__").upper() for key in keys()}
     for service in ("migrate", "worker"):
-        given = list(compose["services"][service]["environment"])
-        given += [secret["target"] for secret in compose["services"][service]["secrets"]]
-        assert {name.removeprefix("REFERRAL_SYNC_") for name in given} <= known
-        assert "REFERRAL_SYNC_DATABASE__URL" in given
+        given = compose["services"][service]["environment"]
+        targets = {secret["target"] for secret in compose["services"][service]["secrets"]}
+        variables = {name for name in targets if name.startswith("REFERRAL_SYNC_")}
+        assert variables | given.keys() <= known | {"REFERRAL_SYNC_CONFIG"}
+        assert "REFERRAL_SYNC_DATABASE__URL" in variables
+        assert {f"/run/secrets/{name}" for name in targets - variables} <= set(given.values())
+
+
+def test_its_first_lines_make_every_secret(compose: dict[str, Any], tmp_path: Path) -> None:
+    """What the compose file says to do once is done, and what comes of it is a configuration."""
+    lines = (ROOT / "docker-compose.yml").read_text(encoding="utf-8").partition("\nname:")[0].splitlines()
+    recipe = [line.removeprefix("#").removeprefix("   ") for line in lines if line.startswith("#   ")]
+    recipe = [line.replace('"..."', '"00000000-0000-0000-0000-000000000000"') for line in recipe]
+    script = "\n".join(line for line in recipe if not line.startswith("docker "))
+    assert any("login --account contoso" in line for line in recipe)
+    done = subprocess.run(["/bin/sh", "-eu"], input=script, cwd=tmp_path, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
+    for name, secret in compose["secrets"].items():
+        made = tmp_path / secret["file"]
+        assert made.stat().st_mode & 0o777 == 0o644, f"{name}: the users of the containers read it"
+    worker = compose["services"]["worker"]
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    for secret in worker["secrets"]:
+        shutil.copy(tmp_path / compose["secrets"][secret["source"]]["file"], mounted / secret["target"])
+    variables = {name: value.replace("/run/secrets", str(mounted)) for name, value in worker["environment"].items()} | {
+        "REFERRAL_SYNC_SECRETS_DIR": str(mounted)
+    }
+    settings = load(variables, tmp_path)
+    assert settings.accounts["contoso"].auth == "refresh_token"
+    assert settings.http.token.get_secret_value()
+    assert settings.security.key_file == mounted / "sign-in.key"
+    Fernet((mounted / "sign-in.key").read_bytes().strip())
+    assert settings.database.url.get_secret_value().startswith("postgresql://referral_sync:")
+
+
+def test_every_service_is_bounded(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        limits = service["deploy"]["resources"]["limits"]
+        assert limits.keys() == {"cpus", "memory", "pids"}, name
+        assert service["logging"] == {"driver": "json-file", "options": {"max-size": "10m", "max-file": "5"}}, name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert ":" in service["image"], name
+        assert not service["image"].endswith(":latest"), name
+    for name in ("migrate", "worker"):
+        service = compose["services"][name]
+        assert service["deploy"]["resources"]["limits"]["memory"] == "2g"
+        assert 10 * Api().max_page_bytes * Api().concurrency < 2 << 30, "the limit of memory fits the defaults"
+        assert service["image"] == f"referral-sync:{RELEASE}"
 
 
 def test_every_command_exists(compose: dict[str, Any]) -> None:
@@ -75,7 +124,17 @@ def test_every_command_exists(compose: dict[str, Any]) -> None:
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     assert 'ENTRYPOINT ["referral-sync"]' in dockerfile
     assert 'CMD ["run"]' in dockerfile
-    assert "run" in commands
+    assert {"run", "health"} <= commands
+    assert "referral-sync health" in dockerfile
+
+
+def test_the_image_ships_what_runs_only() -> None:
+    def names(file: str) -> set[str]:
+        return set(re.findall(r"^([a-z0-9-]+)==", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE))
+
+    assert not names("requirements.lock") & {"hatchling", "editables", "pip", "setuptools", "wheel"}
+    assert {"hatchling", "editables"} <= names("requirements-build.lock")
+    assert names("requirements.lock") | names("requirements-build.lock") <= names("requirements-dev.lock")
 
 
 def test_the_worker_is_locked_down(compose: dict[str, Any]) -> None:

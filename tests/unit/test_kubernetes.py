@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
@@ -12,8 +14,8 @@ import typer.main
 import yaml
 from cryptography.fernet import Fernet
 
-from worker import cli
-from worker.config.models import keys, load
+from worker import RELEASE, cli
+from worker.config.models import Api, keys, load
 
 ROOT = Path(__file__).parent.parent.parent
 VERSION = "1.33"
@@ -26,7 +28,7 @@ def manifests() -> dict[str, Any]:
 
 def test_it_is_valid_and_a_mistake_is_not() -> None:
     found = manifests()
-    assert set(found) == {"Secret", "ConfigMap", "Deployment", "Job"}
+    assert set(found) == {"Secret", "ConfigMap", "NetworkPolicy", "Deployment", "Job"}
     for one in found.values():
         kubernetes_validate.validate(one, VERSION, strict=True)
     wrong = manifests()["Deployment"]
@@ -46,6 +48,9 @@ def test_pods_are_locked_down_and_stop_in_time() -> None:
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
         assert container["args"][0] in commands
+        assert container["image"].endswith(f"/referral-sync:{RELEASE}")
+        assert container["resources"]["limits"]["memory"] == "2Gi"
+        assert 10 * Api().max_page_bytes * Api().concurrency < 2 << 30, "the limit of memory fits the defaults"
         names = {volume["name"] for volume in pod["volumes"]}
         assert {mount["name"] for mount in container["volumeMounts"]} == names
     deployment = found["Deployment"]["spec"]
@@ -54,6 +59,37 @@ def test_pods_are_locked_down_and_stop_in_time() -> None:
     assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert deployment["template"]["spec"]["terminationGracePeriodSeconds"] > 10
+
+
+def test_its_network_is_what_it_needs() -> None:
+    found = manifests()
+    policy = found["NetworkPolicy"]["spec"]
+    selected = policy["podSelector"]["matchLabels"]
+    for kind in ("Deployment", "Job"):
+        labels = found[kind]["spec"]["template"]["metadata"]["labels"]
+        assert selected.items() <= labels.items()
+    job = found["Job"]["spec"]["template"]["metadata"]["labels"]
+    assert not found["Deployment"]["spec"]["selector"]["matchLabels"].items() <= job.items()
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    (container,) = found["Deployment"]["spec"]["template"]["spec"]["containers"]
+    (ingress,) = policy["ingress"]
+    assert [port["port"] for port in ingress["ports"]] == [port["name"] for port in container["ports"]]
+    out = {port["port"] for rule in policy["egress"] for port in rule["ports"]}
+    address = urlsplit(found["Secret"]["stringData"]["REFERRAL_SYNC_DATABASE__URL"])
+    assert out == {53, 443, address.port}
+
+
+def test_every_address_of_a_database_is_verified() -> None:
+    """Whatever is copied from here verifies the server's certificate."""
+    files = [ROOT / "README.md", ROOT / "config.example.toml", *(ROOT / "docs").glob("*.*")]
+    addresses = [
+        found
+        for file in files
+        for found in re.findall(r"postgresql(?:\+\w+)?://\S+@[^\s\"'`)]+", file.read_text(encoding="utf-8"))
+    ]
+    assert len(addresses) >= 5
+    for address in addresses:
+        assert address.endswith("?sslmode=verify-full&sslrootcert=system"), address
 
 
 def test_its_configuration_is_one(tmp_path: Path) -> None:
@@ -69,3 +105,4 @@ def test_its_configuration_is_one(tmp_path: Path) -> None:
         (tmp_path / name).write_text(value if name != key_file.name else Fernet.generate_key().decode())
     settings = load({"REFERRAL_SYNC_SECRETS_DIR": str(tmp_path)}, tmp_path)
     assert settings.http.listen == "0.0.0.0:8080"
+    assert settings.http.token.get_secret_value()

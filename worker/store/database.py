@@ -31,6 +31,13 @@ waits there for the types of the parameters, and a pause at that very moment is 
 
 _TRANSACTION_TIMEOUT_SINCE = 17
 _READ_ONLY = "25006"
+_OF_THE_DATABASE = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
 _MAY_WORK_LATER = ("08", "57P", "57014", "53300", "53400", "55P03", "40", "25P03", "25P04", "58030", _READ_ONLY)
 """A database that turned read-only is an outage: a failover, a disk guard, a standby that is promoted soon."""
 
@@ -128,15 +135,20 @@ def translated(read_only: Callable[[], None] = lambda: None) -> Iterator[None]:
         yield
     except (asyncpg.DataError, asyncpg.ProgramLimitExceededError):
         raise
-    except asyncpg.PostgresError as error:
-        if error.sqlstate == _READ_ONLY:
+    except _OF_THE_DATABASE as error:
+        if getattr(error, "sqlstate", None) == _READ_ONLY:
             read_only()
-        raise _from_sqlstate(error) from error
-    except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        raise StoreUnavailable(
-            f"The database does not answer: {_first_line(error)}",
-            "Check `database.url` and that PostgreSQL is running; the daemon tries again by itself.",
-        ) from error
+        raise store_error(error) from error
+
+
+def store_error(error: BaseException) -> StoreError:
+    """Say in our words what PostgreSQL, or the line to it, said; StoreUnavailable where it may work later."""
+    if isinstance(error, asyncpg.PostgresError):
+        return _from_sqlstate(error)
+    return StoreUnavailable(
+        f"The database does not answer: {_first_line(error)}",
+        "Check `database.url` and that PostgreSQL is running; the daemon tries again by itself.",
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -143,12 +143,14 @@ def _is_lock_timeout(error: Exception) -> bool:
 
 async def _upgrade(url: str, revisions: list[str]) -> None:
     """Go through the revisions, each in a transaction of its own: the less is locked at once, the less can deadlock."""
-    import asyncpg  # noqa: PLC0415
+    import asyncpg  # noqa: PLC0415 - keeps `--help` quick
     from sqlalchemy import text  # noqa: PLC0415 - keeps `--help` quick
     from sqlalchemy.engine import make_url  # noqa: PLC0415
     from sqlalchemy.exc import DBAPIError  # noqa: PLC0415
     from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415
     from sqlalchemy.pool import NullPool  # noqa: PLC0415
+
+    from worker.store.database import store_error  # noqa: PLC0415
 
     address, besides = driver_address(url)
     engine = create_async_engine(
@@ -167,27 +169,16 @@ async def _upgrade(url: str, revisions: list[str]) -> None:
     except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
         if _is_lock_timeout(error):
             raise
-        _raise_if_unavailable(error)
+        cause = getattr(error, "orig", error)
+        outage = store_error(getattr(cause, "__cause__", None) or cause)
+        if isinstance(outage, StoreUnavailable):
+            raise outage from error
         raise StoreError(
             f"The migration failed: {str(getattr(error, 'orig', error)).partition(chr(10))[0]}",
             "The database role must own the database or hold CREATE on it; nothing was changed.",
         ) from error
     finally:
         await engine.dispose()
-
-
-def _raise_if_unavailable(error: Exception) -> None:
-    """Raise StoreUnavailable where the migration may work later: the server restarts, moved, or became read-only."""
-    from worker.store.database import translated  # noqa: PLC0415 - keeps `--help` quick
-
-    cause = getattr(error, "orig", error)
-    try:
-        with translated():
-            raise getattr(cause, "__cause__", None) or cause
-    except StoreUnavailable:
-        raise
-    except Exception:  # noqa: BLE001 - not an outage: the caller says what it is
-        return
 
 
 def _run_alembic(connection: Any, revision: str) -> None:
