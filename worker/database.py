@@ -18,14 +18,14 @@ _log = structlog.get_logger()
 
 @asynccontextmanager
 async def database_url(settings: Settings) -> AsyncIterator[str]:
-    """Give the address of the database; starts (and migrates) the embedded one when that is configured."""
+    """Give the address of the database; joins or starts (and migrates) the embedded one when that is configured."""
     url = settings.database.url.get_secret_value()
     if url != "embedded":
         yield url
         return
     from worker.store import embedded  # noqa: PLC0415 - needed only where no server is configured
 
-    async with embedded.server(settings.database.data_dir) as own:
+    async with embedded.server(settings.database.data_dir, port=settings.database.port) as own:
         await migrate.upgrade(own)
         yield own
 
