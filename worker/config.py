@@ -166,6 +166,11 @@ class Database(_Section):
     data_dir: Path = Path(".referral-sync/postgres")
     port: int = Field(0, ge=0, le=65_535)
 
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the database is the server that we start ourselves."""
+        return self.url.get_secret_value() == "embedded"
+
 
 class Api(_Section):
     """The source: its origin, and how it is read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import shutil
@@ -44,7 +45,7 @@ async def main():
     interrupted = asyncio.Event()
     if sys.argv[2] == "orderly":
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupted.set)
-    async with embedded.server(Path(sys.argv[1]), settings={"fsync": "off"}) as url:
+    async with embedded.server(Path(sys.argv[1]), lasting=True, settings={"fsync": "off"}) as url:
         print(url, flush=True)
         await interrupted.wait()
         connection = await asyncpg.connect(url)
@@ -325,8 +326,38 @@ async def test_a_client_that_is_not_ours_keeps_the_server(data_dir: Path, owner:
     until(lambda: ended(pid), "the server outlived its last client")
 
 
-async def test_an_address_that_was_asked_for_may_be_used_in_a_moment(data_dir: Path) -> None:
+async def test_a_server_that_does_not_last_leaves_no_client(data_dir: Path) -> None:
     async with embedded.server(data_dir, settings=QUICK) as url:
+        pid = postmaster(data_dir)
+        client = await asyncpg.connect(url)
+        await embedded.linger(data_dir)
+    assert ended(pid)
+    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+        await client.fetchval("SELECT 1")
+    client.terminate()
+
+
+async def test_a_lasting_server_that_dies_comes_back_where_it_was(data_dir: Path) -> None:
+    async with embedded.server(data_dir, lasting=True, settings=QUICK) as url:
+        await ask(url, "CREATE TABLE kept AS SELECT generate_series(1, 1000) AS n")
+        pid = postmaster(data_dir)
+        os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + PATIENCE
+        while not pid_file(data_dir).exists() or postmaster(data_dir) == pid or not await answers(url):
+            assert time.monotonic() < deadline, "it did not come back"
+            await asyncio.sleep(0.05)
+        assert await ask(url, "SELECT count(*) FROM kept") == 1000
+
+
+async def answers(url: str) -> bool:
+    try:
+        return await ask(url, "SELECT true") is True
+    except (OSError, asyncpg.PostgresError):
+        return False
+
+
+async def test_an_address_that_was_asked_for_may_be_used_in_a_moment(data_dir: Path) -> None:
+    async with embedded.server(data_dir, lasting=True, settings=QUICK) as url:
         pid = postmaster(data_dir)
         await embedded.linger(data_dir)
     client = await asyncpg.connect(url)

@@ -10,9 +10,11 @@ import asyncio
 import fcntl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -35,6 +37,8 @@ START_SECONDS = 30.0
 """For a server that says nothing."""
 RECOVERY_SECONDS = 600.0
 """For one that says it is starting up: after a crash it replays its log, and to stop it then would only begin again."""
+WATCH_SECONDS = 2.0
+"""Between two looks whether a lasting server lives."""
 PORT_SECONDS = 5.0
 """For whoever has our port, and for what a dead server held, to be gone."""
 
@@ -52,12 +56,20 @@ _SETTINGS = {
 }
 
 _log = structlog.get_logger()
-_supervisors: list[subprocess.Popen[bytes]] = []
-"""Those that this process started, kept until it sees them end: they may outlive its use of the server."""
 
 
 class _Ended(Exception):
     """The server ended while we waited for it."""
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """How a server is started, where it is; see `server`."""
+
+    port: int
+    bin_dir: Path | None
+    settings: Mapping[str, str]
+    lasting: bool
 
 
 @asynccontextmanager
@@ -65,6 +77,7 @@ async def server(
     data_dir: Path,
     *,
     port: int = 0,
+    lasting: bool = False,
     bin_dir: Path | None = None,
     settings: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[str]:
@@ -72,67 +85,76 @@ async def server(
 
     One that runs is joined as it is; otherwise it is started, and the rest is for that. An empty or missing `data_dir`
     becomes a new cluster; one from before is used as it is. With `port` 0 it is the one from before, or a free one.
+    A `lasting` server also stays for psql and dashboards that are connected, and is started again should it die.
     `bin_dir` replaces the package's binaries. `settings` are PostgreSQL's and override ours. The server ends with the
     last context of any process, and with the last process however that ends. Raises StoreError with what to do.
     """
+    wish = _Wish(port, bin_dir, settings, lasting)
     try:
         home = await asyncio.to_thread(cluster.open_home, data_dir)
         place = await sharing.use(home)
         try:
-            url = await _join_or_start(home, port, bin_dir, settings)
+            url = await _join_or_start(home, wish)
         except BaseException:
-            await asyncio.to_thread(_leave, home, place)
+            await asyncio.to_thread(sharing.leave, home, place)
             raise
     except OSError as error:
         raise StoreError(
             f"The embedded PostgreSQL cannot use {error.filename or data_dir}: {error.strerror or error}.",
             "Mend that, or choose another `database.data_dir`.",
         ) from error
+    again = replace(wish, port=urlsplit(url).port or 0)
+    watch = asyncio.create_task(_start_again(home, again)) if lasting else None
     try:
         yield url
     finally:
-        await asyncio.to_thread(_leave, home, place)
+        if watch is not None:
+            watch.cancel()
+            await asyncio.wait({watch})
+        await asyncio.to_thread(sharing.leave, home, place)
 
 
-def _leave(home: Home, place: BinaryIO) -> None:
-    sharing.leave(home, place)
-    if sharing.is_gone(home):
-        for one in _supervisors:
-            with suppress(subprocess.TimeoutExpired):
-                one.wait(0.5)
-    _supervisors[:] = [one for one in _supervisors if one.poll() is None]
+async def _start_again(home: Home, wish: _Wish) -> None:
+    """Start the server again whenever it died, as a daemon that nobody looks after needs it."""
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        try:
+            if sharing.is_gone(home):
+                _log.warning("embedded_database_died", data_dir=str(home.path))
+                await _join_or_start(home, wish)
+        except (StoreError, OSError) as error:
+            _log.warning("database_away", error=str(error), retry_seconds=WATCH_SECONDS)
 
 
-async def _join_or_start(home: Home, port: int, bin_dir: Path | None, settings: Mapping[str, str]) -> str:
+async def _join_or_start(home: Home, wish: _Wish) -> str:
     async with sharing.turn(home):
         while True:
             # Once the server is started it holds the lock, and ours is closed, so that the lock ends with the server.
             lock = sharing.no_server(home)
             if lock is not None:
                 with lock:
-                    return await _prepare_and_start(home, lock, port, bin_dir, settings)
+                    return await _prepare_and_start(home, lock, wish)
             await asyncio.to_thread(sharing.end_unsupervised, home)
             with suppress(_Ended):
                 return await _answer(home, lambda: not sharing.is_gone(home))
 
 
-async def _prepare_and_start(
-    home: Home, lock: BinaryIO, port: int, bin_dir: Path | None, settings: Mapping[str, str]
-) -> str:
-    binaries = cluster.find_binaries(bin_dir)
+async def _prepare_and_start(home: Home, lock: BinaryIO, wish: _Wish) -> str:
+    binaries = cluster.find_binaries(wish.bin_dir)
     await asyncio.to_thread(cluster.forget_last_run, home)
-    binaries = await asyncio.to_thread(cluster.within_reach, binaries, home, ours=bin_dir is None)
-    await asyncio.to_thread(cluster.make_cluster, binaries, home, lock, durable=settings.get("fsync") != "off")
-    return await _start(binaries, home, lock, port, settings)
+    binaries = await asyncio.to_thread(cluster.within_reach, binaries, home, ours=wish.bin_dir is None)
+    durable = wish.settings.get("fsync") != "off"
+    await asyncio.to_thread(cluster.make_cluster, binaries, home, lock, durable=durable)
+    return await _start(binaries, home, lock, wish)
 
 
-async def _start(binaries: Path, home: Home, lock: BinaryIO, fixed: int, settings: Mapping[str, str]) -> str:
+async def _start(binaries: Path, home: Home, lock: BinaryIO, wish: _Wish) -> str:
     """Start the server under its supervisor and wait until it answers a query."""
-    kept = None if fixed else cluster.kept_port(home)
+    kept = None if wish.port else cluster.kept_port(home)
     deadline = time.monotonic() + PORT_SECONDS
     while True:
-        port = fixed or kept or cluster.free_port()
-        process = _spawn(binaries, home, lock, {**_SETTINGS, **settings, "port": str(port)})
+        port = wish.port or kept or cluster.free_port()
+        process = _spawn(binaries, home, lock, port, wish)
         try:
             url = await _answer(home, partial(_runs, process))
         except _Ended:
@@ -155,16 +177,16 @@ async def _start(binaries: Path, home: Home, lock: BinaryIO, fixed: int, setting
             return url
 
 
-def _spawn(binaries: Path, home: Home, lock: BinaryIO, settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def _spawn(binaries: Path, home: Home, lock: BinaryIO, port: int, wish: _Wish) -> subprocess.Popen[bytes]:
     ids = [-1 if number is None else number for number in (home.user, home.group)]
     # Opened anew: a lock belongs to the opening, and the supervisor's is not this process's.
     with home.open("users") as users, home.open("supervised") as supervised, home.open("server.log") as log:
         fcntl.flock(supervised, fcntl.LOCK_EX)
         files = [lock.fileno(), users.fileno(), supervised.fileno()]
         command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("supervise.py"))]
-        command += [str(number) for number in (*ids, *files)] + [settings["port"]]
+        command += [str(number) for number in (*ids, *files, port if wish.lasting else 0)]
         command += [str(binaries / "postgres"), "-D", str(home.cluster)]
-        for name, value in settings.items():
+        for name, value in {**_SETTINGS, **wish.settings, "port": str(port)}.items():
             command += ["-c", f"{name}={value}"]
         process = subprocess.Popen(  # noqa: S603 - our script and a program of the package, no shell
             command,
@@ -176,7 +198,8 @@ def _spawn(binaries: Path, home: Home, lock: BinaryIO, settings: Mapping[str, st
             pass_fds=files,
             start_new_session=True,
         )
-    _supervisors.append(process)
+    # It may outlive our use of the server; should it end before us, no zombie stays.
+    threading.Thread(target=process.wait, daemon=True).start()
     return process
 
 

@@ -4,8 +4,8 @@
 
 Each process that uses the server holds a shared lock on the file USERS; to get it alone means that none is left. The
 supervisor then has it until the server is gone, so that whoever comes next starts another. Clients that are not ours,
-psql and dashboards, hold no lock: their connections to PORT are looked for, and while there are any, the supervisor
-holds the shared lock for them.
+psql and dashboards, hold no lock: their connections to PORT are looked for (with 0 they are not), and while there are
+any, the supervisor holds the shared lock for them.
 
 The server runs as USER and GROUP (-1: as we are) and keeps the descriptor LOCK open; SUPERVISED is locked for as long
 as the supervisor lives. `worker.store.embedded` runs this file as a script of the standard library alone, in a session
@@ -100,6 +100,8 @@ def _end_when_unused(server: subprocess.Popen[bytes], users: int, port: int) -> 
 
 def _wanted(port: int) -> bool:
     """Tell whether a client is connected, or expected since somebody asked for the address."""
+    if not port:
+        return False
     with suppress(OSError):
         if 0 <= time.time() - os.stat("linger").st_mtime < LINGER_SECONDS:  # noqa: PTH116 - pathlib is slow to load
             return True
