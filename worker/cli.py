@@ -525,11 +525,14 @@ def simulate(
 @app.command()
 def demo(
     count: Annotated[int, typer.Option(min=10, help="Referrals to load.")] = 5_000,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Stay up until Ctrl-C, with the status page, the report and the database.")
+    ] = False,
 ) -> None:
     """See it all in a minute: a database, a simulated Partner Center, a load, changes, a tick, and what BI sees."""
     from worker.demo.tour import tour  # noqa: PLC0415 - only this command needs it
 
-    _finish(tour(count, _out))
+    _finish(tour(count, _out, keep=keep))
 
 
 # -- running ---------------------------------------------------------------------------------------------------------
