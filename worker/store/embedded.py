@@ -39,6 +39,8 @@ RECOVERY_SECONDS = 600.0
 """For one that says it is starting up: after a crash it replays its log, and to stop it then would only begin again."""
 WATCH_SECONDS = 2.0
 """Between two looks whether a lasting server lives."""
+AGAIN_SECONDS = 15.0
+"""Before it is tried again to start one that would not."""
 PORT_SECONDS = 5.0
 """For whoever has our port, and for what a dead server held, to be gone."""
 
@@ -116,14 +118,17 @@ async def server(
 
 async def _start_again(home: Home, wish: _Wish) -> None:
     """Start the server again whenever it died, as a daemon that nobody looks after needs it."""
+    pause = WATCH_SECONDS
     while True:
-        await asyncio.sleep(WATCH_SECONDS)
+        await asyncio.sleep(pause)
+        pause = WATCH_SECONDS
         try:
             if sharing.is_gone(home):
                 _log.warning("embedded_database_died", data_dir=str(home.path))
                 await _join_or_start(home, wish)
         except (StoreError, OSError) as error:
-            _log.warning("database_away", error=str(error), retry_seconds=WATCH_SECONDS)
+            pause = AGAIN_SECONDS
+            _log.warning("database_away", error=str(error), retry_seconds=pause)
 
 
 async def _join_or_start(home: Home, wish: _Wish) -> str:

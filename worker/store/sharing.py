@@ -16,9 +16,11 @@ import fcntl
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import BinaryIO
 
 from worker.errors import StoreError, StoreUnavailable
@@ -105,18 +107,28 @@ def end_unsupervised(home: Home) -> bool:
     """Ask a server to end whose supervisor is gone, which nobody would end; tell whether there was one."""
     with home.open("supervised") as file:
         pid = cluster.postmaster(home)
-        if not locked(file) or pid is None or is_gone(home):
+        if not locked(file) or pid is None or is_gone(home) or str(home.cluster) not in _command_line(pid):
             return False
     # As the server's user: it is they who write the file that the number comes from.
     with suppress(ProcessLookupError, PermissionError):
         if home.user is None:
             os.kill(pid, signal.SIGINT)
         else:
-            command = ["/bin/kill", "-INT", str(pid)]
+            command = ["/bin/sh", "-c", 'kill -INT "$1"', "sh", str(pid)]
             subprocess.run(  # noqa: S603 - a constant and a number
                 command, check=False, capture_output=True, user=home.user, group=home.group, extra_groups=[]
             )
     return True
+
+
+def _command_line(pid: int) -> str:
+    """Return how a process was started: its number may be another's, as in another container."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+        return ""
+    command = ["/bin/ps", "-ww", "-o", "args=", "-p", str(pid)]
+    return subprocess.run(command, check=False, capture_output=True, text=True, errors="replace").stdout  # noqa: S603 - a constant and a number
 
 
 def linger(home: Home) -> None:
