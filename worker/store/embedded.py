@@ -46,7 +46,14 @@ PORT_SECONDS = 5.0
 
 _ADDRESS = "postgresql://{}:{}@127.0.0.1:{}/{}?sslmode=disable"
 _PORT_TAKEN = "Address already in use"
-_NOT_GONE_YET = "pre-existing shared memory block"
+_PASSING = (_PORT_TAKEN, "pre-existing shared memory block", "received fast shutdown request")
+"""What others have for a moment; what a dead server leaves for one; what becomes of one that lost its supervisor."""
+_BROKEN = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -173,9 +180,9 @@ async def _start(binaries: Path, home: Home, lock: BinaryIO, wish: _Wish) -> str
                     f"The embedded PostgreSQL cannot have port {port}: Address already in use.",
                     "End the program that has it, or choose another `database.port`; 0 takes a free one.",
                 ) from None
-            if late or not (_PORT_TAKEN in said or _NOT_GONE_YET in said):
+            if late or not (_was_killed(process) or any(reason in said for reason in _PASSING)):
                 raise cluster.not_started(home) from None
-            home.log.unlink()
+            home.log.unlink(missing_ok=True)
             await asyncio.sleep(0.1)
         else:
             cluster.keep_port(home, port)
@@ -208,6 +215,11 @@ def _spawn(binaries: Path, home: Home, lock: BinaryIO, port: int, wish: _Wish) -
     return process
 
 
+def _was_killed(process: subprocess.Popen[bytes]) -> bool:
+    """Tell whether a signal ended the supervisor, or the server, whose status it then ends with."""
+    return process.returncode < 0 or process.returncode > 128  # noqa: PLR2004 - where shells have signals too
+
+
 def _runs(process: subprocess.Popen[bytes]) -> bool:
     return process.poll() is None
 
@@ -230,7 +242,7 @@ async def _answer(home: Home, alive: Callable[[], bool]) -> str:
                     f"The password in {home.path / 'password'} is not that of the server.",
                     "Put the file back from a backup, or choose another `database.data_dir`.",
                 ) from error
-            except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError):
+            except (OSError, *_BROKEN):
                 pass
             except asyncpg.PostgresError as error:
                 raise StoreError(f"The embedded PostgreSQL refused: {error}", f"See {home.log}.") from error
