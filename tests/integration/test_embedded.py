@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -347,6 +347,25 @@ async def test_a_lasting_server_that_dies_comes_back_where_it_was(data_dir: Path
             assert time.monotonic() < deadline, "it did not come back"
             await asyncio.sleep(0.05)
         assert await ask(url, "SELECT count(*) FROM kept") == 1000
+
+
+async def test_a_server_that_is_killed_while_it_starts_is_started_again(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[int] = []
+    spawn = embedded._spawn  # noqa: SLF001 - the moment is not to be had otherwise
+
+    def spawn_and_kill(*arguments: Any) -> subprocess.Popen[bytes]:
+        process = spawn(*arguments)
+        if not killed:
+            killed.append(process.pid)
+            process.kill()
+        return process
+
+    monkeypatch.setattr(embedded, "_spawn", spawn_and_kill)
+    async with embedded.server(data_dir, settings=QUICK) as url:
+        assert await ask(url, "SELECT 1") == 1
+    assert killed
 
 
 async def answers(url: str) -> bool:
