@@ -289,7 +289,7 @@ def test_the_address_of_an_external_database(command: Command) -> None:
     assert "IN ROLE bi_reader" in told.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
 async def test_a_demo_that_stays_up_shows_where_to_look_and_leaves_nothing_running(
     environment: dict[str, str], data_dir: Path, tmp_path: Path, number: int
 ) -> None:
@@ -316,6 +316,9 @@ async def test_a_demo_that_stays_up_shows_where_to_look_and_leaves_nothing_runni
         if number == signal.SIGINT:
             assert "nothing is left running" in demo.stdout.read()
             assert demo.wait(PATIENCE) == 0
+            assert not data.exists()
+        elif number == signal.SIGHUP:
+            demo.wait(PATIENCE)
             assert not data.exists()
         else:
             until_gone(data)

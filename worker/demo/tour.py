@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import subprocess
 import sys
@@ -165,6 +166,8 @@ async def _stay_up(settings: Settings, database: Database, url: str, folder: Pat
     reader = await embedded.reader_address(folder, url)
     origin = f"http://{settings.http.listen}"
     daemon = asyncio.create_task(serve(settings))
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # the terminal was closed: leave nothing, as after Ctrl-C
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, daemon.cancel)
     try:
         await _until_ready(origin, daemon)
         if not daemon.done():

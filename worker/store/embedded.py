@@ -146,7 +146,9 @@ async def _join_or_start(home: Home, wish: _Wish) -> str:
             if lock is not None:
                 with lock:
                     return await _prepare_and_start(home, lock, wish)
-            await asyncio.to_thread(sharing.end_unsupervised, home)
+            if await asyncio.to_thread(sharing.end_unsupervised, home):
+                await sharing.until_gone(home)  # it answers for a moment still
+                continue
             with suppress(_Ended):
                 return await _answer(home, lambda: not sharing.is_gone(home))
 

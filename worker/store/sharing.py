@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -41,7 +41,7 @@ async def use(home: Home) -> BinaryIO:
     """Become a user: the server does not end before `leave`, or the end of this process. Waits for one that ends."""
     place = home.open("users")
     try:
-        await _wait_for(place, fcntl.LOCK_SH, HANDOVER_SECONDS, _still_ending(home))
+        await _wait_for(lambda: locked(place, fcntl.LOCK_SH), HANDOVER_SECONDS, _still_ending(home))
     except BaseException:
         place.close()
         raise
@@ -56,13 +56,18 @@ async def turn(home: Home) -> AsyncIterator[None]:
             f"Another process has been starting the embedded PostgreSQL for {STARTING_SECONDS:.0f} s.",
             f"See {home.log}, then try again.",
         )
-        await _wait_for(file, fcntl.LOCK_EX, STARTING_SECONDS, error)
+        await _wait_for(lambda: locked(file), STARTING_SECONDS, error)
         yield
 
 
-async def _wait_for(file: BinaryIO, how: int, seconds: float, error: StoreError) -> None:
+async def until_gone(home: Home) -> None:
+    """Wait for a server that is ending."""
+    await _wait_for(lambda: is_gone(home), HANDOVER_SECONDS, _still_ending(home))
+
+
+async def _wait_for(reached: Callable[[], bool], seconds: float, error: StoreError) -> None:
     deadline = time.monotonic() + seconds
-    while not locked(file, how):
+    while not reached():
         if time.monotonic() > deadline:
             raise error
         await asyncio.sleep(_POLL_SECONDS)
