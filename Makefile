@@ -13,8 +13,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 help: ## say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: .venv/.runtime ## see the whole pipeline on this machine, in a minute
-	@$(BIN)/referral-sync demo
+demo: .venv/.runtime ## see the whole pipeline on this machine, in a minute; KEEP=1 stays up to look around until Ctrl-C
+	@$(BIN)/referral-sync demo $(if $(KEEP),--keep)
 
 test: .venv/.dev ## run the suite; starts the PostgreSQL and the simulator that it needs
 	@$(BIN)/python -m pytest -q -n 2 --dist worksteal

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -396,6 +396,51 @@ def remove(name: Annotated[str, typer.Argument(metavar="A")]) -> None:
     _finish(work())
 
 
+database = typer.Typer(help="The database.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(database, name="db")
+
+
+@database.command()
+def url(
+    role: Annotated[
+        Literal["reader"] | None,
+        typer.Option("--role", help="Sign in as one who reads schema bi only; else as the worker does."),
+    ] = None,
+    hold: Annotated[bool, typer.Option("--hold", help="Keep the embedded database up until Ctrl-C.")] = False,
+) -> None:
+    """Print the address of the database, for psql and dashboards.
+
+    The embedded database answers while anybody uses it: another referral-sync, or a client that is connected. After
+    this command it waits 30 seconds for one to connect, so that this works: psql "$(referral-sync db url)"
+
+    Example: referral-sync db url --role reader
+    """
+    settings = _settings()
+
+    async def work() -> int:
+        from worker.daemon.scheduler import stop_on_signal  # noqa: PLC0415 - keeps `--help` quick
+        from worker.database import address  # noqa: PLC0415
+
+        async with address(settings, reader=role is not None, lingers=not hold) as found:
+            sys.stdout.write(f"{found}\n")
+            sys.stdout.flush()
+            embedded = settings.database.is_embedded
+            if role is not None and not embedded:
+                _err.print(_FOR_READERS, markup=False)
+            if hold and embedded:
+                stopped = asyncio.Event()
+                stop_on_signal(stopped)
+                _err.print("The database stays up until Ctrl-C.")
+                await stopped.wait()
+        return 0
+
+    _finish(work())
+
+
+_FOR_READERS = """This database is yours, and so are its roles: make one for dashboards and sign in with it.
+CREATE ROLE dashboards LOGIN PASSWORD '...' IN ROLE bi_reader;"""
+
+
 @app.command()
 def login(
     account: Annotated[str, typer.Option("--account", metavar="A", help="The account to sign in for.")],
@@ -495,11 +540,14 @@ def simulate(
 @app.command()
 def demo(
     count: Annotated[int, typer.Option(min=10, help="Referrals to load.")] = 5_000,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Stay up until Ctrl-C, with the status page, the report and the database.")
+    ] = False,
 ) -> None:
     """See it all in a minute: a database, a simulated Partner Center, a load, changes, a tick, and what BI sees."""
     from worker.demo.tour import tour  # noqa: PLC0415 - only this command needs it
 
-    _finish(tour(count, _out))
+    _finish(tour(count, _out, keep=keep))
 
 
 # -- running ---------------------------------------------------------------------------------------------------------

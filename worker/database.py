@@ -11,6 +11,7 @@ from worker.config.models import Settings
 from worker.errors import StoreError
 from worker.model.privacy import Privacy
 from worker.store import analysis, ledger, migrate, privacy
+from worker.store.address import without_sign_in
 from worker.store.database import Database, open_database
 
 _log = structlog.get_logger()
@@ -18,16 +19,36 @@ _log = structlog.get_logger()
 
 @asynccontextmanager
 async def database_url(settings: Settings) -> AsyncIterator[str]:
-    """Give the address of the database; starts (and migrates) the embedded one when that is configured."""
-    url = settings.database.url.get_secret_value()
-    if url != "embedded":
-        yield url
+    """Give the address of the database; joins or starts (and migrates) the embedded one when that is configured."""
+    if not settings.database.is_embedded:
+        yield settings.database.url.get_secret_value()
         return
     from worker.embedded import server as embedded  # noqa: PLC0415 - needed only where no server is configured
 
-    async with embedded.server(settings.database.data_dir) as own:
+    folder = settings.database.data_dir
+    async with embedded.server(folder, port=settings.database.port, lasting=True) as own:
         await migrate.upgrade(own)
         yield own
+
+
+@asynccontextmanager
+async def address(settings: Settings, *, reader: bool, lingers: bool) -> AsyncIterator[str]:
+    """Give the address for psql and dashboards; an embedded database that `lingers` waits a little for them to connect.
+
+    For a `reader` it signs in as a role that is a member of `bi_reader`. That of an external database is not ours to
+    make, so its address comes without a sign-in.
+    """
+    async with database_url(settings) as url:
+        if settings.database.is_embedded:
+            from worker.embedded import server as embedded  # noqa: PLC0415 - needed only where no server is configured
+
+            folder = settings.database.data_dir
+            own = await embedded.reader_address(folder, url) if reader else url
+            if lingers:
+                await embedded.linger(folder)
+            yield own
+        else:
+            yield without_sign_in(url) if reader else url
 
 
 @asynccontextmanager

@@ -1,7 +1,8 @@
-"""The embedded server starts, keeps what it was given, refuses clearly, and never outlives its owner."""
+"""The embedded server starts, keeps what it was given, is shared, refuses clearly, and never outlives its users."""
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import shutil
@@ -16,12 +17,13 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
-from worker.embedded import cluster
+from worker.embedded import cluster, supervise
 from worker.embedded import server as embedded
 from worker.errors import StoreError
 
@@ -44,7 +46,7 @@ async def main():
     interrupted = asyncio.Event()
     if sys.argv[2] == "orderly":
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupted.set)
-    async with embedded.server(Path(sys.argv[1]), settings={"fsync": "off"}) as url:
+    async with embedded.server(Path(sys.argv[1]), lasting=True, settings={"fsync": "off"}) as url:
         print(url, flush=True)
         await interrupted.wait()
         connection = await asyncpg.connect(url)
@@ -228,7 +230,7 @@ def test_an_interrupt_from_the_terminal_leaves_the_owner_its_last_query(data_dir
     assert ended(pid)
 
 
-async def test_the_supervisor_ends_with_its_owner_and_not_by_a_signal(data_dir: Path, owner: Owner) -> None:
+async def test_the_supervisor_ends_with_the_users_and_not_by_a_signal(data_dir: Path, owner: Owner) -> None:
     process, url = owner()
     pid = postmaster(data_dir)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -238,16 +240,185 @@ async def test_the_supervisor_ends_with_its_owner_and_not_by_a_signal(data_dir: 
     until(lambda: ended(pid), "the server outlived its owner")
 
 
-def test_the_lock_is_held_until_the_last_process_of_the_server_is_gone(data_dir: Path, owner: Owner) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the next user ends a server without supervisor")
+def test_a_server_ends_with_its_supervisor_and_holds_the_lock_until_then(data_dir: Path, owner: Owner) -> None:
     owner()
-    pid = postmaster(data_dir)
-    supervisor = int(shown("ppid", pid))
-    os.kill(supervisor, signal.SIGKILL)
-    until(lambda: int(shown("ppid", pid)) != supervisor, "the supervisor lives on")
+    os.kill(int(shown("ppid", postmaster(data_dir))), signal.SIGKILL)
     with (data_dir / "lock").open("ab") as lock:
-        assert not free(lock)
-        os.kill(pid, signal.SIGINT)
-        until(partial(free, lock), "the lock outlived the server")
+        until(partial(free, lock), "the server outlived its supervisor")
+    assert not pid_file(data_dir).exists(), "the server did not shut down in order"
+
+
+async def test_a_server_without_supervisor_is_ended_and_started_anew(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the system does not end it itself: without the arrangement, the supervisor is a plain parent."""
+    plain = data_dir.parent / "supervise.py"
+    text = Path(supervise.__file__).read_text().replace('sys.platform != "linux"', "True", 1)
+    plain.write_text(text)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "with_name", lambda *_: plain)
+        async with embedded.server(data_dir, settings=QUICK):
+            first = postmaster(data_dir)
+            os.kill(int(shown("ppid", first)), signal.SIGKILL)
+            patched.undo()
+            until(lambda: int(shown("ppid", first)) != os.getpid(), "the supervisor lives on")
+            async with embedded.server(data_dir, settings=QUICK) as url:
+                assert postmaster(data_dir) != first
+                assert await ask(url, "SELECT 1") == 1
+
+
+async def test_users_share_a_server_and_the_last_one_ends_it(data_dir: Path, owner: Owner) -> None:
+    first, url = owner()
+    pid = postmaster(data_dir)
+    second, same = owner()
+    assert same == url
+    first.kill()
+    first.wait()
+    third, same = owner()
+    assert (same, postmaster(data_dir)) == (url, pid)
+    second.send_signal(signal.SIGTERM)
+    second.wait()
+    assert await ask(url, "SELECT 1") == 1
+    third.kill()
+    until(lambda: ended(pid), "the server outlived its last user")
+    assert not pid_file(data_dir).exists(), "the server did not shut down in order"
+
+
+async def test_many_that_begin_at_once_have_one_server(data_dir: Path) -> None:
+    command = [sys.executable, "-c", OWNER, str(data_dir), "plain"]
+    with ExitStack() as stack:
+        users = [stack.enter_context(running(command, "")) for _ in range(4)]
+        urls = {user.stdout.readline().strip() for user in users if user.stdout is not None}
+        assert len(urls) == 1
+        pid = postmaster(data_dir)
+        for user in users[:3]:
+            user.kill()
+            user.wait()
+        assert await ask(urls.pop(), "SELECT 1") == 1
+        assert postmaster(data_dir) == pid
+        users[3].kill()
+        until(lambda: ended(pid), "the server outlived its last user")
+
+
+def test_starters_that_are_killed_at_any_moment_leave_nothing_and_hinder_nobody(data_dir: Path) -> None:
+    command = [sys.executable, "-c", OWNER, str(data_dir), "plain"]
+    with (data_dir / "lock").open("ab") as lock:
+        for number in range(12):
+            with running(command, "") as starter:
+                time.sleep(0.2 + number * 0.05)  # from before the first file to after the first query
+                starter.kill()
+            until(partial(free, lock), "a process is left that holds the lock")
+    with running(command, "") as starter:
+        assert starter.stdout is not None
+        assert starter.stdout.readline().startswith("postgresql://")
+
+
+async def test_a_client_that_is_not_ours_keeps_the_server(data_dir: Path, owner: Owner) -> None:
+    process, url = owner()
+    pid = postmaster(data_dir)
+    client = await asyncpg.connect(url)
+    process.kill()
+    process.wait()
+    async with embedded.server(data_dir, settings=QUICK) as same:
+        assert (same, postmaster(data_dir)) == (url, pid)
+    assert await client.fetchval("SELECT 1") == 1
+    await client.close()
+    until(lambda: ended(pid), "the server outlived its last client")
+
+
+async def test_a_server_that_does_not_last_leaves_no_client(data_dir: Path) -> None:
+    async with embedded.server(data_dir, settings=QUICK) as url:
+        pid = postmaster(data_dir)
+        client = await asyncpg.connect(url)
+        await embedded.linger(data_dir)
+    assert ended(pid)
+    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+        await client.fetchval("SELECT 1")
+    client.terminate()
+
+
+async def test_a_lasting_server_that_dies_comes_back_where_it_was(data_dir: Path) -> None:
+    async with embedded.server(data_dir, lasting=True, settings=QUICK) as url:
+        await ask(url, "CREATE TABLE kept AS SELECT generate_series(1, 1000) AS n")
+        pid = postmaster(data_dir)
+        os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + PATIENCE
+        while not pid_file(data_dir).exists() or postmaster(data_dir) == pid or not await answers(url):
+            assert time.monotonic() < deadline, "it did not come back"
+            await asyncio.sleep(0.05)
+        assert await ask(url, "SELECT count(*) FROM kept") == 1000
+
+
+async def test_a_server_that_is_killed_while_it_starts_is_started_again(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[int] = []
+    spawn = embedded._spawn  # noqa: SLF001 - the moment is not to be had otherwise
+
+    def spawn_and_kill(*arguments: Any) -> subprocess.Popen[bytes]:
+        process = spawn(*arguments)
+        if not killed:
+            killed.append(process.pid)
+            process.kill()
+        return process
+
+    monkeypatch.setattr(embedded, "_spawn", spawn_and_kill)
+    async with embedded.server(data_dir, settings=QUICK) as url:
+        assert await ask(url, "SELECT 1") == 1
+    assert killed
+
+
+async def answers(url: str) -> bool:
+    try:
+        return await ask(url, "SELECT true") is True
+    except (OSError, asyncpg.PostgresError):
+        return False
+
+
+async def test_an_address_that_was_asked_for_may_be_used_in_a_moment(data_dir: Path) -> None:
+    async with embedded.server(data_dir, lasting=True, settings=QUICK) as url:
+        pid = postmaster(data_dir)
+        await embedded.linger(data_dir)
+    client = await asyncpg.connect(url)
+    long_ago = time.time() - 3_600
+    os.utime(data_dir / "linger", (long_ago, long_ago))
+    assert await client.fetchval("SELECT 1") == 1
+    await client.close()
+    until(lambda: ended(pid), "the server outlived its last client")
+
+
+def test_a_client_that_is_gone_keeps_nothing() -> None:
+    """As Linux and netstat list connections: a client's end, a server's end, and one whose client has closed."""
+    linux = "  0: 0100007F:3E80 0100007F:A2C4 {} 00000000:00000000 00:00000000 00000000 65534 0 1 1"
+    netstat = "tcp4       0      0  127.0.0.1.16000        127.0.0.1.52001        {}"
+    assert supervise.has_clients(16_000, linux.format("01"))
+    assert not supervise.has_clients(16_000, linux.format("08"))
+    assert not supervise.has_clients(0xA2C4, linux.format("01"))
+    assert supervise.has_clients(16_000, netstat.format("ESTABLISHED"))
+    assert not supervise.has_clients(16_000, netstat.format("CLOSE_WAIT"))
+    assert not supervise.has_clients(52_001, netstat.format("ESTABLISHED"))
+    assert not supervise.has_clients(6_000, netstat.format("ESTABLISHED"))
+
+
+async def test_a_reader_sees_what_dashboards_may(data_dir: Path) -> None:
+    async with embedded.server(data_dir, settings=QUICK) as url:
+        await ask(url, "CREATE SCHEMA bi")
+        await ask(url, "CREATE TABLE bi.shown AS SELECT 7 AS n")
+        await ask(url, "CREATE ROLE bi_reader")
+        await ask(url, "GRANT USAGE ON SCHEMA bi TO bi_reader")
+        await ask(url, "GRANT SELECT ON bi.shown TO bi_reader")
+        addresses = {await embedded.reader_address(data_dir, url) for _ in range(2)}
+        assert len(addresses) == 1, "the password is kept"
+        reader = addresses.pop()
+        assert await ask(reader, "SELECT n FROM bi.shown") == 7
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await ask(reader, "SELECT passwd FROM pg_shadow")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await ask(reader, "DELETE FROM bi.shown")
+        assert (data_dir / "reader_password").stat().st_mode & 0o777 == 0o600
+        (data_dir / "reader_password").write_text("'; DROP TABLE bi.shown --")
+        assert await ask(await embedded.reader_address(data_dir, url), "SELECT n FROM bi.shown") == 7
 
 
 async def test_a_killed_server_comes_back_with_every_committed_row(data_dir: Path) -> None:
@@ -268,18 +439,6 @@ async def test_a_pid_file_whose_number_another_process_has_now_is_no_obstacle(da
                 assert await ask(url, "SELECT 1") == 1
         finally:
             bystander.kill()
-
-
-async def test_a_second_server_on_the_same_directory_is_refused(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cluster, "HANDOVER_SECONDS", 0.2)
-    async with embedded.server(data_dir, settings=QUICK) as url:
-        with pytest.raises(StoreError, match=rf"process {postmaster(data_dir)}\) already runs on") as refused:
-            async with embedded.server(data_dir, settings=QUICK):
-                pass
-        assert "database.data_dir" in refused.value.hint
-        assert await ask(url, "SELECT 1") == 1
 
 
 async def test_a_server_that_somebody_started_without_our_lock_is_left_alone(data_dir: Path) -> None:
@@ -346,24 +505,51 @@ async def test_a_server_that_does_not_start_is_quoted_and_the_next_one_starts(da
         assert await ask(url, "SELECT 1") == 1
 
 
-async def test_a_port_of_ones_own_is_kept_or_refused(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "HANDOVER_SECONDS", 0.2)
+async def test_a_port_of_ones_own_is_taken_or_refused(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "PORT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        with pytest.raises(StoreError, match="Address already in use"):
-            async with embedded.server(data_dir, settings={**QUICK, "port": port}):
+        port = taken.getsockname()[1]
+        with pytest.raises(StoreError, match=f"cannot have port {port}: Address already in use") as refused:
+            async with embedded.server(data_dir, port=port, settings=QUICK):
                 pass
-    async with embedded.server(data_dir, settings={**QUICK, "port": port}) as url:
+        assert "database.port" in refused.value.hint
+    async with embedded.server(data_dir, port=port, settings=QUICK) as url:
         assert f"127.0.0.1:{port}/" in url
-        assert await ask(url, "SHOW port") == port
+        assert await ask(url, "SHOW port") == str(port)
+    async with embedded.server(data_dir, settings=QUICK) as url:
+        assert f"127.0.0.1:{port}/" in url, "it is kept"
+
+
+async def test_the_port_is_kept_unless_another_has_it(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "PORT_SECONDS", 0.2)
+    ports = []
+    for _ in range(2):
+        async with embedded.server(data_dir, settings=QUICK) as url:
+            ports.append(urlsplit(url).port)
+    assert len(set(ports)) == 1
+    with socket.create_server(("127.0.0.1", ports[0] or 0)):
+        async with embedded.server(data_dir, settings=QUICK) as url:
+            ports.append(urlsplit(url).port)
+    async with embedded.server(data_dir, settings=QUICK) as url:
+        assert urlsplit(url).port == ports[-1] != ports[0]
+
+
+NO_PORTS = [b"", b"a port", b"0", b"99999", b"-1", b"\xff\xfe5", b"5" * 10_000, "\u0665".encode()]
+
+
+@pytest.mark.parametrize("text", NO_PORTS)
+async def test_a_port_file_that_makes_no_sense_is_written_anew(data_dir: Path, text: bytes) -> None:
+    (data_dir / "port").write_bytes(text)
+    async with embedded.server(data_dir, settings=QUICK) as url:
+        assert await ask(url, "SHOW port") == (data_dir / "port").read_text().strip()
 
 
 async def test_a_free_port_that_was_taken_meanwhile_is_replaced(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        ports = [embedded._free_port(), taken.getsockname()[1]]  # noqa: SLF001 - the race is not to be had otherwise
-        monkeypatch.setattr(embedded, "_free_port", ports.pop)
+        ports = [cluster.free_port(), taken.getsockname()[1]]
+        monkeypatch.setattr(cluster, "free_port", ports.pop)
         async with embedded.server(data_dir, settings=QUICK) as url:
             assert await ask(url, "SELECT 1") == 1
     assert ports == []
@@ -379,7 +565,7 @@ async def test_a_directory_with_other_things_in_it_is_left_alone(data_dir: Path)
     assert uid(data_dir) == before
 
 
-@pytest.mark.parametrize("name", ["lock", "password"])
+@pytest.mark.parametrize("name", ["lock", "users", "starting", "supervised", "password", "port"])
 async def test_a_link_in_place_of_a_file_is_not_followed(data_dir: Path, name: str) -> None:
     victim = data_dir.parent / "victim"
     victim.write_text("mine")

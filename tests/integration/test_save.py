@@ -446,7 +446,7 @@ async def test_nothing_passes_over_what_a_crash_of_postgresql_took_back(
         async with AsyncExitStack() as after_the_run, leases.run(database, "contoso", "incremental") as run:
             await save(database, run, map_pages([page(referral(1))]))
             await crash(folder)
-            again = embedded.server(folder, settings=lazy | {"port": str(port)})
+            again = embedded.server(folder, port=port, settings=lazy)
             await after_the_run.enter_async_context(again)
             if more_to_save:
                 await put(database, run, page(referral(2)), through="2024-05-01T10:02:00Z")

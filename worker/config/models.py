@@ -160,10 +160,16 @@ class _Section(BaseModel):
 
 
 class Database(_Section):
-    """Where the copy is: an address, or "embedded" with the folder of its data."""
+    """Where the copy is: an address, or "embedded" with the folder of its data and its port, 0 for one that is kept."""
 
     url: Annotated[SecretStr, AfterValidator(_database_url)]
     data_dir: Path = Path(".referral-sync/postgres")
+    port: int = Field(0, ge=0, le=65_535)
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the database is the server that we start ourselves."""
+        return self.url.get_secret_value() == "embedded"
 
 
 class Api(_Section):

@@ -83,16 +83,20 @@ def serve(
     newest: datetime | None = None,
     tokens: Sequence[str] = TOKENS,
     tls: tuple[str, str] | None = None,
+    until_stdin_ends: bool = False,
 ) -> None:
     """Serve `count` made-up referrals until SIGTERM or SIGINT; `announce` is told the origin once it is ready.
 
-    `newest` (aware) is the time of the newest referral, now if not given.
+    `newest` (aware) is the time of the newest referral, now if not given. With `until_stdin_ends` also the end of
+    standard input stops it: whoever holds its other end is gone, however that went.
     """
 
     async def run() -> None:
         stopped = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        if until_stdin_ends:
+            asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stopped.set)
         referrals = make_referrals(count, seed, newest or datetime.now(UTC))
         simulator = await start(referrals, behaviour, host=host, port=port, tokens=tokens, tls=tls)
         announce(simulator.origin)
@@ -127,6 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any option of Behaviour")
     parser.add_argument("--token", action="append", default=[], help="accepted as access and as refresh token")
     parser.add_argument("--tls", nargs=2, metavar=("CERTIFICATE", "KEY"), help="serve https")
+    parser.add_argument("--until-stdin-ends", action="store_true", help="stop with whoever holds standard input")
     given = parser.parse_args(arguments)
 
     def announce(origin: str) -> None:
@@ -145,6 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             newest=given.newest,
             tokens=given.token or TOKENS,
             tls=tuple(given.tls) if given.tls else None,
+            until_stdin_ends=given.until_stdin_ends,
         )
     except ValueError as fault:
         sys.stderr.write(f"{fault}\n")

@@ -1,32 +1,39 @@
-"""The demo: the whole pipeline on one machine in about a minute, and nothing left running."""
+"""The demo: the whole pipeline on one machine in about a minute, to look around in, and nothing left running."""
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import aiohttp
 import asyncpg
 from rich.console import Console
 from rich.table import Table
 
 from worker import wiring
 from worker.commands.progress import progress
-from worker.config.models import load
+from worker.config.models import Settings, load
+from worker.daemon.jobs import serve
 from worker.database import pool_size
 from worker.demo.control import Control
 from worker.embedded import server as embedded
 from worker.errors import SyncError
 from worker.logs import configure
 from worker.store import migrate
+from worker.store.analysis import analysis
 from worker.store.database import Database, connect, open_database
 from worker.sync.pipeline import Pipeline, Step
+from worker.web.report import report as page
 
 ACCOUNT = "contoso"
 QUERIES = (
@@ -56,8 +63,11 @@ QUERIES = (
 )
 
 
-async def tour(count: int, out: Console) -> int:
-    """Load `count` made-up referrals, change some, tick, reconcile, and print what an analyst then sees."""
+async def tour(count: int, out: Console, *, keep: bool = False) -> int:
+    """Load `count` made-up referrals, change some, tick, reconcile, and print what an analyst then sees.
+
+    With `keep` the daemon then follows the source until SIGINT or SIGTERM, for a look at its page and the database.
+    """
     configure("warning", "auto")
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="referral-sync-demo-") as folder:
@@ -70,6 +80,8 @@ async def tour(count: int, out: Console) -> int:
                     "REFERRAL_SYNC_API__BASE_URL": origin,
                     f"REFERRAL_SYNC_ACCOUNTS__{ACCOUNT.upper()}__AUTH": "static_token",
                     f"REFERRAL_SYNC_ACCOUNTS__{ACCOUNT.upper()}__ACCESS_TOKEN": "simulator",
+                    "REFERRAL_SYNC_HTTP__LISTEN": _free_address(),
+                    "REFERRAL_SYNC_SCHEDULE__INCREMENTAL": "10s",
                 },
                 Path(folder),
             )
@@ -77,7 +89,10 @@ async def tour(count: int, out: Console) -> int:
                 async with wiring.open_pipeline(settings, database, ACCOUNT) as pipeline:
                     await _work(pipeline, control, out)
                 await _look(url, database, out)
-    out.print(f"\nDone in {time.monotonic() - started:.0f} s; nothing is left running.")
+                if keep:
+                    await _stay_up(settings, database, url, Path(folder), out)
+    done = "Stopped" if keep else f"Done in {time.monotonic() - started:.0f} s"
+    out.print(f"\n{done}; nothing is left running.")
     return 0
 
 
@@ -146,6 +161,51 @@ async def _look(url: str, database: Database, out: Console) -> None:
         out.print(f"  {line}", markup=False)
 
 
+async def _stay_up(settings: Settings, database: Database, url: str, folder: Path, out: Console) -> None:
+    report = folder / "report.html"
+    report.write_text(page(await analysis(database), datetime.now(UTC)), encoding="utf-8")
+    reader = await embedded.reader_address(folder, url)
+    origin = f"http://{settings.http.listen}"
+    daemon = asyncio.create_task(serve(settings))
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # the terminal was closed: leave nothing, as after Ctrl-C
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, daemon.cancel)
+    try:
+        await _until_ready(origin, daemon)
+        if not daemon.done():
+            out.print("\nThe demo stays up until Ctrl-C; the daemon looks for changes every 10 seconds.")
+            for what, where in (
+                ("status page", f"{origin}/"),
+                ("report", report),
+                ("database", url),
+                ("the same for dashboards", reader),
+            ):
+                out.print(f"  {what:24} {where}", markup=False)
+        await daemon
+    finally:
+        daemon.cancel()
+        await asyncio.wait({daemon})
+
+
+async def _until_ready(origin: str, daemon: asyncio.Task[None]) -> None:
+    async with aiohttp.ClientSession() as session:
+        while not daemon.done():
+            with suppress(aiohttp.ClientError):
+                async with session.get(f"{origin}/readyz") as answer:
+                    if answer.ok:
+                        return
+            await asyncio.sleep(0.05)
+
+
+def _free_address() -> str:
+    """Return where the status page goes: where it usually is, if that is free."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", 8080))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
 def _table(title: str, rows: list[asyncpg.Record]) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, title_style="bold")
     for name in rows[0].keys() if rows else ():
@@ -159,9 +219,11 @@ def _table(title: str, rows: list[asyncpg.Record]) -> Table:
 
 @asynccontextmanager
 async def _simulator(count: int) -> AsyncIterator[str]:
-    """Run the simulator as a process of its own; its origin."""
-    command = [sys.executable, "-m", "worker.demo.simulator", "--count", str(count), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: ASYNC220, S603 - our own module; waiting for its first line is all there is to do
+    """Run the simulator as a process of its own, which ends with this one; its origin. Ctrl-C is for this one only."""
+    command = [sys.executable, "-m", "worker.demo.simulator", "--until-stdin-ends", "--count", str(count), "--port=0"]
+    with subprocess.Popen(  # noqa: ASYNC220, S603 - our own module; waiting for its first line is all there is to do
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         try:
             origin = process.stdout.readline().strip() if process.stdout is not None else ""
             if not origin:

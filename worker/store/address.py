@@ -23,6 +23,16 @@ _CLIENT_ONLY = frozenset(
 """Parameters of libpq that say how the client connects; ours has limits of its own for the same."""
 
 
+_SIGN_IN = frozenset({"user", "password", "passfile", "sslcert", "sslkey", "sslpassword"})
+
+
+def without_sign_in(url: str) -> str:
+    """Return the address without whom it signs in as, for somebody who signs in as another."""
+    parts = urlsplit(url)
+    kept = [one for one in parts.query.split("&") if one.partition("=")[0] not in _SIGN_IN]
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="&".join(kept)).geturl()
+
+
 def driver_address(url: str) -> tuple[str, dict[str, Any]]:
     """Return the address as the driver reads it, and what is handed to it besides.
 
