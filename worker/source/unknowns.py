@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from worker.core.instant import from_datetime, shift
+from worker.core.naming import shown
 from worker.core.page import Listing
 from worker.core.window import TimeField
 from worker.errors import PermissionRefused
@@ -86,9 +87,9 @@ def _missing(full: dict[str, Any], thin: dict[str, Any], prefix: str = "") -> se
         if key == "links" or key.startswith("@") or value is None:
             continue
         if key not in thin:
-            paths.add(prefix + key)
+            paths.add(prefix + shown(key))
         elif isinstance(value, dict) and isinstance(thin[key], dict):
-            paths |= _missing(value, thin[key], f"{prefix}{key}.")
+            paths |= _missing(value, thin[key], f"{prefix}{shown(key)}.")
     return paths
 
 
