@@ -87,6 +87,28 @@ def _origin(value: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def exposed(mode: int) -> str:
+    """Say what is wrong with the permissions of a file of keys, nothing where they are good.
+
+    Its group may read it, as Kubernetes mounts secrets; nobody else may, and nobody but its owner may write.
+    """
+    if not mode & 0o027:
+        return ""
+    return (
+        f"others may read or change the file (mode {mode & 0o777:04o}): `chmod 600` it, or 440 where its group reads it"
+    )
+
+
+def _private(value: Path | None) -> Path | None:
+    try:
+        told = exposed(value.stat().st_mode) if value is not None else ""
+    except OSError:
+        told = ""  # what is missing is said by what needs it
+    if told:
+        raise ValueError(told)
+    return value
+
+
 def is_loopback(host: str) -> bool:
     """Say whether a host is this machine by its own loopback name or address."""
     try:
@@ -257,7 +279,7 @@ class Privacy(_Section):
 class Security(_Section):
     """The keys that seal what is stored of sign-ins: one on a line, the newest first."""
 
-    key_file: Annotated[Path | None, BeforeValidator(lambda value: value or None)] = None
+    key_file: Annotated[Path | None, BeforeValidator(lambda value: value or None), AfterValidator(_private)] = None
 
 
 class Bi(_Section):
