@@ -18,6 +18,7 @@ from rich.table import Table
 
 from worker import app
 from worker.config import load
+from worker.core import escape
 from worker.database import pool_size
 from worker.demo.control import Control
 from worker.errors import SyncError
@@ -151,7 +152,10 @@ def _table(title: str, rows: list[asyncpg.Record]) -> Table:
         table.add_column(name)
     for row in rows:
         table.add_row(
-            *("-" if value is None else f"{value:,}" if isinstance(value, int) else str(value) for value in row)
+            *(
+                "-" if value is None else f"{value:,}" if isinstance(value, int) else escape.line(str(value))
+                for value in row
+            )
         )
     return table
 
