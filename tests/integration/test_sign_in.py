@@ -396,6 +396,22 @@ async def test_without_a_key_file_nothing_is_stored_that_a_password_can_be_guess
     assert len({row["refused_with"] for row in stored}) == 3, "with a key it depends on the key"
 
 
+async def test_a_wrong_password_is_sent_once_where_another_way_was_used_before(
+    settings: Settings, database_url: str, secure: Secure, service: Control, database: Database, key_file: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(msal.authority.Authority, "_domains_without_user_realm_discovery", {"127.0.0.1"})
+    assert await asks_api(settings, database) == 30
+    await service.behaviour(password="right")
+    await service.clear_requests()
+    account = {"AUTH": "password", "USERNAME": "user@contoso.example", "REFRESH_TOKEN": "", "PASSWORD": "wrong"}
+    changed = load_settings(environment(database_url, secure, key_file, **account), tmp_path)
+    for _ in range(2):
+        with pytest.raises(SignInError, match="AADSTS50126"):
+            await app.token_source(changed, database, ACCOUNT)(False)
+    assert await token_requests(service) == 1
+
+
 @pytest.mark.parametrize(
     ("mode", "good"), [(0o600, True), (0o400, True), (0o440, True), (0o640, True), (0o666, False), (0o644, False),
                        (0o660, False), (0o604, False), (0o602, False)],

@@ -150,6 +150,7 @@ HOSTILE: dict[str, Any] = {
     "an address as a name of a member": {"zoe@quux.example": 1, "customerProfile": {"team": {"zoe": {"x": 5550100}}}},
     "an address deep in what nobody documents": {"new": [{"thing": [{"text": "write to zoe@quux.example"}]}]},
     "a phone in what nobody documents": {"new": {"thing": "ring +1 555 0100"}},
+    "a profile deep in what nobody documents": {"new": [{"customerProfile": {"by": "zoe"}, "team": {"x": "zoe"}}]},
     "people in requirements": {"details": {"requirements": {"offers": [{"contactName": "zoe"}]}}},
 }
 

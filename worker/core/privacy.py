@@ -83,7 +83,7 @@ class _Place:
 
 
 _ANYTHING = _Place()
-"""An object of which nothing is known."""
+"""An object of which nothing is known, but that people may be in it under the names that hold them elsewhere."""
 
 _STATUS = re.compile(r"(?:not ?)?(?:valid|validated|verified)|invalid|spam|unknown|none|pending", re.IGNORECASE)
 _LOCALE = re.compile(r"[a-z]{2}(?:-[A-Z][a-z]{3})?(?:-(?:[A-Z]{2}|\d{3}))?", re.ASCII)
@@ -122,6 +122,7 @@ def _known() -> _Place:
     contacts.contacts = True
     ids.members |= dict.fromkeys(("duns", "external"), _Is.VALUE)
     details.members["notes"] = invitation.members["notes"] = _Is.PERSONAL
+    _ANYTHING.members |= {"customerprofile": profile, "invitecontext": invitation, "team": contacts}
     return root
 
 
@@ -150,18 +151,27 @@ def _folded(name: str) -> str:
     return "".join(filter(str.isalnum, name.casefold()))
 
 
+@lru_cache(maxsize=4096)
+def _tells_of_nobody(name: str) -> bool:
+    return is_name(name) and not _TELLS_OF_PEOPLE.search(_folded(name))
+
+
+def _reaches_somebody(text: str) -> bool:
+    return bool(("@" in text and _EMAIL.search(text)) or ("+" in text and _PHONE.search(text)))
+
+
 def _is_harmless(value: Any, rule: _Is) -> bool:
     """Say whether a value at a closed place is what its member is documented to hold, and so names nobody."""
     text = value if isinstance(value, str) else ""
     match rule:
         case _Is.VALUE:
-            return not _EMAIL.search(text) and not _PHONE.search(text)
+            return not _reaches_somebody(text)
         case _Is.FIGURE:
             return value is not text or not text or _FIGURE.fullmatch(text) is not None
         case _Is.STATUS | _Is.LOCALE | _Is.SWITCH:
             return value is text and (not text or _WORDS[rule].fullmatch(text) is not None)
         case _Is.OWN:
-            return value is text and not _PHONE.search(text)
+            return value is text and not ("+" in text and _PHONE.search(text))
         case _Is.PERSONAL:
             return False
 
@@ -211,10 +221,13 @@ class Privacy:
     def _object(self, tree: dict[str, Any], place: _Place) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for name, value in tree.items():
-            folded = _folded(name)
-            rule = place.members.get(folded)
-            if rule is None and not place.closed and is_name(name) and not _TELLS_OF_PEOPLE.search(folded):
-                rule = _ANYTHING
+            rule = place.members.get(_folded(name))
+            if not place.closed:
+                if rule.__class__ is _Is and value.__class__ is str:
+                    found[name] = value
+                    continue
+                if rule is None and _tells_of_nobody(name):
+                    rule = _ANYTHING
             admitted = self._personal(value) if rule is None else self._value(value, rule, place)
             if admitted is not _NOTHING:
                 found[name if rule is not None or self._may_stay(name) else self._hashed(name)] = admitted
@@ -242,7 +255,7 @@ class Privacy:
             return [part for part in parts if part is not _NOTHING]
         if isinstance(value, bool):
             return value
-        personal = place.closed or (isinstance(value, str) and (_EMAIL.search(value) or _PHONE.search(value)))
+        personal = place.closed or (isinstance(value, str) and _reaches_somebody(value))
         return self._personal(value) if personal else value
 
     def _personal(self, value: Any) -> Any:

@@ -159,7 +159,7 @@ async def _renewed(database: Database, sign_in: SignIn, claims: str, *, insist: 
     async with leases.held(database, account, "sign-in", wait_seconds=LEASE_WAIT_SECONDS):
         chains = await tokens.chains(database, account)
         told = await asyncio.to_thread(sign_in.attempt)
-        accepted = [chain for chain in chains if chain.sealed is not None]
+        accepted = [chain for chain in chains if chain.sealed is not None and sign_in.stores]
         kept = next((chain for chain in accepted if chain.issued_for == sign_in.issued_for), None)
         if sign_in.configured:
             key = await asyncio.to_thread(sign_in.chain)
