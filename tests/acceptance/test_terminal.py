@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import asyncpg
+import pytest
 
 from tests.acceptance.conftest import Command
 from worker.demo.control import Control
@@ -15,6 +16,7 @@ STEERING = "\x1b]0;owned\x07\x9b31m\u202eevil\u2066\u200f\x7f"
 FORBIDDEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]")
 
 
+@pytest.mark.timeout(300)  # a dozen processes
 async def test_no_command_lets_a_stranger_steer_the_terminal(
     command: Command, simulator: Control, db: asyncpg.Connection, tmp_path: Path
 ) -> None:

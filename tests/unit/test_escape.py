@@ -82,7 +82,7 @@ def test_log_lines_are_harmless(form: str, capfd: pytest.CaptureFixture[str]) ->
     structlog.get_logger().error("run_failed", account="contoso", error=f"a\n{STEERING}", fields=[STEERING])
     told = capfd.readouterr().err
     assert told.count("\n") == 1
-    assert not (SIGNS - {"\x7f"}) & set(told)
+    assert not SIGNS & set(told)
     if form == "json":
         assert json.loads(told)["error"] == f"a\n{STEERING}"
 

@@ -7,6 +7,7 @@ not ours may quote any of them, so of it only the kind is told, and where it was
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import select
@@ -102,6 +103,10 @@ def _on_one_line(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> M
     return event
 
 
+def _json(event: Any, **settings: Any) -> str:
+    return json.dumps(event, **settings).replace("\x7f", "\\u007f")  # the one control that JSON leaves as it is
+
+
 class LibraryLines(logging.Formatter):
     """Formats what libraries log: the first line only, for others quote what was at work, and no messages of errors."""
 
@@ -117,7 +122,9 @@ def configure(level: str, form: str) -> None:
     lines: Any = Unhindered(sys.stderr)
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
     renderer: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if console else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        if console
+        else structlog.processors.JSONRenderer(_json)
     )
     structlog.configure(
         processors=[
