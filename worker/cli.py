@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
-from rich.console import Console
 
 from worker import RELEASE
 from worker.commands import render
+from worker.commands.outlet import Outlet
 from worker.errors import ConfigError, SyncError
+from worker.model.escape import line
 
 if TYPE_CHECKING:
     from worker.commands.progress import Report
@@ -42,8 +43,7 @@ AccountOption = Annotated[str | None, typer.Option("--account", metavar="A", hel
 SinceOption = Annotated[str | None, typer.Option("--since", metavar="T", help="From this time on, such as 2024-01-31.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would change; write nothing.")]
 
-_out = Console(highlight=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
+_out, _err = Outlet(), Outlet(stderr=True)
 
 COLLECT_AFTER = 100_000
 """Records are many, live for a moment and hold no cycles: looking for those after every 700 objects, as Python does,
@@ -57,7 +57,13 @@ def main() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - as long as the process
     try:
         try:
+            _refuse_what_steers(sys.argv[1:])
             app()
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the last place that can say it in a sentence
+            _print_error(_bug(error))
+            raise SystemExit(1) from None
         finally:
             sys.stdout.flush()
     except OSError as error:
@@ -68,6 +74,14 @@ def main() -> None:
                 sys.stderr.flush()
             sys.stderr = sys.stdout
         raise SystemExit(1) from None
+
+
+def _refuse_what_steers(arguments: list[str]) -> None:
+    """End with a fault where an argument holds control characters, which what parses them would print as they are."""
+    for given in arguments:
+        if line(given) != given:
+            _print_error(ConfigError([f"{line(given)}: an argument holds no control characters"]))
+            raise SystemExit(ConfigError.exit_code)
 
 
 def _version(asked: bool) -> None:
@@ -193,9 +207,7 @@ def refresh(ids: Annotated[list[str], typer.Argument(metavar="ID...")], account:
     def missing() -> int:
         absent = [key for key in ids if key not in found]
         for key in absent:
-            _err.print(
-                f"The source does not show {key}: it does not exist, or this sign-in may not see it.", markup=False
-            )
+            _err.print(f"The source does not show {key}: it does not exist, or this sign-in may not see it.")
         return 1 if absent else 0
 
     _for_accounts(account, one, afterwards=missing)
@@ -216,8 +228,8 @@ def migrate(
                 await require_migrated(url)
                 _out.print("The database is at the newest revision.")
             else:
-                for line in await prepare_database(settings, url):
-                    _out.print(line, markup=False)
+                for told in await prepare_database(settings, url):
+                    _out.print(told)
         return 0
 
     _finish(work())
@@ -233,9 +245,9 @@ def check() -> None:
 
         bad = 0
         async for finding in look(settings):
-            _out.print(f"{'ok  ' if finding.good else 'FAIL'}  {finding.subject}: {finding.found}", markup=False)
+            _out.print(line(f"{'ok  ' if finding.good else 'FAIL'}  {finding.subject}: {finding.found}"))
             if finding.mend and not finding.good:
-                _out.print(f"      {finding.mend}", markup=False)
+                _out.print(line(f"      {finding.mend}"))
             bad += not finding.good
         return 1 if bad else 0
 
@@ -250,7 +262,7 @@ def health() -> None:
     async def work() -> int:
         from worker.daemon.health import ask_health  # noqa: PLC0415 - keeps `--help` quick
 
-        _out.print(await asyncio.to_thread(ask_health, settings.http.listen), markup=False)
+        _out.print(await asyncio.to_thread(ask_health, settings.http.listen))
         return 0
 
     _finish(work())
@@ -272,10 +284,10 @@ def status(
         for row in rows:
             row["configured"] = row["account"] in settings.accounts
         if as_json:
-            sys.stdout.write(json.dumps({"accounts": rows}, default=_plain, indent=2) + "\n")
+            _out.print(json.dumps({"accounts": rows}, default=_plain, indent=2).replace("\x7f", "\\u007f"))
         else:
             for row in rows:
-                _out.print(render.status(row), markup=False)
+                _out.print(render.status(row))
         return 1 if any(row["health"] == "needs a person" for row in rows) else 0
 
     _finish(work())
@@ -298,8 +310,8 @@ def explain(referral_id: Annotated[str, typer.Argument(metavar="ID")], account: 
         known = known or about.known
         if not about.known:
             return "knows nothing of it"
-        for line in render.explained(pipeline.account, about):
-            _out.print(line, markup=False)
+        for told in render.explained(pipeline.account, about):
+            _out.print(told)
         return ""
 
     _for_accounts(account, one, afterwards=lambda: 0 if known else 1)
@@ -323,7 +335,7 @@ def rejects(
         number = 0
         async for kept in pieces.all_rejects(pipeline):
             number += 1
-            _out.print(render.kept_aside(pipeline.account, kept), markup=False)
+            _out.print(render.kept_aside(pipeline.account, kept))
         return f"{told}{number} kept aside"
 
     _for_accounts(account, one)
@@ -351,7 +363,7 @@ def forget(ids: Annotated[list[str], typer.Argument(metavar="ID...")], account: 
                 absent += not rows
                 strange = "" if is_guid(key) else ", and it is no id as the API gives them"
                 told = f"{rows} rows erased" if rows else f"nothing is stored of it{strange}"
-                _out.print(f"{key}: {told}", markup=False)
+                _out.print(f"{key}: {told}")
             await refresh_history(database)
         return 1 if absent else 0
 
@@ -388,7 +400,7 @@ def remove(name: Annotated[str, typer.Argument(metavar="A")]) -> None:
                 raise SyncError(f"The data holds no account {name}.", "`referral-sync status` names those that it has.")
             removed = await remove_account(database, name)
             await refresh_history(database)
-        _out.print(f"{name}: {removed:,} referrals and versions erased.", markup=False)
+        _out.print(f"{name}: {removed:,} referrals and versions erased.")
         if name in settings.accounts:
             _out.print("It is still in the configuration, so the next run loads it again.")
         return 0
@@ -426,7 +438,7 @@ def url(
             sys.stdout.flush()
             embedded = settings.database.is_embedded
             if role is not None and not embedded:
-                _err.print(_FOR_READERS, markup=False)
+                _err.print(_FOR_READERS)
             if hold and embedded:
                 stopped = asyncio.Event()
                 stop_on_signal(stopped)
@@ -458,18 +470,18 @@ def login(
         pieces.chosen_accounts(settings, account)
         async with migrated_database(settings) as database:
             await pieces.login(settings, database, account, _tell, _ask)
-        _out.print(f"{account} is signed in; every worker on this database uses that from now on.", markup=False)
+        _out.print(f"{account} is signed in; every worker on this database uses that from now on.")
         return 0
 
     _finish(work(), signals=False)
 
 
 def _tell(what: str) -> None:
-    _out.print(what, markup=False)
+    _out.print(what)
 
 
 def _ask(what: str) -> str:
-    _out.print(what, markup=False)
+    _out.print(what)
     return sys.stdin.readline()
 
 
@@ -478,7 +490,7 @@ def config() -> None:
     """Show the effective configuration, secrets masked."""
     from worker.config.models import render  # noqa: PLC0415 - keeps `--help` quick
 
-    sys.stdout.write(render(_settings()))
+    _out.print(render(_settings()), end="")
 
 
 @app.command()
@@ -505,7 +517,7 @@ def report(
             out.write_text(page(rows, datetime.now(UTC)), encoding="utf-8")
         except OSError as error:
             raise SyncError(f"{out} cannot be written: {error.strerror}.", "Name another file with --out.") from None
-        _out.print(f"The report is in {out}.", markup=False)
+        _out.print(f"The report is in {out}.")
         return 0
 
     _finish(work())
@@ -596,7 +608,7 @@ def _for_accounts(
                         async with pieces.open_pipeline(settings, database, name, show=watch) as pipeline:
                             told = await one(pipeline)
                     if told:
-                        _out.print(f"{name}: {told}", markup=False)
+                        _out.print(f"{name}: {told}")
                 except SyncError as error:
                     _print_error(error)
                     worst = max(worst, error.exit_code)
@@ -645,9 +657,10 @@ def _bug(error: Exception) -> SyncError:
 
 
 def _print_error(error: SyncError) -> None:
-    _err.print(f"Error: {error}", markup=False)
+    told = error.faults if isinstance(error, ConfigError) else [str(error)]
+    _err.print("Error: " + "\n".join(map(line, told)))
     if error.hint:
-        _err.print(error.hint, markup=False)
+        _err.print(line(error.hint))
 
 
 def _refuse(fault: str) -> NoReturn:
@@ -674,7 +687,7 @@ async def _show_preview(changes: Any) -> str:
     shown = 0
     async for change in changes:
         shown += 1
-        _out.print(f"{change.verdict:8} {change.id}", markup=False)
+        _out.print(line(f"{change.verdict:8} {change.id}"))
     return f"{shown} would change; nothing was written"
 
 

@@ -72,15 +72,21 @@ def sign_in_of(settings: Settings, name: str) -> SignIn:
     if isinstance(account, StaticToken | TokenCommand):
         raise ConfigError([f"accounts.{name}.auth: {account.auth} signs in without us"])
     service = identity(settings, name)
-    application = (settings.api.authority, account.tenant_id, account.client_id)
+    issued_for = f"{settings.api.authority}/{account.tenant_id}, application {account.client_id}".lower()
     if isinstance(account, Password):
-        secret, user = account.client_secret.get_secret_value(), account.username.get_secret_value()
+        user = account.username.get_secret_value()
         return SignIn(
-            name, partial(service.by_password, user), account.password.get_secret_value(), (*application, secret, user)
+            name,
+            partial(service.by_password, user),
+            account.password.get_secret_value(),
+            issued_for,
+            (account.client_secret.get_secret_value(), user),
+            _seal(settings),
+            stores=False,
         )
     configured = account.refresh_token.get_secret_value() if isinstance(account, RefreshToken) else ""
     secret = account.client_secret.get_secret_value() if isinstance(account, RefreshToken) else ""
-    return SignIn(name, service.by_refresh_token, configured, (*application, secret), _seal(settings))
+    return SignIn(name, service.by_refresh_token, configured, issued_for, (secret,), _seal(settings))
 
 
 def identity(settings: Settings, name: str) -> MicrosoftIdentity:

@@ -203,13 +203,15 @@ CREATE TABLE sync.tokens (
     refused_at timestamptz,
     refused_with text,
     refused_because text,
+    issued_for text NOT NULL DEFAULT '',
     PRIMARY KEY (account, chain)
 );
 COMMENT ON TABLE sync.tokens IS 'Stored sign-ins: token chains, encrypted with the key of security.key_file. The chain that began last is in force.';
-COMMENT ON COLUMN sync.tokens.chain IS 'Fingerprint of the configured token, or of the one from an interactive sign-in, that the chain began with.';
+COMMENT ON COLUMN sync.tokens.chain IS 'Fingerprint of the configured token, or of the one from an interactive sign-in, that the chain began with; of a password nothing is kept, and the word stands here.';
 COMMENT ON COLUMN sync.tokens.sealed IS 'The newest refresh token, encrypted; null while the first one was never accepted, or none is stored.';
 COMMENT ON COLUMN sync.tokens.lapses_at IS 'When the newest token expires unless it is redeemed before.';
-COMMENT ON COLUMN sync.tokens.refused_with IS 'Fingerprint of the application that was refused; another one is tried at once.';
+COMMENT ON COLUMN sync.tokens.refused_with IS 'Keyed digest of the application that was refused; another one is tried at once.';
+COMMENT ON COLUMN sync.tokens.issued_for IS 'The identity service, tenant and application that the tokens were issued for; they are sent to no other.';
 
 CREATE VIEW sync.status AS
 SELECT

@@ -52,6 +52,7 @@ async def service(secure: Secure) -> AsyncIterator[Control]:
 
 async def test_nothing_leaks(database_url: str, secure: Secure, service: Control, tmp_path: Path) -> None:
     key, http_token, configured = Fernet.generate_key().decode(), secrets.token_hex(16), secrets.token_hex(16)
+    (tmp_path / "keys").touch(mode=0o600)
     (tmp_path / "keys").write_text(key)
     await service.tokens(add_refresh=[configured])
     variables = environment(database_url, secure, tmp_path / "keys", REFRESH_TOKEN=configured) | {

@@ -42,6 +42,7 @@ async def service(secure: Secure) -> AsyncIterator[Control]:
 def variables(database_url: str, secure: Secure, service: Control, tmp_path: Path) -> dict[str, str]:
     del service  # reset for this test
     key_file = tmp_path / "keys"
+    key_file.touch(mode=0o600)
     key_file.write_bytes(Fernet.generate_key())
     given = environment(database_url, secure, key_file, REFRESH_TOKEN="")
     return given | {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}

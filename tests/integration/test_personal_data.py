@@ -204,3 +204,47 @@ async def test_contacts_taken_off_an_open_deal_are_simply_a_change(database: Dat
         await put(database, run, 1, status="Active", customerProfile={"team": TEAM})
         await put(database, run, 2, status="Active", customerProfile={"team": []})
     assert await db.fetchval("SELECT count(*) FROM partner_center.referral_customer_contacts") == 0
+
+
+UNDOCUMENTED: dict[str, bytes] = {
+    "profile": b'{"id":"profile",%s,"customerProfile":[{"team":[{"email":"zoe@quux.example"}]}]}',
+    "phone": b'{"id":"phone",%s,"customerProfile":{"phoneNumber":"+1 555 0100"},"team":[{"mobile":"+1 555 0100"}]}',
+    "case": b'{"id":"case",%s,"CustomerProfile":{"Team":[{"Email":"zoe@quux.example"}]},"Details":{"Notes":"zoe"}}',
+    "twice": b'{"id":"twice",%s,"details":{"notes":"zoe"},"details":{"x":1e200000},"anything":1e200000}',
+    "broken": b'{"id":"broken",%s,"details":{"notes":"zoe"},"details":{"notes":NaN}}',
+    "keyed": b'{"id":"keyed",%s,"zoe@quux.example":1,"customerProfile":{"team":{"zoe@quux.example":"+1 555 0100"}}}',
+    "nameless": b'{"id":7,%s,"customerProfile":[{"team":[{"email":"zoe@quux.example"}]}]}',
+}
+
+
+@pytest.mark.parametrize("contacts", ["hash", "drop"])
+async def test_no_record_lets_people_through_whatever_its_shape(
+    contacts: str, database_url: str, database: Database, db: asyncpg.Connection, pipeline: Pipeline,
+    simulator: Control, simulator_origin: str, tmp_path: Path,
+) -> None:  # fmt: skip
+    """As it is read, as it is kept aside, and as it is rewritten when the rule comes later."""
+    await simulator.reset(3)
+    times = b'"createdDateTime":"2024-05-01T10:00:00Z","updatedDateTime":"2024-05-01T10:00:00Z"'
+    for name, raw in UNDOCUMENTED.items():
+        await simulator.raw(name, raw.replace(b"%s", times))
+    names = set(UNDOCUMENTED) - {"nameless", "broken", "twice"}
+    people = {"zoe", "quux", "555 0100"}
+    rules = settings(database_url, simulator_origin, tmp_path, contacts)
+    for begun in ("under the rule", "before the rule"):
+        if begun == "before the rule":
+            await db.execute(
+                "TRUNCATE partner_center.referrals, sync.rejected_records, sync.watermarks, sync.backfills CASCADE"
+            )
+            await db.execute("TRUNCATE partner_center.referral_versions")
+            await db.execute(
+                "UPDATE sync.settings SET value = 'keep' WHERE name LIKE 'privacy.%ed' OR name = 'privacy.contacts'"
+            )
+            await load(pipeline)
+            assert set(await leaks(db, people)) == people
+        async with wiring.open_pipeline(rules, database, ACCOUNT) as under_rule:
+            await wiring.sync_account(under_rule)
+        assert {row["id"] for row in await db.fetch("SELECT id FROM partner_center.referrals")} >= names
+        assert await db.fetchval("SELECT count(*) FROM sync.rejected_records") == 3
+        assert await leaks(db, people) == [], begun
+        told = await db.fetchval("SELECT string_agg(r::text, ' ') FROM sync.runs r")
+        assert not [word for word in people if word in told]

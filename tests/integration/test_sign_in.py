@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ import asyncpg
 import msal.authority
 import pytest
 import trustme
+from aiohttp import web
 from cryptography.fernet import Fernet
 
 from tests.secure import CONFIGURED, SECRET, Secure, environment, secure_simulator
@@ -84,6 +86,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 @pytest.fixture
 def key_file(tmp_path: Path) -> Path:
     path = tmp_path / "keys"
+    path.touch(mode=0o600)
     path.write_bytes(Fernet.generate_key())
     return path
 
@@ -357,6 +360,203 @@ async def test_a_password_signs_in_and_nothing_of_it_is_stored(
             assert "user@" not in str(caught.value)
     assert await token_requests(service) == 2, "a wrong password is not repeated, or the user would be locked out"
     assert await db.fetchval("SELECT count(*) FROM sync.tokens WHERE sealed IS NOT NULL") == 0
+
+
+async def test_without_a_key_file_nothing_is_stored_that_a_password_can_be_guessed_from(
+    database_url: str, secure: Secure, service: Control, database: Database, db: asyncpg.Connection, key_file: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """What is stored is the same for every password, or only who has the key can tell which it was made of."""
+    monkeypatch.setattr(msal.authority.Authority, "_domains_without_user_realm_discovery", {"127.0.0.1"})
+    await service.behaviour(password="right")
+    variables = environment(database_url, secure, key_file, AUTH="password", USERNAME="user@contoso.example",
+                            REFRESH_TOKEN="", PASSWORD="wrong")  # fmt: skip
+    stored = []
+    for name, change in {
+        "REFERRAL_SYNC_SECURITY__KEY_FILE": "",
+        "REFERRAL_SYNC_ACCOUNTS__CONTOSO__PASSWORD": "also wrong",
+        "REFERRAL_SYNC_ACCOUNTS__CONTOSO__USERNAME": "other@contoso.example",
+        "REFERRAL_SYNC_ACCOUNTS__CONTOSO__CLIENT_SECRET": SECRET + "-2",
+    }.items():
+        variables[name] = change
+        settings = load_settings(variables, tmp_path)
+        with pytest.raises(SignInError):
+            await wiring.token_source(settings, database, ACCOUNT, insist=True)(False)
+        stored.append(dict(await db.fetchrow("SELECT chain, refused_with, sealed FROM sync.tokens") or {}))
+    assert stored == [stored[0]] * 4
+    assert stored[0]["chain"] == "password"
+    for key in (Fernet.generate_key(), Fernet.generate_key()):
+        key_file.write_bytes(key)
+        settings = load_settings(variables | {"REFERRAL_SYNC_SECURITY__KEY_FILE": str(key_file)}, tmp_path)
+        with pytest.raises(SignInError):
+            await wiring.token_source(settings, database, ACCOUNT)(False)
+        stored.append(dict(await db.fetchrow("SELECT chain, refused_with, sealed FROM sync.tokens") or {}))
+    assert {row["chain"] for row in stored} == {"password"}
+    assert len({row["refused_with"] for row in stored}) == 3, "with a key it depends on the key"
+
+
+async def test_a_wrong_password_is_sent_once_where_another_way_was_used_before(
+    settings: Settings, database_url: str, secure: Secure, service: Control, database: Database, key_file: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(msal.authority.Authority, "_domains_without_user_realm_discovery", {"127.0.0.1"})
+    assert await asks_api(settings, database) == 30
+    await service.behaviour(password="right")
+    await service.clear_requests()
+    account = {"AUTH": "password", "USERNAME": "user@contoso.example", "REFRESH_TOKEN": "", "PASSWORD": "wrong"}
+    changed = load_settings(environment(database_url, secure, key_file, **account), tmp_path)
+    for _ in range(2):
+        with pytest.raises(SignInError, match="AADSTS50126"):
+            await wiring.token_source(changed, database, ACCOUNT)(False)
+    assert await token_requests(service) == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "good"), [(0o600, True), (0o400, True), (0o440, True), (0o640, True), (0o666, False), (0o644, False),
+                       (0o660, False), (0o604, False), (0o602, False)],
+)  # fmt: skip
+async def test_a_key_file_that_others_may_read_or_change_is_refused(
+    mode: int, good: bool, settings: Settings, database: Database, database_url: str, secure: Secure, key_file: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    key_file.chmod(mode)
+    if good:
+        load_settings(environment(database_url, secure, key_file), tmp_path)
+        wiring.token_source(settings, database, ACCOUNT)
+        return
+    for work in (
+        lambda: load_settings(environment(database_url, secure, key_file), tmp_path),
+        lambda: wiring.token_source(settings, database, ACCOUNT),
+    ):
+        with pytest.raises(ConfigError, match=r"security\.key_file: others may .*chmod 600") as caught:
+            work()
+        assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "change", [{"authority": ""}, {"tenant_id": "fabrikam.example"}, {"client_id": "another"}], ids=min
+)
+async def test_a_stored_sign_in_goes_only_to_whom_it_was_issued_for(
+    change: dict[str, str], settings: Settings, database: Database, service: Control, secure: Secure, tmp_path: Path
+) -> None:
+    await asks_api(settings, database)
+    (before,) = await tokens.chains(database, ACCOUNT)
+    with secure_simulator(tmp_path) as other:
+        async with other.control() as elsewhere:
+            await elsewhere.tokens(add_refresh=[CONFIGURED, "the-second"])
+            ca_file = tmp_path / "both.pem"
+            ca_file.write_bytes(secure.ca_file.read_bytes() + other.ca_file.read_bytes())
+            update = {"authority": other.origin, "ca_file": ca_file} if "authority" in change else {}
+            changed = settings.model_copy(update={"api": settings.api.model_copy(update=update)})
+            if "authority" not in change:
+                changed = with_account(changed, **change)
+            await service.clear_requests()
+            for one in (changed, with_account(changed, refresh_token=type(settings.http.token)(""))):
+                with pytest.raises(SignInError, match="was issued for") as caught:
+                    await wiring.token_source(one, database, ACCOUNT, insist=True)(False)
+                assert "login --account contoso" in caught.value.hint
+            assert await elsewhere.requests() == await service.requests() == []
+            await service.tokens(add_refresh=["the-second"])
+            renewed = with_account(changed, refresh_token=type(settings.http.token)("the-second"))
+            assert await wiring.token_source(renewed, database, ACCOUNT)(False), "a new token begins a chain there"
+    assert await wiring.token_source(settings, database, ACCOUNT)(False), "and the former is good where it was issued"
+    assert before.key in {chain.key for chain in await tokens.chains(database, ACCOUNT)}
+
+
+async def test_a_wrong_tenant_can_be_corrected(settings: Settings, database: Database, service: Control) -> None:
+    """A token that was never accepted anywhere is bound to nothing."""
+    await service.faults({"kind": "status", "status": 400, "path": "oauth2/v2.0/token", "times": 1})
+    with pytest.raises(SyncError):
+        await asks_api(with_account(settings, tenant_id="mistyped.example"), database)
+    assert await asks_api(settings, database) == 30
+
+
+@asynccontextmanager
+async def identity_service(folder: Path, **endpoints: str) -> AsyncIterator[tuple[str, Path, list[web.Request]]]:
+    """Serve one that grants everything and names the endpoints given; its origin, its authority, what it was asked."""
+    authority, asked = trustme.CA(), list[web.Request]()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(folder / "identity.pem"))
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request)
+        origin = f"https://{request.host}"
+        if request.path.endswith("openid-configuration"):
+            named = {"token_endpoint": "token", "authorization_endpoint": "authorize"}
+            told = {name: f"{origin}/contoso.example/{path}" for name, path in named.items()}
+            response = web.json_response(told | {"issuer": origin} | endpoints)
+        else:
+            response = web.json_response({"access_token": "granted", "expires_in": 3600, "token_type": "Bearer"})
+        response.force_close()
+        return response
+
+    service = web.Application()
+    service.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(service)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
+        await site.start()
+        yield f"https://127.0.0.1:{runner.addresses[0][1]}", folder / "identity.pem", asked
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize("endpoint", ["token_endpoint", "authorization_endpoint", "device_authorization_endpoint"])
+async def test_an_endpoint_on_another_origin_gets_nothing(
+    endpoint: str, settings: Settings, database: Database, secure: Secure, service: Control, tmp_path: Path
+) -> None:
+    """The other one is a service that would take the token: only its port differs."""
+    await service.clear_requests()
+    foreign = {endpoint: f"{secure.origin}/contoso.example/oauth2/v2.0/token"}
+    async with identity_service(tmp_path, **foreign) as (origin, ca_file, asked):
+        ca_file.write_bytes(ca_file.read_bytes() + secure.ca_file.read_bytes())
+        api = settings.api.model_copy(update={"authority": origin, "ca_file": ca_file})
+        with pytest.raises(SignInError, match="another origin") as caught:
+            await wiring.token_source(settings.model_copy(update={"api": api}), database, ACCOUNT)(False)
+        assert "api.authority" in caught.value.hint
+        assert [one.method for one in asked] == ["GET"], "it was asked who it is, and told nothing"
+    assert await service.requests() == []
+
+
+async def test_a_password_is_sent_nowhere_that_the_service_names(
+    database_url: str, secure: Secure, service: Control, key_file: Path, database: Database, tmp_path: Path
+) -> None:
+    """MSAL asks for a user's realm at the standard port, and would follow where a federated one leads."""
+    del service  # reset for this test
+    account = {"AUTH": "password", "USERNAME": "user@contoso.example", "REFRESH_TOKEN": "", "PASSWORD": "right"}
+    settings = load_settings(environment(database_url, secure, key_file, **account), tmp_path)
+    with pytest.raises(SignInError, match="another origin"):
+        await wiring.token_source(settings, database, ACCOUNT)(False)
+
+
+async def test_what_netrc_knows_of_the_identity_service_is_not_sent(
+    settings: Settings, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password private\n")
+    (tmp_path / "netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    async with identity_service(tmp_path) as (origin, ca_file, asked):
+        api = settings.api.model_copy(update={"authority": origin, "ca_file": ca_file})
+        token = wiring.token_source(settings.model_copy(update={"api": api}), database, ACCOUNT)
+        assert await token(False) == "granted"
+        assert [one.method for one in asked] == ["GET", "POST"]
+        assert not [one for one in asked if "Authorization" in one.headers]
+
+
+@pytest.mark.parametrize(
+    "fault", [{"kind": "not_json"}, {"kind": "status", "status": 403, "body": "html"}], ids=["a 200", "a 403"]
+)
+async def test_a_page_in_place_of_the_discovery_is_an_outage(
+    fault: dict[str, Any], settings: Settings, database: Database, service: Control
+) -> None:
+    await service.faults({"path": "openid-configuration", "times": 1} | fault)
+    current = wiring.token_source(settings, database, ACCOUNT)
+    with pytest.raises(SourceUnavailable):
+        await current(False)
+    assert await tokens.chains(database, ACCOUNT) == [], "which is no refusal"
+    assert await current(False), "and it is asked again at once"
 
 
 async def test_what_is_no_token_is_said_to_be_none(

@@ -99,6 +99,30 @@ def test_any_text_is_a_time_or_no_time(text: str) -> None:
     assert instant.to_datetime(ticks).tzinfo is not None
 
 
+NAMED = st.sampled_from([
+    "team", "Team", "customerProfile", "details", "inviteContext", "notes", "NOTES", "email", "Email", "phoneNumber",
+    "mobile", "name", "size", "address", "city", "ids", "id", "invitedBy", "contactPreference", "locale", "dealValue",
+    "emailValidationStatus", "title", "currency", "organizationName", "future", "zoe@quux.example",
+])  # fmt: skip
+PEOPLE = st.recursive(
+    st.sampled_from(["zoe@quux.example", "write to zoe@quux.example", None, 1, "", "+1 555 0100"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMED, inner, max_size=5),
+    max_leaves=25,
+)
+HOLDERS = st.sampled_from(["customerProfile", "CUSTOMERPROFILE", "customer_profile", "details", "inviteContext"])
+
+
+@FUZZ
+@given(st.dictionaries(HOLDERS, PEOPLE, max_size=4), st.sampled_from([Contacts.HASH, Contacts.DROP]))
+def test_under_the_members_that_hold_people_nobody_is_let_in(tree: dict[str, Any], contacts: Contacts) -> None:
+    privacy = Privacy(contacts, key="k")
+    record = privacy.admit(decode_record(encoded(tree | {"future": {"deep": [tree]}})))
+    assert b"zoe" not in record.raw
+    assert b"+1 555" not in record.raw
+    assert privacy.admit(record) is record
+    assert privacy.admit(decode_record(record.raw)).raw == record.raw
+
+
 LINKS = st.builds(
     "{}{}?{}".format,
     st.sampled_from(["http://a.example/", "/", "", "//x.example/"]),

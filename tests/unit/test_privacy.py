@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import pytest
 
+from worker.model.mapping import map_record
 from worker.model.privacy import Contacts, Privacy
 from worker.model.record import Record, decode_record
+from worker.model.typed import Decoder
 
 CONTACT = {
     "firstName": "Given", "lastName": "Family", "email": "Given@Example.com", "phoneNumber": "+1 555 0100",
@@ -100,7 +104,7 @@ def test_a_record_that_nobody_can_read_is_withheld() -> None:
     "tree",
     [
         {"customerProfile": None, "team": None, "details": {"notes": None}, "inviteContext": None},
-        {"customerProfile": "Given", "details": [], "inviteContext": 7},
+        {"customerProfile": [], "details": [], "inviteContext": {}},
         {"id": "a"},
     ],
 )
@@ -116,3 +120,93 @@ def test_other_shapes_than_the_documented_one_name_nobody_either(team: Any) -> N
         text = admitted({"customerProfile": {"team": team}}, contacts).raw.decode()
         assert "given" not in text
         assert "555" not in text
+
+
+SECRET = ("555", "zoe", "quux")
+HOSTILE: dict[str, Any] = {
+    "an array in place of the profile": {"customerProfile": [{"team": [{"email": "zoe@quux.example"}]}]},
+    "a text in place of the profile": {"customerProfile": "zoe@quux.example"},
+    "a phone beside the team": {"customerProfile": {"phoneNumber": "+1 555 0100"}},
+    "a mobile of the seller": {"team": [{"mobile": "+1 555 0100", "email": "own@example.com"}]},
+    "a number of the seller without a name for it": {"team": [{"reach": 5550100}]},
+    "a text in place of a seller": {"team": "call 555 0100"},
+    "another case": {"CustomerProfile": {"Team": [{"Email": "zoe@quux.example"}]}, "DETAILS": {"Notes": "zoe"}},
+    "other signs between words": {"customer_profile": {"team": [{"e-mail": "zoe@quux.example"}]}},
+    "letters that only look different": {"\uff23ustomer\uff30rofile": {"team": [{"first": "zoe"}]}},
+    "notes as an object": {"details": {"notes": {"text": "zoe"}}},
+    "details as an array": {"details": [{"notes": "zoe"}, "zoe"]},
+    "an array in an array": {"details": [[{"notes": "zoe"}]]},
+    "details as a text": {"details": "zoe", "inviteContext": "zoe"},
+    "somebody who invited": {"inviteContext": {"invitedBy": {"name": "zoe", "organizationId": "o"}}},
+    "an address under the address": {"customerProfile": {"address": ["zoe@quux.example"]}},
+    "a name as an object": {"customerProfile": {"name": {"first": "zoe"}}},
+    "an address as a company": {"customerProfile": {"name": "zoe@quux.example"}},
+    "a name as a status": {"customerProfile": {"team": [{"emailValidationStatus": "Zoe"}]}},
+    "a phone as a status": {"team": [{"phoneValidationStatus": 15550100}, {"emailValidationStatus": "555-0100"}]},
+    "a phone as a switch": {"team": [{"contactPreference": {"disableNotifications": 15550100}}]},
+    "a preference with an address": {"team": [{"contactPreference": {"locale": "zoe@quux.example", "by": "zoe"}}]},
+    "a value that is a note": {"details": {"dealValue": "ask zoe", "closingDateTime": "zoe knows"}},
+    "a contact of the record": {"primaryContact": {"x": "zoe"}, "phone": 5550100, "comments": ["zoe"]},
+    "an address as a name of a member": {"zoe@quux.example": 1, "customerProfile": {"team": {"zoe": {"x": 5550100}}}},
+    "an address deep in what nobody documents": {"new": [{"thing": [{"text": "write to zoe@quux.example"}]}]},
+    "a phone in what nobody documents": {"new": {"thing": "ring +1 555 0100"}},
+    "a profile deep in what nobody documents": {"new": [{"customerProfile": {"by": "zoe"}, "team": {"x": "zoe"}}]},
+    "people in requirements": {"details": {"requirements": {"offers": [{"contactName": "zoe"}]}}},
+}
+
+
+@pytest.mark.parametrize("contacts", [Contacts.HASH, Contacts.DROP])
+@pytest.mark.parametrize("tree", HOSTILE.values(), ids=HOSTILE.keys())
+def test_no_shape_no_case_and_no_place_lets_people_through(tree: dict[str, Any], contacts: Contacts) -> None:
+    privacy = Privacy(contacts, key=KEY)
+    record = privacy.admit(decode_record(msgspec.json.encode(tree)))
+    assert [word for word in SECRET if word in re.sub("hash:[0-9a-f]{32}", "", record.raw.decode().casefold())] == []
+    assert privacy.admit(record) is record, "applied again it changes nothing"
+
+
+def test_what_is_known_to_be_harmless_stays() -> None:
+    tree = {
+        "id": "a",
+        "isNew": {"thing": [1, "text", None, True]},
+        "links": {"self": {"uri": "https://api.example.com/a", "method": "GET"}},
+        "customerProfile": {
+            "name": "Company", "size": "10", "isMatchingComplete": True,
+            "address": {"addressLine1": "1 Road", "postalCode": "94105", "country": "US"},
+            "ids": {"Duns": "123456789", "External": ""},
+        },
+        "team": {"firstName": "Own", "contactPreference": {"locale": "es-419", "disableNotifications": None}},
+        "details": {
+            "dealValue": "1e3", "currency": "USD", "closingDateTime": "2024-01-31T00:00:00.1234567Z",
+            "requirements": {"solutions": [{"id": "s", "name": "Solution", "future": 1}], "products": ["id"]},
+        },
+        "consent": {"consentToToShareInfoWithOthers": False, "consentToContact": "yes"},
+        "registrations": [{"type": "t", "contract": {"value": 5, "signDateTime": "2024-01-31T09:00:00+05:30"}}],
+    }  # fmt: skip
+    for contacts in (Contacts.HASH, Contacts.DROP):
+        assert admitted(tree, contacts).tree == tree
+
+
+def test_a_member_that_stands_there_twice_does_not_stay_in_the_text() -> None:
+    """Only the last one is decoded; a rejected record is kept as its text."""
+    raw = b'{"id":"a","details":{"notes":"zoe"},"details":{"currency":"EUR"}}'
+    record = Privacy(Contacts.DROP, key=KEY).admit(decode_record(raw))
+    assert record.raw == b'{"id":"a","details":{"currency":"EUR"}}'
+
+
+def test_what_is_nested_beyond_bounds_is_withheld_with_its_id() -> None:
+    deep = b'{"id":"a","customerProfile":' + b"[" * 100_000 + b'"zoe"' + b"]" * 100_000 + b"}"
+    for contacts in (Contacts.HASH, Contacts.DROP):
+        record = Privacy(contacts, key=KEY).admit(decode_record(deep))
+        assert record.tree is None
+        assert record.id == "a", "so that it can be forgotten by it"
+        assert b"zoe" not in record.raw
+
+
+@pytest.mark.parametrize("name", ["zoe@quux.example", "+1 555 0100", "p5550100", "Zoe Quux", "x" * 200, "\x1b[31m", ""])
+def test_a_name_that_looks_like_none_is_not_told(name: str) -> None:
+    """Unknown members are logged, and kept with the run, whatever `[privacy]` says."""
+    raw = msgspec.json.encode({"id": "a", "updatedDateTime": "2024-01-31T09:00:00Z", "details": {name: 1}, name: 1})
+    decoder, unknown = Decoder(), set[str]()
+    for given in (decoder, decoder, None):
+        map_record(decode_record(raw, given), datetime(2024, 5, 1, tzinfo=UTC), unknown_fields=unknown)
+    assert unknown == {"(withheld)", "details.(withheld)"}

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from worker.demo.data import make_referrals
 from worker.model.mapping import Mapped, Reject, Row, map_pages, map_record
+from worker.model.naming import shown
 from worker.model.record import Page, Record, decode_record, parse_listing
 from worker.model.typed import MAX_LEARNED, Decoder
 from worker.model.window import TimeField
@@ -103,7 +104,7 @@ def test_a_member_with_the_text_of_a_program_for_a_name_is_only_a_name(path: tup
     both(raw, decoder)
     record, unknown = both(raw, decoder)
     assert (record.typed is not None) == (not any(sign in name for sign in '"\\\n\x1f'))
-    assert unknown == {".".join((*path, name))}
+    assert unknown == {".".join((*path, shown(name)))}
 
 
 def test_a_member_that_appears_costs_the_slow_way_once() -> None:

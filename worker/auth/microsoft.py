@@ -55,6 +55,7 @@ class MicrosoftIdentity:
         self._name, self._authority = name, f"{authority}/{tenant_id}"
         self._client_id, self._client_secret = client_id, client_secret
         self._scopes, self._ca_file = [scope], ca_file
+        self._origin = _origin(authority)
         self._application: Any = None
         self._http: _Http | None = None
 
@@ -133,17 +134,22 @@ class MicrosoftIdentity:
             raise _not_understood(self._authority) from error
 
     def _connect(self) -> Any:
-        self._http = _Http(self._ca_file)
+        self._http = _Http(self._ca_file, self._origin)
         settings: dict[str, Any] = {
             "authority": self._authority,
             "instance_discovery": False,
             "http_client": self._http,
         }
-        if self._client_secret:
-            return msal.ConfidentialClientApplication(
-                self._client_id, client_credential=self._client_secret, **settings
-            )
-        return msal.PublicClientApplication(self._client_id, **settings)
+        application = (
+            msal.ConfidentialClientApplication(self._client_id, client_credential=self._client_secret, **settings)
+            if self._client_secret
+            else msal.PublicClientApplication(self._client_id, **settings)
+        )
+        found = application.authority
+        for endpoint in (found.token_endpoint, found.authorization_endpoint, found.device_authorization_endpoint):
+            if endpoint is not None and _origin(endpoint) != self._origin:
+                raise _elsewhere(self._authority, endpoint)
+        return application
 
     def _read(self, answer: Any) -> Granted:
         if not isinstance(answer, dict):
@@ -177,6 +183,19 @@ def _is_token(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) < MAX_ANSWER_BYTES and value.isascii() and value.isprintable()
 
 
+def _origin(url: str) -> tuple[str, str, int]:
+    parts = urlsplit(url)
+    return parts.scheme.lower(), (parts.hostname or "").lower(), parts.port or 443
+
+
+def _elsewhere(authority: str, url: str) -> SignInError:
+    return SignInError(
+        f"{authority} leads to {urlsplit(url).hostname}, another origin; no secret was sent there.",
+        "Name the identity service that issues the tokens itself in `api.authority`. A user that signs in elsewhere "
+        "(federated) needs another `auth` than password.",
+    )
+
+
 def _not_understood(authority: str) -> SourceUnavailable:
     return SourceUnavailable(
         f"{authority} answered with something that is no token.",
@@ -198,12 +217,16 @@ class _Response:
 
 
 class _Http:
-    """The client that MSAL sends through: no redirects, no cookies of others, bounded, retried by our own runs only."""
+    """The client that MSAL sends through: to one origin, without redirects, bounded, retried by our own runs only.
+
+    Whatever the service names as its endpoints, or MSAL would follow besides, a secret goes to the authority alone.
+    """
 
     answered_otherwise = False
     """Whether the last answer was no JSON object: a proxy's page, an outage."""
 
-    def __init__(self, ca_file: Path | None) -> None:
+    def __init__(self, ca_file: Path | None, origin: tuple[str, str, int]) -> None:
+        self._origin = origin
         context = ssl.create_default_context()
         if ca_file is not None:
             context.load_verify_locations(ca_file)
@@ -223,6 +246,8 @@ class _Http:
     def _send(self, method: str, url: str, **content: Any) -> _Response:
         if not url.startswith("https://"):
             raise requests.exceptions.InvalidURL("a sign-in goes over https only")
+        if _origin(url) != self._origin:
+            raise _elsewhere(self._origin[1], url)
         deadline = time.monotonic() + ANSWER_SECONDS
         proxies = requests.utils.get_environ_proxies(url)
         with self._session.request(

@@ -35,6 +35,7 @@ REFRESH_TOKEN_LIFE = timedelta(days=90)
 ASK_AGAIN_SECONDS = 900.0
 """A sign-in that was refused is tried again after so long, unless something about it was changed."""
 
+_PASSWORD = "password"  # noqa: S105 - the word
 LEASE_WAIT_SECONDS = 60.0
 STOP_SECONDS = 5.0
 """How long a stop waits for a renewal under way."""
@@ -50,14 +51,37 @@ class SignIn:
     """How one account signs in.
 
     `configured` is the refresh token or password of the configuration, empty where a person signs in by hand;
-    `application` what else the service is told. `seal` is None where nothing is stored, as for a password.
+    `issued_for` names where its tokens may go: the identity service, the tenant and the application; `others` are the
+    other secrets that the service is told. `seal` has the keys of `security.key_file`, where there is one. Where it is
+    not `stores`, as for a password, nothing is kept that comes from `configured`.
     """
 
     account: str
     redeem: Redeem
     configured: str = field(repr=False)
-    application: tuple[str, ...] = field(repr=False)
-    seal: Seal | None = None
+    issued_for: str
+    others: tuple[str, ...] = field(repr=False)
+    seal: Seal | None = field(repr=False, default=None)
+    stores: bool = True
+
+    @property
+    def store(self) -> Seal | None:
+        """What tokens are sealed with, None where none is stored."""
+        return self.seal if self.stores else None
+
+    def chain(self) -> str:
+        """Return what the chain of the configured secret is known by; slow. A password's shows nothing of it."""
+        return fingerprint(self.account, self.configured) if self.stores else _PASSWORD
+
+    def attempt(self) -> str:
+        """Return what an attempt to sign in is known by, so that a refused one is not repeated.
+
+        It tells every secret that is sent, as a keyed digest; without a key none of them, for it could be guessed.
+        """
+        if self.seal is None:
+            return fingerprint(self.account, self.issued_for)
+        password = () if self.stores else (self.configured,)
+        return self.seal.digest(self.account, self.issued_for, *self.others, *password)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,29 +136,34 @@ async def _finished(renewal: Coroutine[Any, Any, Granted]) -> Granted:
 
 async def begin(database: Database, sign_in: SignIn, granted: Granted) -> None:
     """Store what a person's sign-in gave, as a new chain; raises SignInError when that was no refresh token."""
-    if granted.refresh_token is None or sign_in.seal is None:
+    if granted.refresh_token is None or sign_in.store is None:
         raise SignInError(
             f"The sign-in of {sign_in.account} gave no refresh token, so it would end within the hour.",
             "Allow the application offline access, and sign in again.",
         )
     async with leases.held(database, sign_in.account, "sign-in", wait_seconds=LEASE_WAIT_SECONDS):
         chain = await asyncio.to_thread(fingerprint, sign_in.account, granted.refresh_token)
-        sealed = sign_in.seal.close(granted.refresh_token)
-        await tokens.put(database, sign_in.account, chain, sealed, read=None, lapses_at=_lapses_at(granted))
+        sealed = sign_in.store.close(granted.refresh_token)
+        lapses_at, issued_for = _lapses_at(granted), sign_in.issued_for
+        await tokens.put(
+            database, sign_in.account, chain, sealed, issued_for=issued_for, read=None, lapses_at=lapses_at
+        )
 
 
 async def _renewed(database: Database, sign_in: SignIn, claims: str, *, insist: bool) -> Granted:
     """Redeem what is in force: the configured token until it has begun a chain, and then the newest of the last chain.
 
-    A configured token that is refused at once does not end a chain that is still good.
+    A configured token that is refused at once does not end a chain that is still good. A token that was accepted for
+    one identity service, tenant and application is sent to no other, nor is the client secret with it.
     """
     account = sign_in.account
     async with leases.held(database, account, "sign-in", wait_seconds=LEASE_WAIT_SECONDS):
         chains = await tokens.chains(database, account)
-        told = await asyncio.to_thread(fingerprint, account, *sign_in.application)
-        kept = next((chain for chain in chains if chain.sealed is not None), None)
+        told = await asyncio.to_thread(sign_in.attempt)
+        accepted = [chain for chain in chains if chain.sealed is not None and sign_in.stores]
+        kept = next((chain for chain in accepted if chain.issued_for == sign_in.issued_for), None)
         if sign_in.configured:
-            key = await asyncio.to_thread(fingerprint, account, sign_in.configured)
+            key = await asyncio.to_thread(sign_in.chain)
             own = next((chain for chain in chains if chain.key == key), None)
             if own is None or own.sealed is None:
                 try:
@@ -143,6 +172,13 @@ async def _renewed(database: Database, sign_in: SignIn, claims: str, *, insist: 
                     if kept is None:
                         raise
                     _log.warning("configured_token_refused", account=account, error=str(refused))
+        if kept is None and accepted:
+            raise SignInError(
+                f"The stored sign-in of {account} was issued for {accepted[0].issued_for}, and the configuration now "
+                f"names {sign_in.issued_for}; nothing was sent there.",
+                f"Run `referral-sync login --account {account}`, configure a new refresh token, or put back "
+                "`api.authority`, `tenant_id` and `client_id`.",
+            )
         if kept is None:
             raise SignInError(
                 f"Nobody has signed in for {account} yet.", f"Run `referral-sync login --account {account}`."
@@ -160,32 +196,43 @@ async def _redeemed(
     """
     minutes = (ASK_AGAIN_SECONDS - chain.refused_for) / 60 if chain.refused_for is not None else 0.0
     if minutes > 0 and chain.refused_with == told and not insist:
+        again = f"; `referral-sync login --account {sign_in.account}` signs in again" if sign_in.stores else ""
         raise SignInError(
             f"{chain.refused_because} It is asked again in {max(1, round(minutes))} minutes.",
-            f"`referral-sync check` asks at once; `referral-sync login --account {sign_in.account}` signs in again.",
+            f"`referral-sync check` asks at once{again}.",
         )
-    opened = sign_in.seal.open(chain.sealed) if sign_in.seal is not None and chain.sealed is not None else None
+    opened = sign_in.store.open(chain.sealed) if sign_in.store is not None and chain.sealed is not None else None
     try:
         granted = await sign_in.redeem(opened or sign_in.configured, claims)
     except SignInError as refused:
-        await tokens.put_refusal(database, sign_in.account, chain.key, told, str(refused))
+        await tokens.put_refusal(
+            database, sign_in.account, chain.key, told, str(refused), issued_for=sign_in.issued_for
+        )
         raise
     sealed, lapses_at = None, None
-    if granted.refresh_token is not None and sign_in.seal is not None:
-        sealed, lapses_at = sign_in.seal.close(granted.refresh_token), _lapses_at(granted)
-    elif opened is None and sign_in.seal is not None:
-        sealed, lapses_at = sign_in.seal.close(sign_in.configured), _lapses_at(granted)
-    stored = await _stored(database, sign_in.account, chain, sealed, lapses_at)
+    if granted.refresh_token is not None and sign_in.store is not None:
+        sealed, lapses_at = sign_in.store.close(granted.refresh_token), _lapses_at(granted)
+    elif opened is None and sign_in.store is not None:
+        sealed, lapses_at = sign_in.store.close(sign_in.configured), _lapses_at(granted)
+    stored = await _stored(database, sign_in, chain, sealed, lapses_at)
     _log.info("signed_in", account=sign_in.account, rotated=granted.refresh_token is not None, stored=stored)
     return granted
 
 
 @stamina.retry(on=StoreUnavailable, attempts=5, wait_initial=0.2, wait_max=5, timeout=30)
 async def _stored(
-    database: Database, account: str, chain: Chain, sealed: bytes | None, lapses_at: datetime | None
+    database: Database, sign_in: SignIn, chain: Chain, sealed: bytes | None, lapses_at: datetime | None
 ) -> bool:
     """Store what came back; a database that is away for a moment must not cost a token."""
-    return await tokens.put(database, account, chain.key, sealed, read=chain.rotations, lapses_at=lapses_at)
+    return await tokens.put(
+        database,
+        sign_in.account,
+        chain.key,
+        sealed,
+        issued_for=sign_in.issued_for,
+        read=chain.rotations,
+        lapses_at=lapses_at,
+    )
 
 
 def _lapses_at(granted: Granted) -> datetime:

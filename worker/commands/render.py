@@ -1,4 +1,4 @@
-"""What commands print, as text. Whatever a stranger may have written is shown with its control characters escaped."""
+"""What commands print, as text. What a stranger may have written is shown on one line, with its controls escaped."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from worker.model import instant
 from worker.model.counts import Counts
 from worker.model.decide import Verdict
+from worker.model.escape import line
 
 if TYPE_CHECKING:
     from worker.store.rejects import Kept
@@ -63,7 +64,7 @@ def status(row: dict[str, Any]) -> str:
         lines["last reconcile"] = row["last_reconcile_error"]
     if not row["configured"]:
         lines["note"] = f"not in the configuration; `referral-sync account remove {row['account']}` erases it"
-    return f"{row['account']}: {row['health']}\n{_block(lines)}"
+    return f"{line(row['account'])}: {row['health']}\n{_block(lines)}"
 
 
 def kept_aside(account: str, kept: Kept) -> str:
@@ -71,7 +72,7 @@ def kept_aside(account: str, kept: Kept) -> str:
     field = f" at {kept.field}" if kept.field else ""
     seen = f"first {moment(kept.first_seen_at)}, last {moment(kept.last_seen_at)}"
     named = kept.referral_id or f"record {kept.key}"
-    return harmless(f"{account}  {named}  {kept.reason}{field}  ({seen}, tried {kept.attempts} times)")
+    return line(f"{account}  {named}  {kept.reason}{field}  ({seen}, tried {kept.attempts} times)")
 
 
 def explained(account: str, about: Explained) -> Iterator[str]:
@@ -91,11 +92,11 @@ def explained(account: str, about: Explained) -> Iterator[str]:
         until = moment(version["valid_to"]) if version["valid_to"] else "now"
         names = f": {', '.join(version['changed_columns'])}" if version["changed_columns"] else ""
         run = f"run {version['run_id']}, {version['run_kind'] or 'forgotten'}" if version["run_id"] else "an early run"
-        yield f"  {moment(version['valid_from'])} to {until}  {version['change']}{names}  ({run})"
+        yield line(f"  {moment(version['valid_from'])} to {until}  {version['change']}{names}  ({run})")
     for kept in about.rejects:
         closed = f", closed: {kept.closed_because}" if kept.closed_at else ""
         yield f"  kept aside {kept_aside(account, kept)}{closed}"
-    yield f"  at the source: {_source(about)}"
+    yield line(f"  at the source: {_source(about)}")
 
 
 def moment(at: datetime | None) -> str:
@@ -106,12 +107,7 @@ def moment(at: datetime | None) -> str:
 def reconciled(result: Reconciled) -> str:
     """Write what a reconcile came to."""
     told = f"{counts(result.counts)}, {result.vanished} deleted at the source"
-    return f"{told}. Not verified: {result.unverified}" if result.unverified else f"verified: {told}"
-
-
-def harmless(text: str) -> str:
-    """Escape what could steer a terminal."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+    return line(f"{told}. Not verified: {result.unverified}" if result.unverified else f"verified: {told}")
 
 
 def _copy(about: Explained) -> str:
@@ -143,9 +139,9 @@ def _source(about: Explained) -> str:
 
 def _block(lines: dict[str, str]) -> str:
     width = max(map(len, lines))
-    return "\n".join(f"  {name:{width}}  {value}" for name, value in lines.items())
+    return "\n".join(f"  {name:{width}}  {line(value)}" for name, value in lines.items())
 
 
 def _short(value: Any) -> str:
-    text = harmless(moment(value) if isinstance(value, datetime) else str(value))
+    text = line(moment(value) if isinstance(value, datetime) else str(value))
     return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…"

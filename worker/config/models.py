@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -87,6 +87,28 @@ def _origin(value: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def exposed(mode: int) -> str:
+    """Say what is wrong with the permissions of a file of keys, nothing where they are good.
+
+    Its group may read it, as Kubernetes mounts secrets; nobody else may, and nobody but its owner may write.
+    """
+    if not mode & 0o027:
+        return ""
+    return (
+        f"others may read or change the file (mode {mode & 0o777:04o}): `chmod 600` it, or 440 where its group reads it"
+    )
+
+
+def _private(value: Path | None) -> Path | None:
+    try:
+        told = exposed(value.stat().st_mode) if value is not None else ""
+    except OSError:
+        told = ""  # what is missing is said by what needs it
+    if told:
+        raise ValueError(told)
+    return value
+
+
 def is_loopback(host: str) -> bool:
     """Say whether a host is this machine by its own loopback name or address."""
     try:
@@ -100,18 +122,27 @@ def _database_url(value: SecretStr) -> SecretStr:
     if text != "embedded" and text.partition("://")[0] not in ("postgresql", "postgres"):
         raise ValueError('"embedded" or an address such as postgresql://user:password@host:5432/name is needed')
     if text != "embedded" and not _is_whole(text):
-        raise ValueError("signs such as / ? # [ @ in a user or password must be percent-encoded: / as %2F, @ as %40")
+        raise ValueError("/ ? # [ ] @ in a user or password must be percent-encoded: %2F %3F %23 %5B %5D %40")
     return value
 
 
+_HOST = r"(?:[\w.%~-]*|\[[\w:.%]+\])(?::\d{1,5})?"
+_ADDRESS = re.compile(
+    r"(?P<scheme>postgres(?:ql)?)://(?:(?P<user>[^:/?#\[\]@]*)(?P<password>:[^/?#\[\]]*)?@)?"
+    rf"(?P<hosts>{_HOST}(?:,{_HOST})*)(?P<name>/[^/?#@]*)?(?:\?(?P<query>[^#@]*))?"
+)
+"""The address of a database, of which each part can be told from the others."""
+
+_SHOWN_PARAMETER = re.compile(
+    r"(?:sslmode|sslrootcert|target_session_attrs|channel_binding|connect_timeout|gssencmode)=[\w./-]*", re.ASCII
+)
+
+
 def _is_whole(address: str) -> bool:
-    """Say whether an address reads as it was meant: what stands behind the first `/`, `?` or `#` holds no user."""
-    try:
-        parts = urlsplit(address)
-        return (parts.port is None or parts.port > 0) and "@" not in parts.path + parts.query + parts.fragment
-    except ValueError:
-        hosts = address.partition("://")[2].partition("/")[0].rpartition("@")[2]
-        return "," in hosts  # several, each with its port
+    """Say whether an address reads as it was meant, so that nothing of a password can stand in another part."""
+    found = _ADDRESS.fullmatch(address)
+    ports = re.findall(r":(\d+)(?=,|$)", found["hosts"]) if found is not None else ["0"]
+    return all(0 < int(port) <= 65_535 for port in ports)  # noqa: PLR2004 - the largest port
 
 
 def _listen(value: str) -> str:
@@ -142,6 +173,14 @@ def _https_origin(value: str) -> str:
     if not origin.startswith("https://"):
         raise ValueError("https is needed: a sign-in must not travel in clear")
     return origin
+
+
+def _redirect(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[A-Za-z0-9.:\[\]_-]+(?:/[A-Za-z0-9._~/-]*)?", value):
+        raise ValueError(
+            "the address as registered is needed, such as http://localhost, without user, query or fragment"
+        )
+    return value
 
 
 def _not_empty(value: SecretStr) -> SecretStr:
@@ -194,7 +233,7 @@ class TokenCommand(_Section):
     """A program that prints an access token."""
 
     auth: Literal["command"]
-    command: list[str] = Field(min_length=1)
+    command: list[str] = Field(min_length=1, repr=False)
 
 
 _Name = Annotated[str, AfterValidator(_identifier)]
@@ -211,7 +250,7 @@ class RefreshToken(_Section):
     client_id: _Name
     client_secret: SecretStr = SecretStr("")
     refresh_token: SecretStr = SecretStr("")
-    redirect_uri: str = "http://localhost"
+    redirect_uri: Annotated[str, AfterValidator(_redirect)] = "http://localhost"
 
 
 class DeviceCode(_Section):
@@ -263,7 +302,7 @@ class Privacy(_Section):
 class Security(_Section):
     """The keys that seal what is stored of sign-ins: one on a line, the newest first."""
 
-    key_file: Annotated[Path | None, BeforeValidator(lambda value: value or None)] = None
+    key_file: Annotated[Path | None, BeforeValidator(lambda value: value or None), AfterValidator(_private)] = None
 
 
 class Bi(_Section):
@@ -493,10 +532,11 @@ def _told(fault: Any) -> str:
 
 
 def _toml(value: Any) -> str:
+    """Write a value; of a secret, and of a text that is not known to be harmless, only that there is one."""
     match value:
         case SecretStr():
             text = value.get_secret_value()
-            return json.dumps(text if text in ("", "embedded") else _masked_url(text) or _MASK)
+            return json.dumps(text if text in ("", "embedded") else _masked_url(text))
         case timedelta():
             return json.dumps(plain_duration(value))
         case Cron(line):
@@ -505,17 +545,23 @@ def _toml(value: Any) -> str:
             return '""'
         case bool() | int() | float():
             return json.dumps(value)
-        case list():
-            return json.dumps(value)
-        case _:
+        case [program, *arguments]:
+            return json.dumps([_plain_or_masked(program), *([_MASK] * len(arguments))])
+        case Path():
             return json.dumps(str(value))
+        case _:
+            return json.dumps(_plain_or_masked(str(value)))
+
+
+def _plain_or_masked(text: str) -> str:
+    return text if re.fullmatch(r"[\w .:/\[\]*,+-]*", text) else _MASK
 
 
 def _masked_url(text: str) -> str:
-    """Keep a database address readable without its password; nothing for any other secret."""
-    parts = urlsplit(text)
-    if parts.scheme not in ("postgresql", "postgres"):
-        return ""
-    user, at, host = parts.netloc.rpartition("@")
-    name = user.partition(":")[0]
-    return urlunsplit((parts.scheme, f"{name}:{_MASK}{at}{host}" if at else host, parts.path, "", ""))
+    """Keep of a database address what is known to be harmless; nothing of any other secret."""
+    found = _ADDRESS.fullmatch(text)
+    if found is None or not _is_whole(text):
+        return _MASK
+    user = "" if found["user"] is None else f"{found['user']}{f':{_MASK}' if found['password'] else ''}@"
+    shown = "&".join(one for one in (found["query"] or "").split("&") if _SHOWN_PARAMETER.fullmatch(one))
+    return f"{found['scheme']}://{user}{found['hosts']}{found['name'] or ''}{f'?{shown}' if shown else ''}"

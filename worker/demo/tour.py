@@ -29,6 +29,7 @@ from worker.demo.control import Control
 from worker.embedded import server as embedded
 from worker.errors import SyncError
 from worker.logs import configure
+from worker.model import escape
 from worker.store import migrate
 from worker.store.analysis import analysis
 from worker.store.database import Database, connect, open_database
@@ -212,7 +213,10 @@ def _table(title: str, rows: list[asyncpg.Record]) -> Table:
         table.add_column(name)
     for row in rows:
         table.add_row(
-            *("-" if value is None else f"{value:,}" if isinstance(value, int) else str(value) for value in row)
+            *(
+                "-" if value is None else f"{value:,}" if isinstance(value, int) else escape.line(str(value))
+                for value in row
+            )
         )
     return table
 

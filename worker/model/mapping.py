@@ -19,6 +19,7 @@ import msgspec
 
 from worker.model.instant import MIN_VALUE, Instant
 from worker.model.members import Shape, shape, text
+from worker.model.naming import shown
 from worker.model.reader import Parts, Values
 from worker.model.record import Page, Record, decode_record
 from worker.model.schema import CHILDREN, KNOWN_UNSTORED, NESTED, REFERRAL, REFERRAL_COLUMNS, Child, is_content
@@ -184,9 +185,9 @@ def lacking(full: dict[str, Any], thin: dict[str, Any], prefix: str = "") -> set
         if key == "links" or key.startswith("@") or value is None:
             continue
         if key not in thin:
-            paths.add(prefix + key)
+            paths.add(prefix + shown(key))
         elif isinstance(value, dict) and isinstance(thin[key], dict):
-            paths |= lacking(value, thin[key], f"{prefix}{key}.")
+            paths |= lacking(value, thin[key], f"{prefix}{shown(key)}.")
     return paths
 
 

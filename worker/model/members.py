@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from worker.model import instant
+from worker.model.naming import shown
 from worker.model.schema import Child, Group, Kind
 
 MAX_NUMBER_DIGITS = 1_000
@@ -72,7 +73,7 @@ class Shape:
                 continue
             if not holder.keys() <= group.known:
                 others = holder.keys() - group.known
-                unknown.update(f"{prefix}{group.dotted}{name}" for name in others if not name.startswith("@"))
+                unknown.update(f"{prefix}{group.dotted}{shown(name)}" for name in others if not name.startswith("@"))
             found = list(map(holder.get, group.members))
             if group.others or not _TEXT_OR_NOTHING.issuperset(map(type, found)):
                 _convert(found, holder, group, prefix, unreadable)

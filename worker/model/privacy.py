@@ -2,28 +2,29 @@
 
 Applied to each record as it is received, so that nothing behind this door (columns, payloads, versions, rejects, logs)
 ever sees more. The seller's name and e-mail are business data and stay.
+
+Under the members that hold people (`customerProfile`, `team`, `details`, `inviteContext`) only what is documented and
+names nobody is let in, whatever the shape or the case in which it comes. Elsewhere a member that no document has is let
+in unless its name, or what stands in it, looks like a person's.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from enum import StrEnum
+import unicodedata
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
+from worker.model.documented import Node, documented
 from worker.model.mapping import Row
+from worker.model.naming import is_name
 from worker.model.record import Record
-from worker.model.schema import CHILDREN
-
-NOT_PERSONAL = frozenset({"contactPreference", "emailValidationStatus", "phoneValidationStatus"})
-"""Members of a customer contact that name nobody; any other, also one that is not documented yet, may."""
-
-NOTES = (("details", "notes"), ("inviteContext", "notes"))
-"""Free text, which often names people."""
+from worker.model.schema import CHILDREN, Kind
 
 _CONTACTS = next(child for child in CHILDREN if child.table == "referral_customer_contacts")
 _NAMES = [
@@ -54,13 +55,140 @@ class AfterExpiry(StrEnum):
     ERASE = "erase"
 
 
+# -- what is known of each member ------------------------------------------------------------------------------------
+
+
+class _Is(Enum):
+    """What a member holds that is no object."""
+
+    VALUE = "a documented text that names nobody"
+    FIGURE = "a number or a time"
+    SWITCH = "true or false"
+    STATUS = "what a validation came to"
+    LOCALE = "a language, such as en-US"
+    OWN = "business data of the seller"
+    PERSONAL = "personal data"
+
+
+@dataclass(slots=True)
+class _Place:
+    """An object, or each element of an array: its members by their folded names.
+
+    `closed`: what is not among them is personal. `contacts`: all of it is, apart from a few words.
+    """
+
+    members: dict[str, _Place | _Is] = field(default_factory=dict)
+    closed: bool = False
+    contacts: bool = False
+
+
+_ANYTHING = _Place()
+"""An object of which nothing is known, but that people may be in it under the names that hold them elsewhere."""
+
+_STATUS = re.compile(r"(?:not ?)?(?:valid|validated|verified)|invalid|spam|unknown|none|pending", re.IGNORECASE)
+_LOCALE = re.compile(r"[a-z]{2}(?:-[A-Z][a-z]{3})?(?:-(?:[A-Z]{2}|\d{3}))?", re.ASCII)
+_FIGURE = re.compile(r"[-+]?\d[-+.,:TZeE \d]{0,40}", re.ASCII)
+_SWITCH = re.compile("true|false", re.IGNORECASE)
+_WORDS = {_Is.STATUS: _STATUS, _Is.LOCALE: _LOCALE, _Is.SWITCH: _SWITCH}
+_TELLS_OF_PEOPLE = re.compile(
+    r"phone|mobile|fax|^tel$|^cell|mail|contact|person|people|birth|salut"
+    r"|^notes?|notes?$|comment|remark|memo$|firstname|lastname|givenname|surname|familyname|middlename|fullname"
+    r"|displayname|nickname|username|^upn$|userprincipal"
+)
+"""Names, folded, of members that hold people or free text about them."""
+
+_EMAIL = re.compile(r"[^\s@]@[^\s@]+\.[^\s@]")
+_PHONE = re.compile(r"(?<![\w:])\+\d[\d ()./-]{5,}\d", re.ASCII)
+"""What a text may have in it that reaches somebody: an address, and a number as it is written internationally."""
+
+
+def _known() -> _Place:
+    """Return what the documents say of a referral, with what that means for people."""
+    root = _place(documented())
+    profile, team = _inside(root, "customerprofile"), _inside(root, "team")
+    contacts, ids = _inside(profile, "team"), _inside(profile, "ids")
+    details, invitation = _inside(root, "details"), _inside(root, "invitecontext")
+    closed = [profile, _inside(profile, "address"), ids, details, invitation, _inside(invitation, "invitedby")]
+    for member in (contacts, team):
+        preference = _inside(member, "contactpreference")
+        preference.members["locale"] = _Is.LOCALE
+        member.members |= dict.fromkeys(("emailvalidationstatus", "phonevalidationstatus"), _Is.STATUS)
+        closed += [member, preference]
+    for place in closed:
+        place.closed = True
+    for name in ("firstname", "lastname", "email", "title"):
+        contacts.members[name], team.members[name] = _Is.PERSONAL, _Is.OWN
+    contacts.members["phonenumber"] = team.members["phonenumber"] = _Is.PERSONAL
+    contacts.contacts = True
+    ids.members |= dict.fromkeys(("duns", "external"), _Is.VALUE)
+    details.members["notes"] = invitation.members["notes"] = _Is.PERSONAL
+    _ANYTHING.members |= {"customerprofile": profile, "invitecontext": invitation, "team": contacts}
+    return root
+
+
+def _place(node: Node) -> _Place:
+    kinds = {_folded(name): kind for name, kind in node.kinds.items() if kind is not None}
+    members: dict[str, _Place | _Is] = {
+        name: _Is.VALUE if kind is Kind.TEXT else _Is.SWITCH if kind is Kind.BOOLEAN else _Is.FIGURE
+        for name, kind in kinds.items()
+    }
+    members |= {_folded(name): _place(inner) for name, inner in (node.objects | node.arrays).items()}
+    return _Place(members)
+
+
+def _inside(place: _Place, name: str) -> _Place:
+    inner = place.members[name]
+    if not isinstance(inner, _Place):
+        raise TypeError(f"{name} is no object")
+    return inner
+
+
+@lru_cache(maxsize=4096)
+def _folded(name: str) -> str:
+    """Return what names have in common that differ in case, or in signs between their words."""
+    if not name.isascii():
+        name = unicodedata.normalize("NFKC", name)
+    return "".join(filter(str.isalnum, name.casefold()))
+
+
+@lru_cache(maxsize=4096)
+def _tells_of_nobody(name: str) -> bool:
+    return is_name(name) and not _TELLS_OF_PEOPLE.search(_folded(name))
+
+
+def _reaches_somebody(text: str) -> bool:
+    return bool(("@" in text and _EMAIL.search(text)) or ("+" in text and _PHONE.search(text)))
+
+
+def _is_harmless(value: Any, rule: _Is) -> bool:
+    """Say whether a value at a closed place is what its member is documented to hold, and so names nobody."""
+    text = value if isinstance(value, str) else ""
+    match rule:
+        case _Is.VALUE:
+            return not _reaches_somebody(text)
+        case _Is.FIGURE:
+            return value is not text or not text or _FIGURE.fullmatch(text) is not None
+        case _Is.STATUS | _Is.LOCALE | _Is.SWITCH:
+            return value is text and (not text or _WORDS[rule].fullmatch(text) is not None)
+        case _Is.OWN:
+            return value is text and not ("+" in text and _PHONE.search(text))
+        case _Is.PERSONAL:
+            return False
+
+
+_REFERRAL = _known()
+
+
+# -- the rule --------------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
 class Privacy:
     """The rules in force; `key` makes hashes that nobody outside this database can recompute from a known address."""
 
     contacts: Contacts = Contacts.KEEP
     after_expiry: AfterExpiry = AfterExpiry.HISTORY
-    key: str = ""
+    key: str = field(default="", repr=False)
 
     @property
     def keeps_out(self) -> bool:
@@ -68,24 +196,84 @@ class Privacy:
         return self.contacts is not Contacts.KEEP
 
     def admit(self, record: Record) -> Record:
-        """Return the record as it may be stored; the same one where nothing in it is personal."""
+        """Return the record as it may be stored; the same one where it is that already.
+
+        Its text is written anew, for a member that stands in it twice shows only once in what was decoded.
+        """
         if not self.keeps_out:
             return record
         if record.tree is None:
-            if record.raw.startswith(b"withheld:"):
-                return record
-            identity = self._hash(record.raw).encode()
-            return Record(b"withheld:" + identity, None, f"{record.fault}; withheld by [privacy] contacts")
-        tree = self._without_people(record.tree)
-        return record if tree is record.tree else Record(_ENCODE(tree), tree, record.fault, record.repaired)
+            return self._withheld(record, record.fault)
+        try:
+            tree = self._object(record.tree, _REFERRAL)
+            raw = _ENCODE(tree)
+        except RecursionError:
+            return self._withheld(record, "nested too deeply")
+        return record if raw == record.raw else Record(raw, tree, record.fault, record.repaired)
 
-    def _without_people(self, tree: dict[str, Any]) -> dict[str, Any]:
-        replaced = self._hashed if self.contacts is Contacts.HASH else None
-        found = _at(tree, ("customerProfile", "team"), lambda team: replaced and _mapped(team, replaced, _may_name))
-        found = _at(found, ("team",), lambda team: _phones(team, replaced))
-        for path in NOTES:
-            found = _at(found, path, lambda notes: replaced and _mapped(notes, replaced, _any))
+    def _withheld(self, record: Record, fault: str) -> Record:
+        """Return what is left of a record in which nobody can tell where people are: its id, and a digest."""
+        if record.raw.startswith(b"withheld:"):
+            return record
+        text = b"withheld:" + self._hash(record.raw).encode()
+        return Record(text, None, f"{fault}; withheld by [privacy] contacts", found_id=record.id)
+
+    def _object(self, tree: dict[str, Any], place: _Place) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in tree.items():
+            rule = place.members.get(_folded(name))
+            if not place.closed:
+                if rule.__class__ is _Is and value.__class__ is str:
+                    found[name] = value
+                    continue
+                if rule is None and _tells_of_nobody(name):
+                    rule = _ANYTHING
+            admitted = self._personal(value) if rule is None else self._value(value, rule, place)
+            if admitted is not _NOTHING:
+                found[name if rule is not None or self._may_stay(name) else self._hashed(name)] = admitted
         return found
+
+    def _value(self, value: Any, rule: _Place | _Is, place: _Place) -> Any:
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(rule, _Place):
+            return self._part(value, rule)
+        if rule is _Is.PERSONAL:
+            return self._personal(value)
+        if isinstance(value, dict | list):
+            return self._personal(value) if place.closed else self._part(value, _ANYTHING)
+        return value if not place.closed or _is_harmless(value, rule) else self._personal(value)
+
+    def _part(self, value: Any, place: _Place) -> Any:
+        """Admit an object, an array, or what stands in its place."""
+        if place.contacts and self.contacts is Contacts.DROP:
+            return _NOTHING
+        if isinstance(value, dict):
+            return self._object(value, place)
+        if isinstance(value, list):
+            parts = (item if item is None else self._part(item, place) for item in value)
+            return [part for part in parts if part is not _NOTHING]
+        if isinstance(value, bool):
+            return value
+        personal = place.closed or (isinstance(value, str) and _reaches_somebody(value))
+        return self._personal(value) if personal else value
+
+    def _personal(self, value: Any) -> Any:
+        return _NOTHING if self.contacts is Contacts.DROP else self._mapped(value)
+
+    def _mapped(self, value: Any) -> Any:
+        """Hash every scalar, and every name that may be one of a person."""
+        if isinstance(value, dict):
+            return {
+                name if self._may_stay(name) else self._hashed(name): self._mapped(item) for name, item in value.items()
+            }
+        return [self._mapped(item) for item in value] if isinstance(value, list) else self._hashed(value)
+
+    def _may_stay(self, name: str) -> bool:
+        """Say whether a name says what a member is, and not whose."""
+        folded = _folded(name)
+        known = folded in _VOCABULARY or (is_name(name) and name.isalpha() and _TELLS_OF_PEOPLE.search(folded))
+        return bool(known or name.startswith("@odata.") or _HASHED.fullmatch(name))
 
     def _hashed(self, value: Any) -> Any:
         if value is None or value == "" or isinstance(value, bool):
@@ -95,6 +283,19 @@ class Privacy:
 
     def _hash(self, value: bytes) -> str:
         return "hash:" + hashlib.blake2b(value, digest_size=16, key=self.key.encode()).hexdigest()
+
+
+_NOTHING = object()
+"""In place of what is dropped."""
+
+
+def _names_in(node: Node) -> set[str]:
+    names = {*node.kinds, *node.objects, *node.arrays}
+    return names.union(*(_names_in(inner) for inner in (*node.objects.values(), *node.arrays.values())))
+
+
+_VOCABULARY = frozenset(map(_folded, _names_in(documented())))
+"""Every name that the documents have."""
 
 
 def hidden(before: Row, after: Row) -> bool:
@@ -112,45 +313,3 @@ def with_contacts_of(record: Record, before: Record) -> Record:
     tree, profile = record.tree or {}, (before.tree or {}).get("customerProfile") or {}
     tree = tree | {"customerProfile": (tree.get("customerProfile") or {}) | {"team": profile.get("team")}}
     return Record(_ENCODE(tree), tree, repaired=record.repaired)
-
-
-def _at(tree: dict[str, Any], path: Iterable[str], change: Callable[[Any], Any]) -> dict[str, Any]:
-    """Return the object with one member changed, or gone where it becomes None; the same one where it is not there."""
-    name, *rest = path
-    value = tree.get(name)
-    if value is None or (rest and not isinstance(value, dict)):
-        return tree
-    after = _at(value, rest, change) if rest else change(value)
-    if after is None:
-        return {key: item for key, item in tree.items() if key != name}
-    return tree if after is value or after == value else tree | {name: after}
-
-
-def _mapped(value: Any, replaced: Callable[[Any], Any], concerns: Callable[[str], bool]) -> Any:
-    """Replace every scalar below the members that are concerned."""
-    if isinstance(value, dict):
-        return {key: _mapped(item, replaced, concerns) if concerns(key) else item for key, item in value.items()}
-    if isinstance(value, list):
-        return [_mapped(item, replaced, concerns) for item in value]
-    return replaced(value)
-
-
-def _phones(value: Any, replaced: Callable[[Any], Any] | None) -> Any:
-    """Replace, or take out, the members that hold phone numbers."""
-    if isinstance(value, dict):
-        found = {}
-        for key, item in value.items():
-            if "phone" not in key.casefold() or key in NOT_PERSONAL:
-                found[key] = _phones(item, replaced)
-            elif replaced is not None:
-                found[key] = _mapped(item, replaced, _any)
-        return found
-    return [_phones(item, replaced) for item in value] if isinstance(value, list) else value
-
-
-def _may_name(member: str) -> bool:
-    return member not in NOT_PERSONAL
-
-
-def _any(_: str) -> bool:
-    return True

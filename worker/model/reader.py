@@ -33,6 +33,7 @@ from msgspec import UNSET
 from worker.model import instant
 from worker.model.documented import Node, identifier
 from worker.model.members import READERS, walk_to
+from worker.model.naming import shown
 from worker.model.schema import CHILDREN, REFERRAL, Child, Column, Group, Kind
 
 Values = tuple[str | None, ...]
@@ -101,7 +102,7 @@ class _Source:
             for name in sorted(node.at(path).learned):
                 if not name.startswith("@"):
                     self.add(depth, f"if {variable}.{identifier(name)} is not UNSET:")
-                    self.add(depth + 1, f"unknown.add({prefix + '.'.join((*path, name))!r})")
+                    self.add(depth + 1, f"unknown.add({prefix + '.'.join((*path, shown(name)))!r})")
         return objects
 
     def arrays(

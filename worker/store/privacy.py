@@ -125,6 +125,9 @@ def _admitted(payload: str | bytes | None, admit: Admit) -> bytes | None:
     """Return what the rule leaves of a payload; None where that is all of it."""
     if payload is None:
         return None
-    before = decode_record(payload.encode() if isinstance(payload, str) else payload)
+    if isinstance(payload, bytes):
+        after = admit(decode_record(payload))
+        return None if after.raw == payload else after.raw
+    before = decode_record(payload.encode())
     after = admit(before)
-    return None if after is before else after.raw
+    return None if after.tree is not None and after.tree == before.tree else after.raw

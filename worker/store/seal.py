@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import os
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
-from worker.errors import StoreError
+from worker.config.models import exposed
+from worker.errors import ConfigError, StoreError
 
 
 class Seal:
@@ -14,6 +18,7 @@ class Seal:
 
     def __init__(self, keys: list[str]) -> None:
         self._keys = MultiFernet([Fernet(key) for key in keys])
+        self._first = keys[0].encode()
 
     def close(self, secret: str) -> bytes:
         """Seal a secret."""
@@ -29,11 +34,19 @@ class Seal:
                 "Put the former key back, below the new one; or sign in again with `referral-sync login`.",
             ) from None
 
+    def digest(self, *secrets: str) -> str:
+        """Return what secrets can be recognised by, as long as the first key stays, and only by who has it."""
+        text = "\0".join(("recognise", *secrets)).encode()
+        return hmac.new(self._first, text, hashlib.sha256).hexdigest()
+
 
 def read_keys(path: Path) -> list[str]:
     """Read a key file: one key on a line, the newest first. Raises ValueError, which quotes nothing of it."""
     try:
-        keys = path.read_text(encoding="ascii").split()
+        with path.open(encoding="ascii") as file:
+            if told := exposed(os.fstat(file.fileno()).st_mode):
+                raise ConfigError([f"security.key_file: {told}"])
+            keys = file.read().split()
         for key in keys:
             Fernet(key)
     except OSError as error:

@@ -18,6 +18,7 @@ from worker.store.database import Database
 class Chain:
     """A chain: its key, the newest token sealed, how often it was rotated (None: not stored yet), and a refusal.
 
+    `issued_for` names the identity service, tenant and application that its tokens are good for, and go to.
     `refused_for` is the time since the refusal in seconds, `refused_with` the fingerprint of what was refused.
     """
 
@@ -27,6 +28,7 @@ class Chain:
     refused_for: float | None = None
     refused_with: str | None = None
     refused_because: str | None = None
+    issued_for: str = ""
 
 
 @lru_cache(maxsize=64)
@@ -42,7 +44,7 @@ async def chains(database: Database, account: str) -> list[Chain]:
         rows = await connection.fetch(
             """
             SELECT chain, sealed, rotations, extract(epoch FROM now() - refused_at)::float8, refused_with,
-                refused_because
+                refused_because, issued_for
             FROM sync.tokens WHERE account = $1 ORDER BY began_at DESC, chain
             """,
             account,
@@ -51,9 +53,16 @@ async def chains(database: Database, account: str) -> list[Chain]:
 
 
 async def put(
-    database: Database, account: str, chain: str, sealed: bytes | None, *, read: int | None, lapses_at: datetime | None
+    database: Database,
+    account: str,
+    chain: str,
+    sealed: bytes | None,
+    *,
+    issued_for: str,
+    read: int | None,
+    lapses_at: datetime | None,
 ) -> bool:
-    """Store the newest token of a chain, and forget its refusal.
+    """Store the newest token of a chain and what it is good for, and forget its refusal.
 
     `read` is how often the chain had been rotated when its token was read, None for a chain that begins. Returns
     whether it was stored: False when another process was faster, whose token is as good.
@@ -61,15 +70,15 @@ async def put(
     async with database.transaction() as connection:
         status = await connection.execute(
             """
-            INSERT INTO sync.tokens AS t (account, chain, sealed, lapses_at, rotations)
-            SELECT $1, $2, $3, $4, 0 WHERE $5::bigint IS NULL
+            INSERT INTO sync.tokens AS t (account, chain, sealed, lapses_at, rotations, issued_for)
+            SELECT $1, $2, $3, $4, 0, $6 WHERE $5::bigint IS NULL
             ON CONFLICT (account, chain) DO NOTHING
             """
             if read is None
             else """
             UPDATE sync.tokens SET sealed = coalesce($3, sealed), lapses_at = coalesce($4, lapses_at),
                 rotations = rotations + 1, rotated_at = now(), refused_at = NULL, refused_with = NULL,
-                refused_because = NULL
+                refused_because = NULL, issued_for = $6
             WHERE account = $1 AND chain = $2 AND rotations = $5
             """,
             account,
@@ -77,22 +86,27 @@ async def put(
             sealed,
             lapses_at,
             read,
+            issued_for,
         )
     return not status.endswith(" 0")
 
 
-async def put_refusal(database: Database, account: str, chain: str, refused_with: str, because: str) -> None:
+async def put_refusal(
+    database: Database, account: str, chain: str, refused_with: str, because: str, *, issued_for: str
+) -> None:
     """Remember that a chain's token was refused, and why; a chain that was refused at once begins with that."""
     async with database.transaction() as connection:
         await connection.execute(
             """
-            INSERT INTO sync.tokens AS t (account, chain, refused_at, refused_with, refused_because)
-            VALUES ($1, $2, now(), $3, $4)
+            INSERT INTO sync.tokens AS t (account, chain, refused_at, refused_with, refused_because, issued_for)
+            VALUES ($1, $2, now(), $3, $4, $5)
             ON CONFLICT (account, chain) DO UPDATE SET refused_at = excluded.refused_at,
-                refused_with = excluded.refused_with, refused_because = excluded.refused_because
+                refused_with = excluded.refused_with, refused_because = excluded.refused_because,
+                issued_for = excluded.issued_for
             """,
             account,
             chain,
             refused_with,
             because,
+            issued_for,
         )

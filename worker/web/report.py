@@ -10,7 +10,9 @@ from html import unescape
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
+from worker.model.escape import block
 from worker.web import charts
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -22,8 +24,9 @@ PAGES = Environment(
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    finalize=lambda value: block(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
 )
-"""The templates; whatever is put into them is escaped."""
+"""The templates; whatever is put into them is escaped, also what would make a text read as another."""
 
 
 def report(rows: Rows, now: datetime) -> str:

@@ -1,0 +1,25 @@
+r"""What strangers wrote, made harmless to whoever looks at it: a terminal, a log, a page.
+
+Escape sequences steer a terminal, C1 codes do so too, and bidirectional controls make a text read as another. They are
+shown as Python writes them: `\x1b`, `\x9b`, `\u202e`.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+
+def line(text: str) -> str:
+    """Return a text as one line that shows everything and steers nothing."""
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def block(text: str) -> str:
+    """Do the same with a text of several lines, which stay lines."""
+    return "\n".join(map(line, text.split("\n")))
+
+
+def _shown(sign: str) -> str:
+    if sign.isprintable() or unicodedata.category(sign) == "Zs":
+        return sign
+    return sign.encode("unicode_escape").decode()
