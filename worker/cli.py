@@ -158,7 +158,7 @@ def backfill(
     async def one(pipeline: Pipeline) -> str:
         told = render.counts(await pieces.backfill_account(pipeline, lower, upper, restart=restart, wait=pieces.WAIT))
         if verify:
-            told += f"; {render.reconciled(await pieces.reconcile_account(pipeline))}"
+            told += f"; {render.reconciled(await pieces.reconcile_account(pipeline, wait=pieces.WAIT))}"
         return told
 
     _for_accounts(account, one, concurrency=concurrency)
@@ -183,7 +183,9 @@ def reconcile(
             from worker.sync.preview import preview_reconcile  # noqa: PLC0415
 
             return await _show_preview(preview_reconcile(pipeline))
-        return render.reconciled(await pieces.reconcile_account(pipeline, accept_vanished=accept_vanished))
+        return render.reconciled(
+            await pieces.reconcile_account(pipeline, accept_vanished=accept_vanished, wait=pieces.WAIT)
+        )
 
     _for_accounts(account, one)
 
@@ -392,12 +394,17 @@ def remove(name: Annotated[str, typer.Argument(metavar="A")]) -> None:
     settings = _settings()
 
     async def work() -> int:
+        from worker.commands.progress import progress  # noqa: PLC0415
         from worker.database import accounts_in_data, migrated_database, refresh_history  # noqa: PLC0415 - keeps `--help` quick
         from worker.store.erase import remove_account  # noqa: PLC0415
+        from worker.store.leases import free  # noqa: PLC0415
+        from worker.wiring import WAIT  # noqa: PLC0415
 
         async with migrated_database(settings) as database:
             if name not in await accounts_in_data(database, settings, configured=False):
                 raise SyncError(f"The data holds no account {name}.", "`referral-sync status` names those that it has.")
+            with progress() as shown:
+                await free(database, name, wait_seconds=WAIT.total_seconds(), waiting=shown.waiting)
             removed = await remove_account(database, name)
             await refresh_history(database)
         _out.print(f"{name}: {removed:,} referrals and versions erased.")
@@ -585,7 +592,10 @@ def _for_accounts(
     concurrency: int | None = None,
     afterwards: Callable[[], int] = lambda: 0,
 ) -> None:
-    """Do something for the chosen accounts, all of them even when one fails; the worst exit code stands."""
+    """Do something for the chosen accounts, all of them even when one fails; the worst exit code stands.
+
+    `afterwards` concludes from what was done, so it is left out where an account failed.
+    """
     settings = _settings()
     if concurrency is not None:
         settings = settings.model_copy(update={"api": settings.api.model_copy(update={"concurrency": concurrency})})
@@ -600,19 +610,21 @@ def _for_accounts(
         async with migrated_database(settings) as database:
             for name in names:
                 try:
-                    with progress() as report:
+                    with progress() as shown:
 
-                        def watch(step: Step, report: Report = report) -> None:
+                        def watch(step: Step, report: Report = shown.report) -> None:
                             report(step.account, step.kind, step.counts.records, step.done, step.total)
 
-                        async with pieces.open_pipeline(settings, database, name, show=watch) as pipeline:
+                        async with pieces.open_pipeline(
+                            settings, database, name, show=watch, waiting=shown.waiting
+                        ) as pipeline:
                             told = await one(pipeline)
                     if told:
                         _out.print(f"{name}: {told}")
                 except SyncError as error:
                     _print_error(error)
                     worst = max(worst, error.exit_code)
-        return max(worst, afterwards())
+        return worst or afterwards()
 
     _finish(work())
 

@@ -21,6 +21,8 @@ the run loudly. Messages name what to do; they never hold a token, a password or
 
 from __future__ import annotations
 
+from datetime import datetime
+
 
 class SyncError(Exception):
     """A failure that a person can act on.
@@ -99,7 +101,25 @@ class StoreUnavailable(StoreError):
 
 
 class LeaseError(SyncError):
-    """Another process holds the right to do this work."""
+    """Another process holds the right to do this work.
+
+    `holder` names it, `expires_at` is until when it holds the lease unless it renews it, and `seconds_left` how long
+    that is; None where a write found the lease taken over.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        hint: str = "",
+        *,
+        holder: str = "",
+        expires_at: datetime | None = None,
+        seconds_left: float | None = None,
+    ) -> None:
+        super().__init__(message, hint)
+        self.holder = holder
+        self.expires_at = expires_at
+        self.seconds_left = seconds_left
 
 
 class VanishedError(SyncError):

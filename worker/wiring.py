@@ -33,8 +33,8 @@ from worker.sync.replay import replay
 RUN_HOURS = {"incremental": 1, "backfill": 72, "reconcile": 24, "refresh": 1, "replay": 1}
 """No run is longer than this; what it stored until then stands."""
 
-WAIT = timedelta(seconds=30)
-"""How long a one-shot command waits for another process that does the same work."""
+WAIT = timedelta(seconds=60)
+"""How long a one-shot command waits for the lease of a process that may be dead."""
 
 if TYPE_CHECKING:
     from worker.auth.microsoft import MicrosoftIdentity
@@ -142,7 +142,12 @@ def _seal(settings: Settings) -> Seal | None:
 
 @asynccontextmanager
 async def open_pipeline(
-    settings: Settings, database: Database, name: str, token: TokenSource | None = None, show: Show | None = None
+    settings: Settings,
+    database: Database,
+    name: str,
+    token: TokenSource | None = None,
+    show: Show | None = None,
+    waiting: leases.Waiting | None = None,
 ) -> AsyncIterator[Pipeline]:
     """Open one account's way from the API to the database."""
     api = settings.api
@@ -165,6 +170,7 @@ async def open_pipeline(
             concurrency=api.concurrency,
             max_vanished_percent=settings.sync.max_vanished_percent,
             privacy=rules,
+            waiting=waiting,
             **options,
         )
 
@@ -190,7 +196,12 @@ async def _leased(pipeline: Pipeline, kind: str, wait: timedelta) -> AsyncIterat
     before = pipeline.client.traffic
     await privacy.enforce(pipeline.database, pipeline.privacy)
     async with leases.run(
-        pipeline.database, pipeline.account, kind, wait_seconds=wait.total_seconds(), privacy=pipeline.privacy
+        pipeline.database,
+        pipeline.account,
+        kind,
+        wait_seconds=wait.total_seconds(),
+        privacy=pipeline.privacy,
+        waiting=pipeline.waiting,
     ) as run:
         try:
             async with asyncio.timeout(RUN_HOURS[kind] * 3600):
@@ -237,14 +248,16 @@ async def backfill_account(
     return logged(pipeline, "backfill", counts, run)
 
 
-async def reconcile_account(pipeline: Pipeline, *, accept_vanished: bool = False) -> Reconciled:
+async def reconcile_account(
+    pipeline: Pipeline, *, accept_vanished: bool = False, wait: timedelta = timedelta(0)
+) -> Reconciled:
     """Compare the copy with a full listing and repair it."""
     if await ledger.watermark(pipeline.database, pipeline.account) is None:
         raise SyncError(
             f"{pipeline.account} is not loaded yet, so there is nothing to compare.",
             f"Run `referral-sync backfill --account {pipeline.account}` first.",
         )
-    async with recorded(pipeline, "reconcile") as run:
+    async with recorded(pipeline, "reconcile", wait) as run:
         result = await reconcile(pipeline, run, accept_vanished=accept_vanished)
     logged(pipeline, "reconcile", result.counts, run)
     if result.unverified:
@@ -254,7 +267,7 @@ async def reconcile_account(pipeline: Pipeline, *, accept_vanished: bool = False
 
 async def refresh_account(pipeline: Pipeline, ids: list[str]) -> tuple[Counts, list[str]]:
     """Fetch referrals by id and store them; returns the counts and the ids that the source does not show."""
-    async with recorded(pipeline, "refresh", timedelta(seconds=30)) as run:
+    async with recorded(pipeline, "refresh", WAIT) as run:
         counts, unknown = await refresh(pipeline, run, ids)
     logged(pipeline, "refresh", counts, run)
     return counts, unknown

@@ -6,11 +6,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import structlog
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from worker.errors import LeaseError
 
 LINE_SECONDS = 10.0
 _log = structlog.get_logger()
@@ -19,31 +22,48 @@ Report = Callable[[str, str, int, int, int], None]
 """Called with account, kind of work, records so far, windows done, and windows in all (0: not known)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Where to tell how far work is (`report`), and what lease is waited for (`waiting`)."""
+
+    report: Report
+    waiting: Callable[[LeaseError], None]
+
+
 @contextmanager
-def progress() -> Iterator[Report]:
+def progress() -> Iterator[Shown]:
     """Show progress for as long as the context lasts."""
     if sys.stderr.isatty():
-        with _bars() as report:
-            yield report
+        with _bars() as shown:
+            yield shown
     else:
-        yield _lines()
+        yield Shown(_lines(), _waiting_line())
 
 
 @contextmanager
-def _bars() -> Iterator[Report]:
+def _bars() -> Iterator[Shown]:
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=12), TextColumn("{task.fields[told]}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         tasks: dict[tuple[str, str], TaskID] = {}
+        waits: list[TaskID] = []
+
+        def waiting(held: LeaseError) -> None:
+            if not waits:
+                waits.append(bars.add_task("waiting", total=None, told=""))
+            left = f"; if it is dead, {held.seconds_left:.0f} s" if held.seconds_left is not None else ""
+            bars.update(waits[0], told=f"{held}{left}")
 
         def report(account: str, kind: str, records: int, done: int, total: int) -> None:
             key = (account, kind)
+            while waits:
+                bars.remove_task(waits.pop())
             if key not in tasks:
                 tasks[key] = bars.add_task(escape(f"{kind} {account}"), total=None, told="")
             task = next(task for task in bars.tasks if task.id == tasks[key])
             told = _told(task.elapsed or 0.0, records, done, total)
             bars.update(tasks[key], completed=done, total=total or None, told=told)
 
-        yield report
+        yield Shown(report, waiting)
 
 
 def _told(elapsed: float, records: int, done: int, total: int) -> str:
@@ -51,6 +71,19 @@ def _told(elapsed: float, records: int, done: int, total: int) -> str:
     if elapsed > 0:
         told += f", {records / elapsed:,.0f}/s"
     return f"{told}, {done}/{total} windows, {estimate(elapsed, done, total)}" if total else told
+
+
+def _waiting_line() -> Callable[[LeaseError], None]:
+    said = False
+
+    def waiting(held: LeaseError) -> None:
+        nonlocal said
+        if not said:
+            left = None if held.seconds_left is None else round(held.seconds_left)
+            _log.warning("lease_waiting", why=str(held), holder=held.holder, at_most_seconds=left)
+        said = True
+
+    return waiting
 
 
 def _lines() -> Report:

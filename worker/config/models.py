@@ -87,12 +87,17 @@ def _origin(value: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def exposed(mode: int) -> str:
+DOCKER_SECRETS = Path("/run/secrets")
+"""Where Docker and Compose mount secrets into a container of their own, with the mode that the host's file has."""
+
+
+def exposed(path: Path, mode: int) -> str:
     """Say what is wrong with the permissions of a file of keys, nothing where they are good.
 
-    Its group may read it, as Kubernetes mounts secrets; nobody else may, and nobody but its owner may write.
+    Its group may read it, as Kubernetes mounts secrets; nobody else may, but for `DOCKER_SECRETS`, and nobody but its
+    owner may write.
     """
-    if not mode & 0o027:
+    if not mode & (0o022 if path.is_relative_to(DOCKER_SECRETS) else 0o027):
         return ""
     return (
         f"others may read or change the file (mode {mode & 0o777:04o}): `chmod 600` it, or 440 where its group reads it"
@@ -101,7 +106,7 @@ def exposed(mode: int) -> str:
 
 def _private(value: Path | None) -> Path | None:
     try:
-        told = exposed(value.stat().st_mode) if value is not None else ""
+        told = exposed(value, value.stat().st_mode) if value is not None else ""
     except OSError:
         told = ""  # what is missing is said by what needs it
     if told:

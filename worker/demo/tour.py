@@ -121,10 +121,10 @@ async def _work(pipeline: Pipeline, control: Control, out: Console) -> None:
 
 @contextmanager
 def _watched(pipeline: Pipeline) -> Iterator[Pipeline]:
-    with progress() as report:
+    with progress() as shown:
 
         def show(step: Step) -> None:
-            report(step.account, step.kind, step.counts.records, step.done, step.total)
+            shown.report(step.account, step.kind, step.counts.records, step.done, step.total)
 
         yield replace(pipeline, progress=show)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from worker.errors import LeaseError
 from worker.store.database import Database
 from worker.store.spelling import stored_ids
 
@@ -36,19 +35,7 @@ async def forget(database: Database, account: str, referral_id: str) -> int:
 
 
 async def remove_account(database: Database, account: str) -> int:
-    """Erase all of an account, in batches; returns how many referrals and versions went.
-
-    Raises LeaseError while a process works on the account.
-    """
-    async with database.transaction() as connection:
-        holder = await connection.fetchval(
-            "SELECT owner FROM sync.leases WHERE account = $1 AND expires_at > now() LIMIT 1", account
-        )
-    if holder:
-        raise LeaseError(
-            f"{holder} is working on {account} at this moment.",
-            "Take the account out of that worker's configuration, or stop it, and try again.",
-        )
+    """Erase all of an account that no process works on, in batches; returns how many referrals and versions went."""
     removed = 0
     for table, key in (("referrals", "id"), ("referral_versions", "ctid")):
         while True:

@@ -7,9 +7,7 @@ that every write checks; so a process that was paused beyond its lease cannot wr
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -24,6 +22,7 @@ from worker.model.counts import Counts, Traffic
 from worker.model.lag import Lag
 from worker.model.privacy import Privacy
 from worker.store.database import Database
+from worker.store.owner import is_gone, owner_name
 
 LEASE_SECONDS = 45
 RENEW_SECONDS = 10
@@ -43,6 +42,11 @@ UPDATE sync.leases
 SET owner = $3, fence = fence + 1, acquired_at = now(), expires_at = now() + make_interval(secs => $4)
 WHERE account = $1 AND kind = $2 AND expires_at <= now() RETURNING fence
 """
+_LEASE_OF_THE_GONE = """
+UPDATE sync.leases
+SET owner = $3, fence = fence + 1, acquired_at = now(), expires_at = now() + make_interval(secs => $4)
+WHERE account = $1 AND kind = $2 AND owner = $5 RETURNING fence
+"""
 _END_LEASE = "UPDATE sync.leases SET expires_at = now() WHERE account = $1 AND kind = $2 AND fence = $3"
 _ADD_TOTALS = """
 INSERT INTO sync.totals AS t (account, kind, name, value)
@@ -51,8 +55,14 @@ ON CONFLICT (account, kind, name) DO UPDATE SET value = t.value + excluded.value
 """
 _T = TypeVar("_T")
 
-OWNER = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+OWNER = owner_name(secrets.token_hex(4))
 """This process and term; a host name alone would let a successor take itself for its predecessor."""
+
+LIVING_SECONDS = 15.0
+"""So long a command waits for work that a living process does: most syncs are over by then."""
+
+Waiting = Callable[[LeaseError], None]
+"""Called each second while a lease of another process is waited for."""
 
 
 @dataclass(slots=True)
@@ -84,13 +94,20 @@ class Run:
 
 @asynccontextmanager
 async def run(
-    database: Database, account: str, kind: str, *, wait_seconds: float = 0, privacy: Privacy = _KEEP
+    database: Database,
+    account: str,
+    kind: str,
+    *,
+    wait_seconds: float = 0,
+    privacy: Privacy = _KEEP,
+    waiting: Waiting | None = None,
 ) -> AsyncIterator[Run]:
     """Take the lease, record the run, keep the lease alive, and record the outcome.
 
-    Waits up to `wait_seconds` for another holder; then raises LeaseError that names it.
+    Waits up to `wait_seconds` for a holder that may be dead, and at most `LIVING_SECONDS` for one that renews its
+    lease; then raises LeaseError that names it. The lease of a process of this machine that is gone is taken at once.
     """
-    current = await _within(wait_seconds, lambda: _begin(database, account, kind))
+    current = await _within(wait_seconds, lambda: _begin(database, account, kind), waiting=waiting)
     current.privacy = privacy
     renewal = asyncio.create_task(_renew(database, current))
     outcome, error = "failed", "ended by an unexpected error; the log of this process has it"
@@ -193,14 +210,43 @@ async def held(database: Database, account: str, kind: str, *, wait_seconds: flo
         await asyncio.shield(_give_back(database, account, kind, fence))
 
 
-async def _within(wait_seconds: float, take: Callable[[], Awaitable[_T]], every: float = _RETRY_SECONDS) -> _T:
-    deadline = asyncio.get_running_loop().time() + wait_seconds
+async def free(database: Database, account: str, *, wait_seconds: float, waiting: Waiting | None = None) -> None:
+    """Wait until no process works on an account, as `run` does for one kind of work; raises LeaseError."""
+
+    async def look() -> None:
+        async with database.transaction() as connection:
+            held = await connection.fetch(
+                """
+                SELECT kind, owner, acquired_at, expires_at, extract(epoch FROM expires_at - now())::float8 AS seconds
+                FROM sync.leases WHERE account = $1 AND expires_at > now() ORDER BY expires_at DESC
+                """,
+                account,
+            )
+        for lease in held:
+            if not is_gone(lease["owner"]):
+                raise _held_by(account, lease["kind"], lease)
+
+    await _within(wait_seconds, look, waiting=waiting)
+
+
+async def _within(
+    wait_seconds: float,
+    take: Callable[[], Awaitable[_T]],
+    every: float = _RETRY_SECONDS,
+    waiting: Waiting | None = None,
+) -> _T:
+    clock = asyncio.get_running_loop().time
+    began, first = clock(), None
     while True:
         try:
             return await take()
-        except LeaseError:
-            if asyncio.get_running_loop().time() >= deadline:
+        except LeaseError as held:
+            first = first or held
+            lives = (held.holder, held.expires_at) != (first.holder, first.expires_at)
+            if clock() - began >= (min(wait_seconds, LIVING_SECONDS) if lives else wait_seconds):
                 raise
+            if waiting is not None:
+                waiting(held)
             await asyncio.sleep(every)
 
 
@@ -210,17 +256,33 @@ async def _take(connection: PoolConnectionProxy, account: str, kind: str) -> int
     fence: int | None = await connection.fetchval(_FIRST_LEASE, *taken) or await connection.fetchval(
         _NEXT_LEASE, *taken
     )
+    if fence is not None:
+        return fence
+    holder = await connection.fetchrow(
+        """
+        SELECT owner, acquired_at, expires_at, extract(epoch FROM expires_at - now())::float8 AS seconds
+        FROM sync.leases WHERE account = $1 AND kind = $2
+        """,
+        account,
+        kind,
+    )
+    if holder is None:
+        raise LeaseError(f"Another {kind} of {account} is running.", "Try again in a moment.")
+    if is_gone(holder["owner"]):
+        fence = await connection.fetchval(_LEASE_OF_THE_GONE, *taken, holder["owner"])
     if fence is None:
-        holder = await connection.fetchrow(
-            "SELECT owner, acquired_at FROM sync.leases WHERE account = $1 AND kind = $2", account, kind
-        )
-        raise LeaseError(
-            f"Another {kind} of {account} runs: {holder['owner']}, since {holder['acquired_at']:%H:%M:%S} UTC."
-            if holder
-            else f"Another {kind} of {account} is running.",
-            f"It ends by itself; a dead one is taken over within {LEASE_SECONDS} seconds.",
-        )
+        raise _held_by(account, kind, holder)
     return fence
+
+
+def _held_by(account: str, kind: str, lease: asyncpg.Record) -> LeaseError:
+    return LeaseError(
+        f"Another {kind} of {account} runs: {lease['owner']}, since {lease['acquired_at']:%H:%M:%S} UTC.",
+        f"Wait until it ends, or stop it; that of a dead process is taken over within {LEASE_SECONDS} seconds.",
+        holder=lease["owner"],
+        expires_at=lease["expires_at"],
+        seconds_left=lease["seconds"],
+    )
 
 
 async def _give_back(database: Database, account: str, kind: str, fence: int) -> None:

@@ -17,7 +17,7 @@ from worker.source.capabilities import probe
 from worker.source.client import Client
 from worker.store import ledger
 from worker.store.database import Database
-from worker.store.leases import Run
+from worker.store.leases import Run, Waiting
 
 _log = structlog.get_logger()
 
@@ -42,7 +42,7 @@ class Pipeline:
     """One account's way from the source to the store.
 
     `paging` overrides what probing would choose. `max_vanished_percent` bounds how many rows a reconcile may mark.
-    `privacy` is what the client lets in.
+    `privacy` is what the client lets in. `waiting` hears of a lease that is waited for.
     """
 
     account: str
@@ -54,6 +54,7 @@ class Pipeline:
     max_vanished_percent: float = 10
     privacy: Privacy = field(default_factory=Privacy)
     progress: Callable[[Step], None] = _silent
+    waiting: Waiting | None = None
 
 
 async def reading_for(pipeline: Pipeline, run: Run | None, field: TimeField) -> Reading:
