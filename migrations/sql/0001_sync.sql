@@ -217,7 +217,7 @@ CREATE VIEW sync.status AS
 SELECT
     a.account,
     CASE
-        WHEN finished.outcome IS NULL AND sign_in.refused_at IS NULL THEN 'never ran'
+        WHEN finished.outcome IS NULL AND sign_in.refused_at IS NULL AND loading.since IS NULL THEN 'never ran'
         WHEN sign_in.refused_at IS NOT NULL OR 'refused' IN (finished.outcome, proof.outcome) THEN 'needs a person'
         WHEN finished.outcome IN ('failed', 'abandoned') OR proof.outcome = 'failed' THEN 'failing'
         WHEN w.position IS NULL THEN 'loading'
@@ -265,13 +265,18 @@ SELECT
     w.verified_by,
     w.not_verified,
     (SELECT b.until FROM sync.backoffs b WHERE b.account = a.account AND b.until > now()) AS backing_off_until,
-    (SELECT b.because FROM sync.backoffs b WHERE b.account = a.account AND b.until > now()) AS backing_off_because
+    (SELECT b.because FROM sync.backoffs b WHERE b.account = a.account AND b.until > now()) AS backing_off_because,
+    loading.since AS loading_since,
+    loading.records AS loading_records,
+    loading.windows AS loading_windows,
+    loading.windows_done AS loading_windows_done
 FROM (
     SELECT account FROM sync.watermarks
     UNION SELECT account FROM sync.leases
     UNION SELECT account FROM sync.backfills
     UNION SELECT account FROM sync.tokens
     UNION SELECT account FROM sync.backoffs
+    UNION SELECT account FROM sync.totals
 ) a
 LEFT JOIN sync.watermarks w ON w.account = a.account
 LEFT JOIN LATERAL (
@@ -297,6 +302,12 @@ LEFT JOIN LATERAL (
     WHERE r.account = a.account AND r.kind = 'incremental' AND r.started_at > now() - interval '7 days'
 ) recent ON true
 LEFT JOIN LATERAL (
+    SELECT b.planned_at AS since, sum(x.records)::bigint AS records, count(*) AS windows, count(x.done_at) AS windows_done
+    FROM sync.backfills b JOIN sync.backfill_windows x ON x.backfill_id = b.id
+    WHERE b.account = a.account AND b.loaded_at IS NULL AND w.position IS NULL
+    GROUP BY b.id ORDER BY b.id DESC LIMIT 1
+) loading ON true
+LEFT JOIN LATERAL (
     SELECT * FROM sync.tokens t WHERE t.account = a.account ORDER BY (t.sealed IS NULL), t.began_at DESC LIMIT 1
 ) sign_in ON true;
 COMMENT ON COLUMN sync.status.sign_in_lapses_at IS 'When the stored sign-in ends unless it is used before; null where none is stored.';
@@ -304,6 +315,10 @@ COMMENT ON COLUMN sync.status.sign_in_refused_at IS 'When the sign-in was last r
 COMMENT ON COLUMN sync.status.drift IS 'Rows that the last reconcile had to insert, update or mark gone.';
 COMMENT ON COLUMN sync.status.api_seconds IS 'Seconds of the last run spent waiting for the API, all its readers together.';
 COMMENT ON COLUMN sync.status.health IS 'ok, loading, never ran, failing, or needs a person; a failed proof shows here until the next one is good.';
+COMMENT ON COLUMN sync.status.loading_since IS 'When the first backfill, which is not loaded yet, was planned; null where there is none.';
+COMMENT ON COLUMN sync.status.loading_records IS 'Records that the first backfill has read so far.';
+COMMENT ON COLUMN sync.status.loading_windows IS 'Windows that the first backfill was cut into.';
+COMMENT ON COLUMN sync.status.loading_windows_done IS 'Windows of it that are read to their end.';
 COMMENT ON COLUMN sync.status.lag_p50 IS 'Seconds from a change at the source until it was read here: the median of the last tick that read a change.';
 COMMENT ON COLUMN sync.status.late_max IS 'How many seconds below the watermark a change appeared, at most, in the last 7 days.';
 COMMENT ON COLUMN sync.status.missed IS 'Changes that the last reconcile found which ticks should have brought.';

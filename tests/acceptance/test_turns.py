@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -106,3 +107,27 @@ async def test_work_of_a_living_process_is_named(
     assert leases.OWNER in result.stderr
     assert "does not show" not in result.stderr, "nothing is said of what was not asked"
     assert await at_least(db, 20)()
+
+
+async def test_a_first_load_shows_how_far_it_is(
+    environment: dict[str, str], command: Command, simulator: Control, tmp_path: Path, db: asyncpg.Connection
+) -> None:
+    await simulator.reset(900)
+    await simulator.behaviour(page_size=20, latency=0.2)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "worker", "backfill", cwd=tmp_path, env=environment, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+
+        async def begun() -> bool:
+            return bool(await db.fetchval("SELECT count(done_at) > 0 FROM sync.backfill_windows"))
+
+        await until(begun, "through a window")
+        shown = await asyncio.to_thread(command, "status")
+        assert "contoso: loading" in shown.stdout
+        assert re.search(
+            r"loading  +[1-9]\d* records so far, [1-9]\d* of \d+ windows, about \d+ (s|min) left", shown.stdout
+        )
+    finally:
+        process.kill()
+        await process.wait()

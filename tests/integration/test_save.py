@@ -547,3 +547,25 @@ async def test_a_database_that_turned_read_only_is_an_outage_that_ends(
             await ledger.reachable(database)
         async with leases.run(database, "contoso", "incremental"):
             pass
+
+
+async def test_work_that_fails_before_its_run_is_in_the_books(database: Database, db: asyncpg.Connection) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with leases.failures_recorded(database, "contoso", "incremental"):
+            1 / 0  # noqa: B018 - a bug
+    run = await db.fetchrow("SELECT outcome, error FROM sync.runs")
+    assert run is not None
+    assert (run["outcome"], "ZeroDivisionError" in run["error"]) == ("failed", True)
+    (row,) = await ledger.status(database, ["contoso"])
+    assert row["health"] == "failing"
+    assert [one["name"] for one in await ledger.totals(database)] == ["runs.failed"]
+    with pytest.raises(StoreError):
+        async with (
+            leases.failures_recorded(database, "contoso", "incremental"),
+            leases.run(database, "contoso", "incremental"),
+        ):
+            raise StoreError("The run itself records this.")
+    with pytest.raises(LeaseError):
+        async with leases.failures_recorded(database, "contoso", "incremental"):
+            raise LeaseError("Another one is at work.")
+    assert await db.fetchval("SELECT count(*) FROM sync.runs") == 2

@@ -293,3 +293,12 @@ def test_every_other_text_is_shown_only_where_it_is_plain(tmp_path: Path) -> Non
     settings = load(GOOD, tmp_path)
     odd = settings.model_copy(update={"http": settings.http.model_copy(update={"listen": "u=hidden@x:1"})})
     assert "hidden" not in render(odd)
+
+
+@pytest.mark.parametrize(("text", "told"), [(None, "cannot be read"), ("hello", "no certificate")])
+def test_a_file_of_certificates_that_cannot_be_used_is_named(text: str | None, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "authorities.pem"
+    if text is not None:
+        path.write_text(text, encoding="ascii")
+    with pytest.raises(ConfigError, match=rf"api\.ca_file: .*{told}"):
+        load(GOOD | {"REFERRAL_SYNC_API__CA_FILE": str(path)}, tmp_path)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from worker.commands.render import estimate
 from worker.errors import LeaseError
 
 LINE_SECONDS = 10.0
@@ -98,11 +99,3 @@ def _lines() -> Report:
             _log.info("progress", account=account, kind=kind, records=records, windows=f"{done}/{total}", left=left)
 
     return report
-
-
-def estimate(elapsed: float, done: int, total: int) -> str:
-    """Say how long the rest takes if it goes on as so far; the windows of a backfill are not equally dense."""
-    if not total or not done:
-        return "estimating"
-    left = elapsed / done * (total - done)
-    return f"about {left:.0f} s left" if left < 90 else f"about {left / 60:.0f} min left"  # noqa: PLR2004 - a minute and a half

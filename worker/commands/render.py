@@ -58,6 +58,8 @@ def status(row: dict[str, Any]) -> str:
         lines["last error"] = row["last_error"]
     if row["backing_off_until"] is not None:
         lines["backing off"] = f"until {moment(row['backing_off_until'])}: {row['backing_off_because']}"
+    if row["loading_since"] is not None:
+        lines["loading"] = loading(row, datetime.now(UTC))
     if row["not_verified"]:
         lines["not verified"] = row["not_verified"]
     if row["last_reconcile_error"]:
@@ -65,6 +67,21 @@ def status(row: dict[str, Any]) -> str:
     if not row["configured"]:
         lines["note"] = f"not in the configuration; `referral-sync account remove {row['account']}` erases it"
     return f"{line(row['account'])}: {row['health']}\n{_block(lines)}"
+
+
+def loading(row: dict[str, Any], now: datetime) -> str:
+    """Say how far the first backfill of an account is, and how long the rest takes if it goes on so."""
+    done, windows = row["loading_windows_done"], row["loading_windows"]
+    left = estimate((now - row["loading_since"]).total_seconds(), done, windows)
+    return f"{row['loading_records']:,} records so far, {done} of {windows} windows, {left}"
+
+
+def estimate(elapsed: float, done: int, total: int) -> str:
+    """Say how long the rest takes if it goes on as so far; the windows of a backfill are not equally dense."""
+    if not total or not done:
+        return "estimating"
+    left = elapsed / done * (total - done)
+    return f"about {left:.0f} s left" if left < 90 else f"about {left / 60:.0f} min left"  # noqa: PLR2004 - a minute and a half
 
 
 def kept_aside(account: str, kept: Kept) -> str:

@@ -114,6 +114,21 @@ def _private(value: Path | None) -> Path | None:
     return value
 
 
+def _certificates(value: Path | None) -> Path | None:
+    """Refuse a file of certificates that could not be used: each request would fail for it."""
+    if value is None:
+        return None
+    import ssl  # noqa: PLC0415 - slow, and needed where a file is named only
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(value)
+    except ssl.SSLError:
+        raise ValueError(f"{value} holds no certificate in PEM form") from None
+    except OSError as error:
+        raise ValueError(f"{value} cannot be read: {error.strerror}") from None
+    return value
+
+
 def is_loopback(host: str) -> bool:
     """Say whether a host is this machine by its own loopback name or address."""
     try:
@@ -221,7 +236,7 @@ class Api(_Section):
 
     base_url: Origin = "https://api.partner.microsoft.com"
     authority: Annotated[str, AfterValidator(_https_origin)] = "https://login.microsoftonline.com"
-    ca_file: Annotated[Path | None, BeforeValidator(lambda value: value or None)] = None
+    ca_file: Annotated[Path | None, BeforeValidator(lambda value: value or None), AfterValidator(_certificates)] = None
     paging: Literal["auto", "keyset", "scan", "sweep"] = "auto"
     concurrency: int = Field(2, ge=1, le=32)
     max_page_bytes: int = Field(67_108_864, ge=65_536)

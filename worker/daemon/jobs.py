@@ -19,7 +19,7 @@ from worker.daemon.service import serve as serve_daemon
 from worker.database import database_url, pool_size, prepare_database, refresh_history
 from worker.errors import LeaseError, SourceUnavailable
 from worker.source.client import TokenSource
-from worker.store import ledger, rejects
+from worker.store import leases, ledger, rejects
 from worker.store.database import Database, open_database
 from worker.sync.pipeline import Pipeline
 from worker.wiring import (
@@ -51,7 +51,10 @@ class Standing:
 
 async def tick(settings: Settings, database: Database, name: str, standing: Standing) -> None:
     """Do what the daemon does when a tick is due."""
-    async with _allowed(settings, database, name, standing) as pipeline:
+    async with (
+        leases.failures_recorded(database, name, "incremental"),
+        _allowed(settings, database, name, standing) as pipeline,
+    ):
         if pipeline is None:
             return
         if not standing.replayed:
@@ -63,7 +66,10 @@ async def tick(settings: Settings, database: Database, name: str, standing: Stan
 
 async def nightly(settings: Settings, database: Database, name: str, standing: Standing) -> None:
     """Reconcile, once the account is loaded; let old runs and closed rejects go; and see that history is up to date."""
-    async with _allowed(settings, database, name, standing) as pipeline:
+    async with (
+        leases.failures_recorded(database, name, "reconcile"),
+        _allowed(settings, database, name, standing) as pipeline,
+    ):
         if pipeline is not None and await ledger.watermark(database, name) is not None:
             await _in_turn(pipeline, "reconcile", lambda: reconcile_account(pipeline))
     older_than = f"{int(settings.sync.keep_runs.total_seconds())} seconds"

@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -126,6 +126,55 @@ async def run(
             await asyncio.shield(_finish_surely(database, current, outcome, error))
         finally:
             renewal.cancel()  # whatever happened: a lease that is renewed for ever keeps every replica out
+
+
+@asynccontextmanager
+async def failures_recorded(database: Database, account: str, kind: str) -> AsyncIterator[None]:
+    """Record a failed run for work that failed before it could begin one, so that nothing fails without a trace.
+
+    What another process has in hand, and a stop, are no failures; while the database is unavailable nothing is
+    recorded.
+    """
+    began = time.monotonic()
+    try:
+        yield
+    except (LeaseError, StoreUnavailable):
+        raise
+    except Exception as error:
+        told = str(error) if isinstance(error, SyncError) else f"an unexpected {type(error).__name__}; the log has it"
+        outcome = "refused" if isinstance(error, SignInError) else "failed"
+        with suppress(StoreError):
+            await _record_failure(database, account, kind, time.monotonic() - began, outcome, told)
+        raise
+
+
+async def _record_failure(
+    database: Database, account: str, kind: str, seconds: float, outcome: str, error: str
+) -> None:
+    async with database.transaction() as connection:
+        recorded = await connection.fetchval(
+            """
+            INSERT INTO sync.runs (account, kind, owner, fence, outcome, error, started_at, finished_at)
+            SELECT $1, $2, $3, 0, $4, $5, now() - make_interval(secs => $6), now()
+            WHERE NOT EXISTS (
+                SELECT FROM sync.runs
+                WHERE account = $1 AND owner = $3 AND started_at >= now() - make_interval(secs => $6 + 0.5)
+            ) RETURNING id
+            """,
+            account,
+            kind,
+            OWNER,
+            outcome,
+            _storable(error),
+            seconds,
+        )
+        if recorded is not None:
+            await connection.execute(_ADD_TOTALS, account, kind, [f"runs.{outcome}"], [1.0])
+
+
+def _storable(text: str) -> str:
+    """Return a text without what PostgreSQL cannot hold."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
 async def check(connection: PoolConnectionProxy, current: Run) -> None:
@@ -343,7 +392,7 @@ async def _finish_surely(database: Database, current: Run, outcome: str, error: 
     A text that PostgreSQL cannot hold is cleaned before. What cannot be recorded ends with the lease: the next run of
     the kind closes it.
     """
-    told = error.replace("\0", "").encode("utf-8", "replace").decode()
+    told = _storable(error)
     for attempt in range(1, _FINISH_ATTEMPTS + 1):
         try:
             await _finish(database, current, outcome, told)
