@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
 from collections.abc import Iterator
@@ -147,3 +148,65 @@ async def test_the_token_guards_what_tells_of_accounts(
             if expected == 401:
                 assert headers["WWW-Authenticate"].startswith("Basic")
         assert await running.stop() == 0
+
+
+async def test_bytes_that_no_token_has_are_refused(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await simulator.reset(1)
+    async with daemon(environment, tmp_path, REFERRAL_SYNC_HTTP__TOKEN="s3cret") as running:
+        await until(rows(db, 1), "loaded")
+        for value in (b"Bearer \xff", b"Basic \xff\xfe", b"Basic " + base64.b64encode(b"x:\xff")):
+            assert await raw(running, b"GET /status HTTP/1.1\r\nHost: x\r\nAuthorization: " + value) == b"401"
+        assert "Traceback" not in running.output()
+
+
+async def test_a_name_that_is_not_of_this_machine_reaches_nothing(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    """A page in a browser may have its own name point to a loopback address."""
+    await simulator.reset(1)
+    async with daemon(environment, tmp_path) as running:
+        await until(rows(db, 1), "loaded")
+        for host, status in (
+            (b"localhost:8080", b"200"),
+            (b"[::1]", b"200"),
+            (b"attacker.example", b"421"),
+            (b"[", b"421"),
+        ):
+            for path in (b"/status", b"/", b"/metrics", b"/healthz"):
+                assert await raw(running, b"GET " + path + b" HTTP/1.1\r\nHost: " + host) == status
+
+
+async def test_connections_that_ask_nothing_are_closed(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await simulator.reset(1)
+    async with daemon(environment, tmp_path) as running:
+        await until(rows(db, 1), "loaded")
+        host, port = running.origin.removeprefix("http://").split(":")
+        silent = [await asyncio.open_connection(host, int(port)) for _ in range(300)]
+        silent[0][1].write(b"GET /status HT")
+        await simulator.create([{}])
+        await until(rows(db, 2), "working beside them")
+
+        async def closed() -> bool:
+            return all(reader.at_eof() for reader, _ in silent)
+
+        waiting = [asyncio.create_task(reader.read()) for reader, _ in silent]
+        await until(closed, "closed", 30)
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert await running.status("/healthz") == 200
+        for _, writer in silent:
+            writer.close()
+
+
+async def raw(running: Daemon, head: bytes) -> bytes:
+    """Ask with bytes as they are; returns the status."""
+    host, port = running.origin.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(head + b"\r\nConnection: close\r\n\r\n")
+        return (await reader.read()).split(b" ")[1]
+    finally:
+        writer.close()

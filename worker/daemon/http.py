@@ -6,7 +6,6 @@ Read-only by design. A token guards whatever tells of accounts: as a bearer toke
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -18,8 +17,9 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from worker.daemon.listener import listening
 from worker.daemon.scheduler import Clockwork
-from worker.errors import StoreError, SyncError
+from worker.errors import StoreError
 from worker.web.metrics import Facts, exposition
 from worker.web.status_page import POLICY, status_page
 
@@ -91,20 +91,8 @@ async def ops_endpoint(
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])
     for path, answer in (("/", page), ("/metrics", metrics), ("/status", status)):
         app.router.add_get(path, _guarded(token, ready, answer))
-    host, _, port = listen.rpartition(":")
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host.strip("[]"), int(port)).start()
-    except OSError as error:
-        await runner.cleanup()
-        raise SyncError(
-            f"The ops endpoint cannot listen on {listen}: {error.strerror}.", "Change `http.listen`."
-        ) from error
-    try:
+    async with listening(app, listen, guarded=bool(token)):
         yield
-    finally:
-        await runner.cleanup()
 
 
 def _guarded(
@@ -132,9 +120,9 @@ def _knows(authorization: str, token: str) -> bool:
     if scheme.lower() == "basic":
         try:
             given = base64.b64decode(given, validate=True).decode().partition(":")[2]
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:
             return False
-    return hmac.compare_digest(given.encode(), token.encode())
+    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), token.encode())
 
 
 def _plain(value: Any) -> str:
