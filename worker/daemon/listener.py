@@ -31,8 +31,8 @@ _log = structlog.get_logger()
 class _Connections:
     """Since when each connection asks nothing (monotonic), and which are being answered."""
 
-    quiet: dict[RequestHandler[web.Request], float] = field(default_factory=dict)
-    busy: set[RequestHandler[web.Request]] = field(default_factory=set)
+    quiet: dict[RequestHandler, float] = field(default_factory=dict)
+    busy: set[RequestHandler] = field(default_factory=set)
 
 
 class _Refused(asyncio.Protocol):
