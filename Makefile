@@ -61,7 +61,7 @@ lock: .venv/.dev ## resolve the dependencies anew
 	@$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
 		--python-version 3.11 -q --upgrade --extra demo --extra build -o requirements.lock
 	@$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--python-version 3.11 -q --upgrade --extra demo --extra build --extra dev -c requirements.lock -o requirements-dev.lock
+		--python-version 3.11 -q --upgrade --extra demo --extra build --extra mcp --extra dev -c requirements.lock -o requirements-dev.lock
 
 clean: ## remove what was made here
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
