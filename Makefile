@@ -18,7 +18,7 @@ demo: .venv/.runtime ## see the whole pipeline on this machine, in a minute
 test: .venv/.dev ## run the suite; starts the PostgreSQL and the simulator that it needs
 	@$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-test-system: .venv/.dev ## what needs Debian packages (pgbouncer, chromium), which it installs
+test-system: .venv/.dev .venv/.dbt ## what needs dbt and Debian packages (pgbouncer, chromium), which it installs
 	@(test -x /usr/sbin/pgbouncer && command -v chromium >/dev/null) \
 		|| (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq pgbouncer chromium)
 	@$(BIN)/python -m pytest -q tests/system
@@ -53,7 +53,7 @@ bench-growth: .venv/.dev ## memory and ticks at 20,000 and at 1,000,000 records
 bench-dashboards: .venv/.dev ## how long dashboards wait at 200,000 referrals with a million versions
 	@$(BIN)/python -m benchmarks.dashboards
 
-dictionary: .venv/.dev ## write docs/data-dictionary.md from the comments in the database
+dictionary: .venv/.dev ## write docs/data-dictionary.md and dbt/models/sources.yml from the comments in the database
 	@$(BIN)/python -m tests.dictionary
 
 lock: .venv/.dev ## resolve the dependencies anew
@@ -62,6 +62,8 @@ lock: .venv/.dev ## resolve the dependencies anew
 		--python-version 3.11 -q --upgrade --extra demo --extra build -o requirements.lock
 	@$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
 		--python-version 3.11 -q --upgrade --extra demo --extra build --extra mcp --extra dev -c requirements.lock -o requirements-dev.lock
+	@$(BIN)/uv pip compile tests/system/dbt.in --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
+		--python-version 3.11 -q --upgrade --no-strip-extras -o tests/system/dbt.lock
 
 clean: ## remove what was made here
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -76,6 +78,11 @@ clean: ## remove what was made here
 .venv/.dev: .venv/.runtime requirements-dev.lock
 	@echo "Installing what is pinned in requirements-dev.lock ..."
 	@$(BIN)/pip install -q --require-hashes -r requirements-dev.lock
+	@touch $@
+
+.venv/.dbt: tests/system/dbt.lock
+	@test -x .venv/dbt/bin/python || $(PYTHON) -m venv .venv/dbt
+	@.venv/dbt/bin/pip install -q --require-hashes -r tests/system/dbt.lock
 	@touch $@
 
 .venv/.peers: benchmarks/peers.txt
