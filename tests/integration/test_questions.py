@@ -74,6 +74,9 @@ def filled(postgres_url: str, template_database: str, simulator_origin: str) -> 
         ):
             await control.behaviour(**asdict(Behaviour()))
             await control.reset(COUNT, seed=7)
+            known = (await control.state(full=True))["records"]
+            lost = min(key for key, record in known.items() if record["substatus"] == "Lost" and not record["isSpam"])
+            await control.update(lost, {}, remove=["closedDateTime"])
             pipeline = Pipeline("contoso", database, client, overlap=timedelta(minutes=10))
             await load(pipeline)
             first = (await control.state(full=True))["records"]
@@ -206,9 +209,9 @@ def sourced_by(record: Record) -> str:
 
 
 def stages(record: Record) -> Iterator[tuple[str, datetime, datetime]]:
-    """Give the stages that a record left, by its own dates."""
+    """Give the stages that a record left, by its own dates; closed without one, it was so at its last update."""
     begun = created(record)
-    accepted, closed = at(record, "acceptedDateTime"), at(record, "closedDateTime")
+    accepted, closed = at(record, "acceptedDateTime"), at(record, "closedDateTime") or at(record, "updatedDateTime")
     if accepted is not None and record["status"] != "New":
         accepted = max(accepted, begun)
         yield "New", begun, accepted
