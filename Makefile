@@ -19,7 +19,7 @@ demo: .venv/.runtime ## see the whole pipeline on this machine, in a minute; KEE
 test: .venv/.dev ## run the suite; starts the PostgreSQL and the simulator that it needs
 	@$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-test-system: .venv/.dev ## what needs Debian packages (pgbouncer, chromium, buildah, faketime, ...), which it installs
+test-system: .venv/.dev .venv/.dbt ## what needs dbt and Debian packages (pgbouncer, chromium, buildah, ...), which it installs
 	@(test -x /usr/sbin/pgbouncer -a -x /usr/sbin/debootstrap \
 		&& command -v chromium && command -v faketime && command -v buildah && command -v systemd-analyze) >/dev/null \
 		|| (apt-get update -qq && export DEBIAN_FRONTEND=noninteractive \
@@ -57,15 +57,16 @@ bench-growth: .venv/.dev ## memory and ticks at 20,000 and at 1,000,000 records
 bench-dashboards: .venv/.dev ## how long dashboards wait at 200,000 referrals with a million versions
 	@$(BIN)/python -m benchmarks.dashboards
 
-dictionary: .venv/.dev ## write docs/data-dictionary.md from the comments in the database
+dictionary: .venv/.dev ## write docs/data-dictionary.md and dbt/models/sources.yml from the comments in the database
 	@$(BIN)/python -m tests.dictionary
 
 lock: .venv/.dev ## resolve the dependencies anew
 	@$(BIN)/pip install -q uv
 	@$(BIN)/uv pip compile pyproject.toml $(LOCKED) --extra demo -o requirements.lock
 	@$(BIN)/uv pip compile $(LOCKED) --group build -c requirements.lock -o requirements-build.lock
-	@$(BIN)/uv pip compile pyproject.toml $(LOCKED) --extra demo --extra dev --group build \
+	@$(BIN)/uv pip compile pyproject.toml $(LOCKED) --extra demo --extra mcp --extra dev --group build \
 		-c requirements.lock -c requirements-build.lock -o requirements-dev.lock
+	@$(BIN)/uv pip compile tests/system/dbt.in $(LOCKED) --no-strip-extras -o tests/system/dbt.lock
 
 clean: ## remove what was made here
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -80,6 +81,11 @@ clean: ## remove what was made here
 .venv/.dev: .venv/.runtime requirements-dev.lock
 	@echo "Installing what is pinned in requirements-dev.lock ..."
 	@$(BIN)/pip install -q --require-hashes -r requirements-dev.lock
+	@touch $@
+
+.venv/.dbt: tests/system/dbt.lock
+	@test -x .venv/dbt/bin/python || $(PYTHON) -m venv .venv/dbt
+	@.venv/dbt/bin/pip install -q --require-hashes -r tests/system/dbt.lock
 	@touch $@
 
 .venv/.peers: benchmarks/peers.txt

@@ -1,4 +1,4 @@
-"""Writes `docs/data-dictionary.md` from the comments in the database: `make dictionary`.
+"""Writes `docs/data-dictionary.md` and `dbt/models/sources.yml` from the comments in the database: `make dictionary`.
 
 Types and meanings are the database's own. An example is the first value that the column has in a made-up copy.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import yaml
 
 from worker.auth.tokens import static_token
 from worker.demo.behaviour import Behaviour
@@ -27,6 +28,7 @@ from worker.sync.backfill import backfill
 from worker.sync.pipeline import Pipeline
 
 TARGET = Path(__file__).parent.parent / "docs" / "data-dictionary.md"
+SOURCES = Path(__file__).parent.parent / "dbt" / "models" / "sources.yml"
 HEAD = """# Data dictionary
 
 Made from the comments in the database by `make dictionary`. Dashboards read schema `bi`, with the role `bi_reader`
@@ -74,6 +76,62 @@ async def dictionary(connection: asyncpg.Connection, examples: dict[tuple[str, s
     return "\n".join(parts) + "\n"
 
 
+SOURCES_HEAD = """# Made from the comments in the database by `make dictionary`.
+# Needs dbt 1.10 or newer, for `loaded_at_query`.
+# `dbt source freshness` asks bi.freshness: the account whose last good sync is the longest ago counts.
+"""
+_OLDEST = "SELECT coalesce(min(coalesce(fresh_as_of, 'epoch')), 'epoch') FROM bi.freshness"
+"""The age of the copy; an account that was never loaded is as old as can be."""
+
+_FRESHNESS = {
+    "loaded_at_query": _OLDEST,
+    "freshness": {"warn_after": {"count": 1, "period": "hour"}, "error_after": {"count": 1, "period": "day"}},
+}
+
+
+async def sources(connection: asyncpg.Connection) -> str:
+    """Write what dbt has to know of schema `bi`; the views with personal data are a source of their own."""
+    plain, personal = list[dict[str, Any]](), list[dict[str, Any]]()
+    for relation in await connection.fetch(RELATIONS):
+        if relation["schema"] != "bi":
+            continue
+        columns = await connection.fetch(COLUMNS, f"bi.{relation['name']}")
+        table = {
+            "name": relation["name"],
+            "description": relation["told"],
+            "columns": [
+                {
+                    "name": column["name"],
+                    "description": _API.sub("", column["told"] or ""),
+                    "data_type": column["type"].replace("timestamp with time zone", "timestamptz"),
+                }
+                for column in columns
+            ],
+        }
+        (personal if "only for bi_reader_pii" in relation["told"] else plain).append(table)
+    described = [
+        ("referrals", "Microsoft Partner Center referrals. Sign in with a member of bi_reader.", plain),
+        ("referrals_pii", "The people of referrals: personal data, for members of bi_reader_pii only.", personal),
+    ]
+    tree = {
+        "version": 2,
+        "sources": [
+            {"name": name, "description": told, "schema": "bi", "config": _FRESHNESS, "tables": tables}
+            for name, told, tables in described
+        ],
+    }
+    return SOURCES_HEAD + yaml.dump(tree, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=120)
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes the same thing twice where it occurs twice, which people read more easily than a reference."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Never refer."""
+        del data
+        return True
+
+
 async def examples(connection: asyncpg.Connection) -> dict[tuple[str, str], str]:
     """Find a value of each column whose values stand still; none of personal data."""
     found = {}
@@ -111,16 +169,18 @@ async def load(url: str, count: int = 200) -> None:
 
 
 async def main() -> None:
-    """Start a server, fill a database, and write the file."""
+    """Start a server, fill a database, and write the files."""
     configure("warning", "auto")
     with tempfile.TemporaryDirectory(prefix="referral-sync-") as folder:
         async with embedded.server(Path(folder)) as url:
             await migrate.upgrade(url)
             await load(url)
             connection = await asyncpg.connect(url)
-            told: Any = await dictionary(connection, await examples(connection))
+            told = await dictionary(connection, await examples(connection))
+            dbt = await sources(connection)
             await connection.close()
     TARGET.write_text(told, encoding="utf-8")
+    SOURCES.write_text(dbt, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -531,6 +531,29 @@ def report(
 
 
 @app.command()
+def mcp() -> None:
+    """Answer a few read-only questions for AI assistants over standard input and output (Model Context Protocol)."""
+    settings = _settings()
+
+    async def work() -> int:
+        try:
+            from worker.commands.mcp import serve  # noqa: PLC0415 - an extra, and slow
+        except ModuleNotFoundError as error:
+            if str(error.name).partition(".")[0] not in ("mcp", "mcp_types"):
+                raise
+            raise SyncError(
+                "`referral-sync mcp` needs the extra mcp, which is not installed.",
+                "Run `pip install 'referral-sync[mcp]'`.",
+            ) from None
+        await serve(settings)
+        return 0
+
+    # Nothing can cancel a read of standard input, and nothing is under way that could be lost.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _finish(work(), signals=False)
+
+
+@app.command()
 def simulate(
     count: Annotated[int, typer.Option(min=0, help="Referrals to make up.")] = 5_000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same referrals.")] = 1,

@@ -438,8 +438,8 @@ FROM (
     SELECT h.account, h.referral_id, h.referral_key, h.direction, h.type, h.status, h.substatus, h.currency, h.deal_value, h.valid_from,
         bi.category(h.type, h.qualification, h.invited_by_organization_id) AS category, coalesce(h.is_spam, false) AS is_spam,
         r.created_at,
-        CASE WHEN h.status IS DISTINCT FROM 'New' THEN greatest(r.accepted_at, r.created_at) END AS accepted_at,
-        CASE WHEN h.status = 'Closed' THEN greatest(r.closed_at, r.created_at) END AS closed_at
+        CASE WHEN h.status IS DISTINCT FROM 'New' AND r.accepted_at IS NOT NULL THEN greatest(r.accepted_at, r.created_at) END AS accepted_at,
+        CASE WHEN h.status = 'Closed' AND r.closed_at IS NOT NULL THEN greatest(r.closed_at, r.created_at) END AS closed_at
     FROM partner_center.referral_history h
     JOIN partner_center.referrals r ON r.referral_key = h.referral_key
     WHERE h.change = 'first' AND r.created_at < h.valid_from

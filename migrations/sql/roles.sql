@@ -7,6 +7,7 @@ BEGIN
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
             BEGIN
                 EXECUTE format('CREATE ROLE %I NOLOGIN', role_name);
+                EXECUTE format('GRANT %I TO CURRENT_USER', role_name); -- `referral-sync mcp` asks as the reader
             EXCEPTION
                 WHEN duplicate_object OR unique_violation THEN NULL; -- another database of the cluster was faster
             END;

@@ -18,7 +18,7 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
-from tests.dictionary import TARGET, dictionary, examples
+from tests.dictionary import SOURCES, TARGET, dictionary, examples, sources
 from tests.dictionary import load as load_made_up
 from tests.steps import load, prove
 from worker.demo.control import Control
@@ -321,6 +321,10 @@ async def test_everything_for_analysts_says_what_it_is(db: asyncpg.Connection) -
 async def test_the_data_dictionary_is_fresh(database_url: str, db: asyncpg.Connection) -> None:
     await load_made_up(database_url)
     assert await dictionary(db, await examples(db)) == TARGET.read_text(encoding="utf-8"), "run `make dictionary`"
+
+
+async def test_the_sources_of_dbt_are_fresh(db: asyncpg.Connection) -> None:
+    assert await sources(db) == SOURCES.read_text(encoding="utf-8"), "run `make dictionary`"
 
 
 async def test_roles_by_two_databases_at_once_and_without_the_right(server_folder: Path) -> None:
