@@ -617,7 +617,9 @@ COMMENT ON COLUMN bi.runs.retries IS 'Requests that had to be repeated.';
 COMMENT ON COLUMN bi.runs.lag_seconds IS 'Seconds from a change at the source until it was read here, the median; null where nothing changed.';
 
 CREATE VIEW bi.freshness AS
-SELECT account, health, watermark, fresh_as_of, verified_through, live_referrals, open_rejects FROM sync.status;
+SELECT s.account, s.health, s.watermark, s.fresh_as_of, s.verified_through, s.live_referrals, s.open_rejects,
+    coalesce(a.label, s.account) AS account_label
+FROM sync.status s LEFT JOIN sync.accounts a ON a.account = s.account;
 COMMENT ON VIEW bi.freshness IS 'How old the data is, and through when it was verified complete.';
 COMMENT ON COLUMN bi.freshness.fresh_as_of IS 'Every change that the source showed before this moment is in the copy.';
 COMMENT ON COLUMN bi.freshness.verified_through IS 'A full listing agreed with the copy about everything updated before this moment.';

@@ -168,6 +168,23 @@ def test_migrate_check_says_whether_it_is_needed(command: Command, empty_databas
     assert command("migrate", **bare).returncode == 0
 
 
+async def test_labels_come_from_the_configuration(command: Command, simulator: Control, db: asyncpg.Connection) -> None:
+    """Other accounts keep theirs: another worker may serve them on this database."""
+    await simulator.reset(3)
+    await db.execute("INSERT INTO sync.accounts VALUES ('other', 'Another one')")
+    command("sync")
+    asked = "SELECT DISTINCT account_label FROM bi.referrals"
+    assert await db.fetchval(asked) == "contoso", "nobody has said anything else yet"
+    for label, shown in (("Contoso, Wien", "Contoso, Wien"), ("", "contoso")):
+        assert command("migrate", REFERRAL_SYNC_ACCOUNTS__CONTOSO__LABEL=label).returncode == 0
+        assert await db.fetchval(asked) == shown
+        (account,) = json.loads(command("status", "--json").stdout)["accounts"]
+        assert account["account_label"] == await db.fetchval("SELECT account_label FROM bi.freshness") == shown
+    assert await db.fetchval("SELECT label FROM sync.accounts WHERE account = 'other'") == "Another one"
+    assert command("account", "remove", "contoso").returncode == 0
+    assert await db.fetchval("SELECT count(*) FROM sync.accounts") == 1
+
+
 async def test_check_looks_at_everything(command: Command, simulator: Control) -> None:
     await simulator.reset(300)
     good = command("check")
