@@ -53,7 +53,7 @@ async def test_it_is_drawn(
     code, told = await command(environment, tmp_path, "report", "--out", str(page))
     assert code == 0, told
     dom = await browse(tmp_path, page.as_uri(), "--dump-dom")
-    assert "<title>Referrals</title>" in dom, "no script has changed it"
+    assert "<title>Referrals of contoso</title>" in dom, "no script has changed it"
     assert "<script" not in dom
     picture = tmp_path / f"{look}.png"
     await browse(tmp_path, page.as_uri(), *options, f"--screenshot={picture}")
