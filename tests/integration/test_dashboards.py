@@ -88,6 +88,7 @@ async def test_every_panel_shows_rows(pipeline: Pipeline, simulator: Control, db
     await load(pipeline)
     keys = sorted((await simulator.state())["referrals"])
     await simulator.update(keys[0], {"status": "Active", "substatus": "Accepted"})
+    await simulator.update(keys[2], {"details": {"dealValue": 4_321}})
     await simulator.delete(keys[1])
     await tick(pipeline)
     await prove(pipeline)
@@ -96,6 +97,27 @@ async def test_every_panel_shows_rows(pipeline: Pipeline, simulator: Control, db
     counts = {name: len(await db.fetch(sql)) for name, sql in queries()}
     assert len(counts) > 30
     assert {name for name, count in counts.items() if not count} == set()
+
+
+async def test_the_chart_ends_at_the_tile_and_marks_what_is_not_final(
+    pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    await simulator.reset(400)
+    await load(pipeline)
+    await refresh_history(pipeline.database)
+    asked = dict(queries())
+    chart = await db.fetch(asked["Referrals: pipeline: Open referrals by direction"])
+    today = [row["value"] for row in chart if row["time"] == chart[-1]["time"]]
+    assert sum(today) == await db.fetchval(asked["Referrals: pipeline: Open referrals"])
+    assert {row["metric"].partition(" ")[2] for row in chart} == {"", "(estimated)"}
+    for panel in ("Win rate by month of creation", "What became of incoming referrals", "Win rate by quarter of close"):
+        rows = await db.fetch(asked[f"Referrals: response and conversion: {panel}"])
+        assert {"(not final)" in row["metric"] for row in rows if row["time"] == rows[-1]["time"]} == {True}
+    of_one = await db.fetchval(
+        "SELECT sum(referrals) FROM bi.conversion WHERE counted_by = 'created' AND month > now() - interval '3 years'"
+    )
+    shown = await db.fetch(asked["Referrals: response and conversion: Conversion by category"])
+    assert sum(row["referrals"] for row in shown) == of_one, "by creation or by closing, never both"
 
 
 @pytest.fixture
@@ -158,6 +180,7 @@ async def test_plans_at_a_size(filled: asyncpg.Connection) -> None:
         "changes",
         "value_changes",
         "status_changes",
+        "Referrals: pipeline: Changes of value",
         "Referrals: response and conversion: Latest status changes",
         "Referrals: response and conversion: Days in each stage",
         "stage_durations",

@@ -39,7 +39,7 @@ _MONEY_SHOWN = _NAMED = 2
 def report(rows: Rows, now: datetime) -> str:
     """Write the page; whatever strangers wrote into names stands in it as text."""
     accounts = rows["accounts"]
-    money = charts.series(rows["money"])
+    trends = _trends(rows["money"])
     return PAGES.get_template("report.html").render(
         now=now,
         rows=rows,
@@ -51,8 +51,8 @@ def report(rows: Rows, now: datetime) -> str:
         missing=[row for row in accounts if row["health"] in UNLOADED],
         oldest=_oldest(accounts),
         daily=_daily(rows["daily"]),
-        trends=_trends(money) if money else [],
-        seen_from=charts.lines(money).seen_from if money else None,
+        trends=trends,
+        seen_from=trends[0].seen_from if trends else None,
         funnel=charts.bars([(row["stage"], row["referrals"], f"{row['referrals']:,}") for row in rows["funnel"]]),
         response=charts.bars([_answered(row) for row in rows["response"]]),
         closing=charts.bars([_closing(row) for row in rows["closing"]]),
@@ -85,10 +85,13 @@ def _daily(rows: Sequence[Row]) -> charts.Lines | None:
     return charts.lines(found) if found else None
 
 
-def _trends(found: charts.Series) -> list[charts.Lines]:
-    """One small chart for each currency, those with the most days first: they have no common scale."""
-    names = sorted(found.values, key=lambda name: (-sum(value > 0 for value in found.values[name]), name))
-    return [charts.lines(found, [name]) for name in names]
+def _trends(rows: Sequence[Row]) -> list[charts.Lines]:
+    """One small chart for each currency, those of the most deals first: they have no common scale."""
+    found = charts.series(rows)
+    if found is None:
+        return []
+    deals = {row["name"]: row["deals"] for row in rows if row["day"] == found.days[-1]}
+    return [charts.lines(found, [name]) for name in sorted(found.values, key=lambda name: (-deals.get(name, 0), name))]
 
 
 def _answered(row: Row) -> tuple[str, float, str, str]:
