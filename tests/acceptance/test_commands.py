@@ -185,6 +185,23 @@ async def test_labels_come_from_the_configuration(command: Command, simulator: C
     assert await db.fetchval("SELECT count(*) FROM sync.accounts") == 1
 
 
+async def test_the_report_goes_to_a_file_or_to_stdout(command: Command, simulator: Control, tmp_path: Path) -> None:
+    await simulator.reset(20)
+    before = command("report", "--out", "-")
+    assert before.returncode == 0
+    assert "contoso</b>" in before.stdout
+    assert "was never loaded" in before.stdout, "which is not the same as nothing open"
+    command("sync")
+    told = command("report", "--out", "-", "--account", "contoso")
+    assert told.returncode == 0
+    assert told.stdout.startswith("<!DOCTYPE html>")
+    assert told.stdout.rstrip().endswith("</html>"), "nothing but the page"
+    page = tmp_path / "page.html"
+    assert f"The report is in {page}." in command("report", "--out", str(page)).stdout
+    assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert command("report", "--out", "-", "--account", "nobody").returncode == 2
+
+
 async def test_check_looks_at_everything(command: Command, simulator: Control) -> None:
     await simulator.reset(300)
     good = command("check")
