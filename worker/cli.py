@@ -502,7 +502,7 @@ def config() -> None:
 
 @app.command()
 def report(
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the page goes.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the page goes; - is stdout.")],
     account: AccountOption = None,
 ) -> None:
     """Draw the pipeline as one self-contained page: no server and no network is needed to look at it.
@@ -519,9 +519,13 @@ def report(
         async with migrated_database(settings) as database:
             if account is not None and account not in await accounts_in_data(database, settings):
                 raise ConfigError([f"--account: there is no {account}"])
-            rows = await analysis(database, account)
+            rows = await analysis(database, account, settings.labels())
+        text = page(rows, datetime.now(UTC))
+        if str(out) == "-":
+            sys.stdout.buffer.write(text.encode())
+            return 0
         try:
-            out.write_text(page(rows, datetime.now(UTC)), encoding="utf-8")
+            out.write_text(text, encoding="utf-8")
         except OSError as error:
             raise SyncError(f"{out} cannot be written: {error.strerror}.", "Name another file with --out.") from None
         _out.print(f"The report is in {out}.")

@@ -65,6 +65,7 @@ async def prepare_database(settings: Settings, url: str) -> list[str]:
     told = [f"The database is at revision {await migrate.upgrade(url)}."]
     async with open_database(url, connections=1) as database:
         await ledger.put_setting(database, "bi.timezone", settings.bi.timezone)
+        await ledger.put_labels(database, settings.labels())
         await privacy.enforce(database, await configured_rules(settings, database))
         await refresh_history(database)
         if await ledger.readers_missing(database):

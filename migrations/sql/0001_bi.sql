@@ -433,7 +433,8 @@ COMMENT ON VIEW bi.changes IS 'Each change of each column since the referral was
 -- these end where the first version begins.
 CREATE MATERIALIZED VIEW sync.estimated_stages AS
 SELECT f.account, f.referral_id, f.referral_key, f.direction, f.type, f.category, f.is_spam, f.currency, f.deal_value,
-    stage.status, stage.substatus, stage.from_at, stage.to_at
+    stage.status, stage.substatus, stage.from_at, stage.to_at,
+    stage.to_at = f.valid_from AND (stage.status, stage.substatus) IS NOT DISTINCT FROM (f.status, f.substatus) AS goes_on
 FROM (
     SELECT h.account, h.referral_id, h.referral_key, h.direction, h.type, h.status, h.substatus, h.currency, h.deal_value, h.valid_from,
         bi.category(h.type, h.qualification, h.invited_by_organization_id) AS category, coalesce(h.is_spam, false) AS is_spam,
@@ -454,31 +455,29 @@ CROSS JOIN LATERAL (VALUES
 WHERE stage.from_at < stage.to_at;
 CREATE UNIQUE INDEX estimated_stages_key ON sync.estimated_stages (referral_key, status);
 COMMENT ON MATERIALIZED VIEW sync.estimated_stages IS 'Stages before the first sight of each referral, derived from its own dates with the values of the first sight.';
+COMMENT ON COLUMN sync.estimated_stages.goes_on IS 'Whether the first version that was seen is of this very stage, and so begins none.';
 
--- Time in stage: what was observed, and before the first sight what the record''s own dates say.
+-- Time in stage: what was observed, and before the first sight what the record's own dates say. Each row begins a stage, so
+-- one pass in order is enough: that is why first versions which an estimated stage goes on into are left out beforehand.
 CREATE VIEW bi.stage_durations AS
-SELECT account, referral_id AS id, step, status, substatus, entered_at, left_at,
+SELECT account, id, step, status, substatus, entered_at, left_at,
     round((extract(epoch FROM coalesce(left_at, now()) - entered_at) / 86400)::numeric, 2) AS days,
     is_estimated
 FROM (
-    SELECT account, referral_id, status, substatus, is_deleted, at AS entered_at, is_estimated,
-        row_number() OVER h AS step, lead(at) OVER h AS left_at
+    SELECT account, id, status, substatus, is_deleted, entered_at, is_estimated,
+        row_number() OVER h AS step, lead(entered_at) OVER h AS left_at
     FROM (
-        SELECT s.*,
-            (status, substatus, is_deleted)
-                IS DISTINCT FROM (lag(status) OVER p, lag(substatus) OVER p, lag(is_deleted) OVER p) AS is_step
-        FROM (
-            SELECT v.account, v.referral_id, v.referral_key, v.valid_from AS at, v.status, v.substatus, v.change = 'deleted' AS is_deleted,
-                false AS is_estimated
-            FROM partner_center.referral_history v
-            WHERE v.change <> 'changed' OR v.changed_columns && '{status,substatus,payload}'::text[]
-            UNION ALL
-            SELECT account, referral_id, referral_key, from_at, status, substatus, false, true FROM sync.estimated_stages
-        ) s
-        WINDOW p AS (PARTITION BY referral_key, account, referral_id ORDER BY at)
-    ) c
-    WHERE is_step
-    WINDOW h AS (PARTITION BY referral_key, account, referral_id ORDER BY at)
+        SELECT v.referral_key, v.account, v.referral_id AS id, v.valid_from AS entered_at, v.status, v.substatus,
+            v.change = 'deleted' AS is_deleted, false AS is_estimated
+        FROM partner_center.referral_history v
+        WHERE (v.change <> 'changed' OR v.changed_columns && '{status,substatus}'::text[])
+            AND NOT EXISTS (
+                SELECT FROM sync.estimated_stages e WHERE e.referral_key = v.referral_key AND e.goes_on AND v.change = 'first'
+            )
+        UNION ALL
+        SELECT referral_key, account, referral_id, from_at, status, substatus, false, true FROM sync.estimated_stages
+    ) s
+    WINDOW h AS (PARTITION BY referral_key, account, id ORDER BY entered_at)
 ) s
 WHERE NOT is_deleted;
 COMMENT ON VIEW bi.stage_durations IS 'How long each referral was in each status and substatus; a reopened deal enters a stage again. While it was not listed it was in none. Stages that began before the referral was first seen begin at the record''s own dates: is_estimated.';
@@ -617,7 +616,9 @@ COMMENT ON COLUMN bi.runs.retries IS 'Requests that had to be repeated.';
 COMMENT ON COLUMN bi.runs.lag_seconds IS 'Seconds from a change at the source until it was read here, the median; null where nothing changed.';
 
 CREATE VIEW bi.freshness AS
-SELECT account, health, watermark, fresh_as_of, verified_through, live_referrals, open_rejects FROM sync.status;
+SELECT s.account, s.health, s.watermark, s.fresh_as_of, s.verified_through, s.live_referrals, s.open_rejects,
+    coalesce(a.label, s.account) AS account_label
+FROM sync.status s LEFT JOIN sync.accounts a ON a.account = s.account;
 COMMENT ON VIEW bi.freshness IS 'How old the data is, and through when it was verified complete.';
 COMMENT ON COLUMN bi.freshness.fresh_as_of IS 'Every change that the source showed before this moment is in the copy.';
 COMMENT ON COLUMN bi.freshness.verified_through IS 'A full listing agreed with the copy about everything updated before this moment.';

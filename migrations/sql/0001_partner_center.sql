@@ -480,11 +480,10 @@ BEGIN
 END
 $$;
 
--- What the worker asks of history by stage (`bi.stage_durations`): versions that may begin one, from the index alone.
--- (`payload` stands for versions whose predecessor could not be compared column by column.)
+-- What is asked of history by stage (`bi.stage_durations`): versions that begin one, from the index alone.
 CREATE INDEX referral_versions_steps ON partner_center.referral_versions (referral_key, valid_from)
     INCLUDE (account, referral_id, status, substatus, change)
-    WHERE change <> 'changed' OR changed_columns && '{status,substatus,payload}'::text[];
+    WHERE change <> 'changed' OR changed_columns && '{status,substatus}'::text[];
 
 -- Counting what is live by what there is less what is deleted: both from an index.
 CREATE INDEX referrals_deleted ON partner_center.referrals (account) WHERE deleted_at IS NOT NULL;

@@ -168,6 +168,40 @@ def test_migrate_check_says_whether_it_is_needed(command: Command, empty_databas
     assert command("migrate", **bare).returncode == 0
 
 
+async def test_labels_come_from_the_configuration(command: Command, simulator: Control, db: asyncpg.Connection) -> None:
+    """Other accounts keep theirs: another worker may serve them on this database."""
+    await simulator.reset(3)
+    await db.execute("INSERT INTO sync.accounts VALUES ('other', 'Another one')")
+    command("sync")
+    asked = "SELECT DISTINCT account_label FROM bi.referrals"
+    assert await db.fetchval(asked) == "contoso", "nobody has said anything else yet"
+    for label, shown in (("Contoso, Wien", "Contoso, Wien"), ("", "contoso")):
+        assert command("migrate", REFERRAL_SYNC_ACCOUNTS__CONTOSO__LABEL=label).returncode == 0
+        assert await db.fetchval(asked) == shown
+        (account,) = json.loads(command("status", "--json").stdout)["accounts"]
+        assert account["account_label"] == await db.fetchval("SELECT account_label FROM bi.freshness") == shown
+    assert await db.fetchval("SELECT label FROM sync.accounts WHERE account = 'other'") == "Another one"
+    assert command("account", "remove", "contoso").returncode == 0
+    assert await db.fetchval("SELECT count(*) FROM sync.accounts") == 1
+
+
+async def test_the_report_goes_to_a_file_or_to_stdout(command: Command, simulator: Control, tmp_path: Path) -> None:
+    await simulator.reset(20)
+    before = command("report", "--out", "-")
+    assert before.returncode == 0
+    assert "contoso</b>" in before.stdout
+    assert "was never loaded" in before.stdout, "which is not the same as nothing open"
+    command("sync")
+    told = command("report", "--out", "-", "--account", "contoso")
+    assert told.returncode == 0
+    assert told.stdout.startswith("<!DOCTYPE html>")
+    assert told.stdout.rstrip().endswith("</html>"), "nothing but the page"
+    page = tmp_path / "page.html"
+    assert f"The report is in {page}." in command("report", "--out", str(page)).stdout
+    assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert command("report", "--out", "-", "--account", "nobody").returncode == 2
+
+
 async def test_check_looks_at_everything(command: Command, simulator: Control) -> None:
     await simulator.reset(300)
     good = command("check")

@@ -128,6 +128,23 @@ async def test_time_in_each_stage_of_a_reopened_deal(pipeline: Pipeline, db: asy
     assert [row["to_substatus"] for row in changes] == ["Accepted", "Lost", "Accepted", "Won"]
 
 
+async def test_a_stage_begins_after_a_version_that_cannot_be_read_any_more(
+    pipeline: Pipeline, db: asyncpg.Connection
+) -> None:
+    """Then columns cannot be compared one by one; the stage is, for time in stage reads nothing else."""
+    await put(pipeline, referral(1, on(1), status="New", substatus="Pending"))
+    spoilt = "UPDATE partner_center.referrals SET payload = payload - 'id'"
+    for day, status, substatus in ((2, "New", "Pending"), (3, "Active", "Accepted")):
+        await db.execute(spoilt)
+        await put(pipeline, referral(1, on(day), status=status, substatus=substatus, name=f"day {day}"))
+    found = await db.fetch("SELECT change, changed_columns FROM partner_center.referral_history ORDER BY valid_from")
+    assert [row["changed_columns"] for row in found] == [None, ["payload"], ["payload", "status", "substatus"]]
+    await refresh_history(pipeline.database)
+    stages = await db.fetch("SELECT status, entered_at, left_at FROM bi.stage_durations ORDER BY step")
+    assert [row["status"] for row in stages] == ["New", "Active"]
+    assert stages[0]["left_at"] == stages[1]["entered_at"]
+
+
 @pytest.mark.parametrize("zone", ["UTC", "Pacific/Auckland"])
 async def test_the_pipeline_as_of_any_day(zone: str, pipeline: Pipeline, db: asyncpg.Connection) -> None:
     """Compared, day by day, with what the versions say of the end of that day."""

@@ -44,8 +44,9 @@ async def test_it_is_drawn(
         await until(both, "one good, one refused")
         await db.execute("UPDATE sync.watermarks SET verified_through = position, verified_at = now()")
         dom = await browse(tmp_path, running.origin + "/", "--dump-dom")
-        assert "Fresh, and proven complete." in dom
-        assert "Needs a person." in dom
+        assert "Fresh, and verified complete." in dom
+        assert "Action required." in dom
+        assert "referral-sync check" in dom, "what to do stands beside it"
         assert "<script" not in dom
         kept = os.environ.get("PICTURES")
         picture = (Path(kept) if kept else tmp_path) / f"status-{look}.png"

@@ -52,6 +52,12 @@ def test_a_secret_may_be_in_a_file_that_a_variable_names(tmp_path: Path) -> None
     assert any("access_token" in fault and "cannot be read" in fault for fault in faults(environ, tmp_path))
 
 
+def test_an_account_is_called_by_its_label_or_its_name(tmp_path: Path) -> None:
+    assert load(GOOD, tmp_path).labels() == {"contoso": "contoso"}
+    environ = GOOD | {"REFERRAL_SYNC_ACCOUNTS__CONTOSO__LABEL": " Contoso Österreich "}
+    assert load(environ, tmp_path).labels() == {"contoso": "Contoso Österreich"}
+
+
 def test_every_fault_at_once_each_with_its_key(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(
         """
@@ -98,6 +104,8 @@ def test_every_fault_at_once_each_with_its_key(tmp_path: Path) -> None:
         ({"REFERRAL_SYNC_ACCOUNTS__CONTOSO__AUTH": "magic"}, "accounts.contoso: auth must be one of command"),
         ({"REFERRAL_SYNC_ACCOUNTS__CONTOSO__ACCESS_TOKEN": " "}, "accounts.contoso.access_token: must not be empty"),
         ({"REFERRAL_SYNC_ACCOUNTS__CONTOSO__COMMAND": '["x"]'}, "accounts.contoso.command: no such key"),
+        ({"REFERRAL_SYNC_ACCOUNTS__CONTOSO__LABEL": "two\nlines"}, "accounts.contoso.label"),
+        ({"REFERRAL_SYNC_ACCOUNTS__CONTOSO__LABEL": "x" * 81}, "accounts.contoso.label"),
         ({"REFERRAL_SYNC_ACCOUNTS__BAD NAME__AUTH": "command"}, "accounts"),
         ({"REFERRAL_SYNC_API__BASE_URL": "https://example.com/v1"}, "api.base_url"),
         ({"REFERRAL_SYNC_API__BASE_URL": "https://u:hidden@example.com"}, "api.base_url"),

@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
-from worker.web.status_page import bars, sign_in, status_page, until, verdict
+from worker.web.status_page import Loading, bars, chart, loading, sign_in, status_page, until, verdict
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\x1b[31m\"'&"
 ROW: dict[str, Any] = {
-    "account": "contoso", "health": "ok", "fresh_as_of": NOW - timedelta(minutes=3), "verified_through": NOW,
-    "verified_at": NOW, "last_error": None, "last_run_outcome": "done", "last_reconcile_error": None,
+    "account": "contoso", "account_label": "Contoso, Wien", "health": "ok",
+    "fresh_as_of": NOW - timedelta(minutes=3), "verified_through": NOW, "verified_at": NOW,
+    "last_error": None, "last_run_outcome": "done", "last_reconcile_error": None,
     "sign_in_refused_because": None, "sign_in_refused_at": None, "sign_in_lapses_at": NOW + timedelta(days=80),
     "live_referrals": 5_000, "deleted_referrals": 3, "open_rejects": 0, "drift": 2, "lag_p50": 61.0,
-    "overlap_too_small": False,
+    "overlap_too_small": False, "last_reconcile_outcome": "done",
 }  # fmt: skip
 RUN: dict[str, Any] = {
     "account": "contoso", "kind": "incremental", "outcome": "done", "started_at": NOW, "seconds": 1.5, "inserted": 1,
@@ -39,13 +40,15 @@ class Elements(HTMLParser):
 @pytest.mark.parametrize(
     ("changes", "colour", "words"),
     [
-        ({}, "good", "proven complete"),
-        ({"health": "needs a person"}, "bad", "person"),
+        ({}, "good", "verified complete"),
+        ({"health": "needs a person"}, "bad", "Action required"),
+        ({"health": "action required"}, "bad", "Action required"),
         ({"health": "failing"}, "bad", "by itself"),
-        ({"health": "loading"}, "fair", "Not loaded"),
+        ({"health": "loading"}, "fair", "Loading for the first time"),
+        ({"health": "never ran"}, "fair", "Not loaded"),
         ({"sign_in_lapses_at": NOW + timedelta(days=9)}, "fair", "lapses soon"),
-        ({"verified_at": None}, "fair", "not proven"),
-        ({"open_rejects": 2}, "fair", "kept aside"),
+        ({"verified_at": None}, "fair", "not verified"),
+        ({"open_rejects": 2}, "fair", "rejected"),
         ({"overlap_too_small": True}, "fair", "later"),
     ],
 )
@@ -66,20 +69,65 @@ def test_a_sign_in_says_how_long_it_lasts() -> None:
 
 def test_nothing_that_strangers_wrote_is_alive() -> None:
     """Every text of every row, hostile at once."""
-    row = ROW | dict.fromkeys(("account", "last_error", "last_reconcile_error", "sign_in_refused_because"), HOSTILE)
+    row = ROW | dict.fromkeys(
+        ("account", "account_label", "last_error", "last_reconcile_error", "sign_in_refused_because"), HOSTILE
+    )
     row["last_run_outcome"] = "failed"
     run = RUN | {"account": HOSTILE, "kind": HOSTILE, "outcome": HOSTILE}
+    row |= {"health": "needs a person", "sign_in_refused_at": NOW}
     text = status_page([row], [run], [(HOSTILE, HOSTILE, NOW)], NOW)
     page = Elements()
     page.feed(text)
     assert not page.tags & {"script", "img", "a", "iframe", "form", "link"}
     assert not [name for name in page.attributes if name.startswith("on") or name in ("href", "src", "style")]
     assert "&lt;script&gt;" in text
+    assert "\x1b" not in text
 
 
 def test_it_is_drawn_without_accounts_and_without_runs() -> None:
     assert "No account yet" in status_page([], [], [], NOW)
     assert "No run yet" in status_page([ROW], [], [], NOW)
+
+
+@pytest.mark.parametrize(
+    ("changes", "command"),
+    [
+        ({"health": "ok"}, None),
+        ({"health": "failing"}, None),
+        ({"health": "needs a person", "sign_in_refused_at": NOW}, "referral-sync login --account contoso"),
+        ({"health": "needs a person", "last_reconcile_outcome": "refused"}, "--accept-vanished"),
+        ({"health": "needs a person", "last_run_outcome": "refused"}, "referral-sync check"),
+    ],
+)
+def test_what_to_do_stands_beside_what_is_required(changes: dict[str, Any], command: str | None) -> None:
+    text = status_page([ROW | changes], [], [], NOW)
+    assert ("To fix:" in text) == (command is not None)
+    assert command is None or command in text
+
+
+def test_a_first_load_shows_how_far_it_is() -> None:
+    row = ROW | {"health": "loading", "fresh_as_of": None, "live_referrals": 0}
+    assert loading(row, NOW) is None, "a database without these columns"
+    row |= {"loading_since": NOW - timedelta(minutes=10), "loading_records": 1_000, "loading_windows": 0}
+    assert loading(row, NOW) == Loading("1,000 records since 11:50 UTC.", None)
+    row |= {"loading_windows": 40, "loading_windows_done": 0}
+    assert loading(row, NOW) == Loading("0 of 40 parts, 1,000 records since 11:50 UTC.", 0.0)
+    row |= {"loading_windows_done": 10}
+    assert loading(row, NOW) == Loading("10 of 40 parts, 1,000 records since 11:50 UTC; ready in about 30 min.", 0.25)
+    text = status_page([row], [], [], NOW)
+    assert "Loading for the first time." in text
+    assert '<progress max="1" value="0.250">25%</progress>' in text
+    assert "never" not in text.replace("data as of</dt><dd>never", "")
+
+
+def test_the_chart_has_a_scale_and_a_legend_of_what_is_in_it() -> None:
+    runs = [RUN | {"seconds": seconds, "outcome": outcome} for seconds, outcome in ((1, "done"), (400, "refused"))]
+    drawn = chart(runs)
+    assert drawn.scale == ["7 min", "100.0 s", "0"], "half the height is a quarter: a root scale"
+    assert drawn.legend == [("done", "done"), ("refused", "refused: action required")]
+    text = status_page([ROW], runs, [], NOW)
+    assert "height is how long each took" in text
+    assert "refused: action required" in text
 
 
 def test_bars_stand_apart_and_within_the_chart() -> None:

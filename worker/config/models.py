@@ -36,6 +36,7 @@ from worker.errors import ConfigError
 
 PREFIX = "REFERRAL_SYNC_"
 ACCOUNT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+MAX_LABEL = 80
 _NOT_SETTINGS = frozenset({"CONFIG", "SECRETS_DIR"})
 _MASK = "********"
 _SERVICE = re.compile(
@@ -203,6 +204,12 @@ def _redirect(value: str) -> str:
     return value
 
 
+def _label(value: str) -> str:
+    if not value.isprintable() or len(value) > MAX_LABEL:
+        raise ValueError(f"at most {MAX_LABEL} printable characters on one line are needed")
+    return value.strip()
+
+
 def _not_empty(value: SecretStr) -> SecretStr:
     if not value.get_secret_value().strip():
         raise ValueError("must not be empty")
@@ -242,14 +249,20 @@ class Api(_Section):
     max_page_bytes: int = Field(67_108_864, ge=65_536)
 
 
-class StaticToken(_Section):
+class _SignIn(_Section):
+    """What all accounts have, however they sign in."""
+
+    label: Annotated[str, AfterValidator(_label)] = ""
+
+
+class StaticToken(_SignIn):
     """An access token that somebody else renews."""
 
     auth: Literal["static_token"]
     access_token: Annotated[SecretStr, AfterValidator(_not_empty)]
 
 
-class TokenCommand(_Section):
+class TokenCommand(_SignIn):
     """A program that prints an access token."""
 
     auth: Literal["command"]
@@ -259,7 +272,7 @@ class TokenCommand(_Section):
 _Name = Annotated[str, AfterValidator(_identifier)]
 
 
-class RefreshToken(_Section):
+class RefreshToken(_SignIn):
     """The Secure Application Model: a person signs in once, with MFA; refresh tokens follow one another from then on.
 
     `refresh_token` may be configured, or come from `login`.
@@ -273,7 +286,7 @@ class RefreshToken(_Section):
     redirect_uri: Annotated[str, AfterValidator(_redirect)] = "http://localhost"
 
 
-class DeviceCode(_Section):
+class DeviceCode(_SignIn):
     """A person signs in once on another device, as a public application; then as with a refresh token."""
 
     auth: Literal["device_code"]
@@ -281,7 +294,7 @@ class DeviceCode(_Section):
     client_id: _Name
 
 
-class Password(_Section):
+class Password(_SignIn):
     """User and password: cannot do MFA and ends when the password does; discouraged."""
 
     auth: Literal["password"]
@@ -369,6 +382,10 @@ class Settings(BaseSettings):
     bi: Bi = Bi()
     http: Http = Http()
     log: Log = Log()
+
+    def labels(self) -> dict[str, str]:
+        """Return what people call each account: its label, else its name."""
+        return {name: account.label or name for name, account in self.accounts.items()}
 
     @model_validator(mode="after")
     def _stored_sign_ins_have_a_key(self) -> Self:

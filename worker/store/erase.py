@@ -64,6 +64,7 @@ async def remove_account(database: Database, account: str) -> int:
             "tokens",
             "totals",
             "leases",
+            "accounts",
         ):
             await connection.execute(f"DELETE FROM sync.{table} WHERE account = $1", account)  # noqa: S608 - constants
     return removed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -357,6 +357,18 @@ async def put_setting(database: Database, name: str, value: str) -> bool:
     return status == "INSERT 0 1"
 
 
+async def put_labels(database: Database, labels: Mapping[str, str]) -> None:
+    """Hand the names that people see of accounts to the views; other accounts on this database keep theirs."""
+    async with database.transaction() as connection:
+        await connection.executemany(
+            """
+            INSERT INTO sync.accounts AS a (account, label) VALUES ($1, $2)
+            ON CONFLICT (account) DO UPDATE SET label = excluded.label WHERE a.label <> excluded.label
+            """,
+            sorted(labels.items()),
+        )
+
+
 async def setting(database: Database, name: str) -> str | None:
     """Return what was handed over."""
     async with database.transaction() as connection:
@@ -469,8 +481,11 @@ async def status(database: Database, accounts: Iterable[str] = ()) -> list[dict[
                 "SELECT attname FROM pg_attribute WHERE attrelid = 'sync.status'::regclass AND attnum > 0"
             )
         ]
+        labels = {row["account"]: row["label"] for row in await connection.fetch("SELECT * FROM sync.accounts")}
     for account in accounts:
         rows.setdefault(account, dict.fromkeys(names) | {"account": account, "health": "never ran"})
+    for account, row in rows.items():
+        row["account_label"] = labels.get(account, account)
     return [rows[account] for account in sorted(rows)]
 
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import cache
 
 import asyncpg
+import msgspec
 import stamina
 from asyncpg.pool import PoolConnectionProxy
 
@@ -238,9 +239,14 @@ def _completed(row: Row, before: Row, after_expiry: AfterExpiry) -> tuple[Row, b
 
 
 def _difference(before: Row | Reject, after: Row) -> tuple[list[str], list[str]]:
-    """Name what differs, and the tables of parts that do: all, where what was stored cannot be read any more."""
+    """Name what differs, and the tables of parts that do: all, where what was stored cannot be read any more.
+
+    Of that the stage alone is compared: views of time in stage read only versions that say they begin one.
+    """
     if not isinstance(before, Row):
-        return ["payload"], list(sql.CHILD_TABLES)
+        earlier = msgspec.json.decode(before.raw)
+        stage = [name for name in ("status", "substatus") if earlier.get(name) != after.value(name)]
+        return ["payload", *stage], list(sql.CHILD_TABLES)
     return changed_columns(before, after), changed_tables(before, after)
 
 

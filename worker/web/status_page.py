@@ -26,6 +26,21 @@ POLICY = (
 """The page's Content-Security-Policy: nothing but its own style sheet, known by its hash."""
 
 
+RUNS_SHOWN = 60
+"""Places of the chart, so that a bar is as wide after one run as after many."""
+
+NEEDS_ACTION = ("action required", "needs a person")
+OUTCOMES = {
+    "done": "done",
+    "running": "running",
+    "stopped": "stopped on request",
+    "failed": "failed",
+    "refused": "refused: action required",
+    "abandoned": "its process died",
+}
+KINDS = {"incremental": "incremental sync"}
+
+
 @dataclass(frozen=True, slots=True)
 class Bar:
     """A run in the small chart: where it stands, how high, and what it was."""
@@ -35,6 +50,24 @@ class Bar:
     height: float
     outcome: str
     told: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Recent runs: bars, the labels of the scale from the top, when the oldest began, and what the colours mean."""
+
+    bars: list[Bar]
+    scale: list[str]
+    first: datetime
+    legend: list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How far the first load is: in words, and as a share from 0 to 1 where that is known."""
+
+    told: str
+    share: float | None
 
 
 def status_page(
@@ -56,10 +89,15 @@ def status_page(
         now=now,
         rows=rows,
         runs=of_account,
-        charts={account: bars(found) for account, found in of_account.items()},
+        charts={account: chart(found) for account, found in of_account.items()},
+        kinds=KINDS,
         width=_BAR_WIDTH,
+        breadth=RUNS_SHOWN * (_BAR_WIDTH + 2),
         height=_BAR_HEIGHT,
         due=due,
+        fix=fix,
+        took=lambda seconds: took(float(seconds or 0)),
+        loading=lambda row: loading(row, now),
         ago=lambda moment: ago(moment, now),
         sign_in=lambda row: sign_in(row, now),
         verdict=lambda row: verdict(row, now),
@@ -68,22 +106,55 @@ def status_page(
 
 def verdict(row: Mapping[str, Any], now: datetime) -> tuple[str, str]:
     """Say in a sentence how an account is, with a word for its colour: good, fair or bad."""
-    if row["health"] == "needs a person":
-        return "bad", "Needs a person."
+    if row["health"] in NEEDS_ACTION:
+        return "bad", "Action required."
     if row["health"] == "failing":
         return "bad", "Failing; it tries again by itself."
+    if row["health"] == "loading" or row.get("loading_since"):
+        return "fair", "Loading for the first time."
     if row["health"] != "ok":
-        return "fair", "Not loaded yet."
+        return "fair", "Not loaded yet; the first run begins the load."
     told = []
     if _lapses_soon(row, now):
         told.append("the sign-in lapses soon")
     if row["verified_at"] is None:
-        told.append("not proven complete yet")
+        told.append("not verified complete yet")
     if row["open_rejects"]:
-        told.append("some records are kept aside")
+        told.append("some records were rejected")
     if row["overlap_too_small"]:
-        told.append("changes come later than ticks look back")
-    return ("fair", f"Fresh; {', '.join(told)}.") if told else ("good", "Fresh, and proven complete.")
+        told.append("changes come later than syncs look back")
+    return ("fair", f"Fresh; {', '.join(told)}.") if told else ("good", "Fresh, and verified complete.")
+
+
+def fix(row: Mapping[str, Any]) -> list[str]:
+    """Return commands to run, each after what it is for, where an account does not mend itself."""
+    account = row["account"]
+    if row["sign_in_refused_at"] is not None:
+        return [f"sign in again: referral-sync login --account {account}"]
+    if row["health"] not in NEEDS_ACTION:
+        return []
+    if row.get("last_reconcile_outcome") == "refused":
+        return [
+            f"see what a reconcile would mark: referral-sync reconcile --account {account} --dry-run",
+            f"where that is right: referral-sync reconcile --account {account} --accept-vanished",
+        ]
+    return ["see what is refused: referral-sync check"]
+
+
+def loading(row: Mapping[str, Any], now: datetime) -> Loading | None:
+    """Say how far the first load of an account is, and when it may be done at the pace until now."""
+    since = row.get("loading_since")
+    if since is None:
+        return None
+    parts, done = row.get("loading_windows") or 0, row.get("loading_windows_done") or 0
+    told = f"{row.get('loading_records') or 0:,} records since {since:%H:%M} UTC"
+    if not parts:
+        return Loading(f"{told}.", None)
+    told = f"{done:,} of {parts:,} parts, {told}"
+    if not done:
+        return Loading(f"{told}.", 0.0)
+    left = (now - since) * (parts - done) / done
+    return Loading(f"{told}; ready {until(now + left, now).replace('in ', 'in about ')}.", done / parts)
 
 
 def sign_in(row: Mapping[str, Any], now: datetime) -> tuple[str, str]:
@@ -108,12 +179,34 @@ def until(moment: datetime, now: datetime) -> str:
     return f"in {seconds // 60} min" if seconds < 2 * 3600 else f"in {seconds // 3600} h"
 
 
+def chart(runs: Sequence[Mapping[str, Any]]) -> Chart:
+    """Lay out runs, newest first, as bars with their scale; height is duration, on a root scale: see `bars`."""
+    longest = max(float(run["seconds"] or 0) for run in runs)
+    seen = {run["outcome"] for run in runs}
+    legend = [(outcome, told) for outcome, told in OUTCOMES.items() if outcome in seen]
+    return Chart(bars(runs), [took(longest), took(longest / 4), "0"], runs[-1]["started_at"], legend)
+
+
 def bars(runs: Sequence[Mapping[str, Any]]) -> list[Bar]:
-    """Lay out runs, oldest first; height is duration, on a root scale so that a load does not flatten the ticks."""
+    """Lay out runs, oldest first, the newest at the right edge.
+
+    Height is duration, on a root scale so that a load does not flatten the syncs: half the height is a quarter of it.
+    """
     longest = max((float(run["seconds"] or 0) for run in runs), default=0) or 1
     drawn = []
-    for place, run in enumerate(reversed(runs)):
+    first = max(0, RUNS_SHOWN - len(runs))
+    for place, run in enumerate(reversed(runs), first):
         height = round(3 + (_BAR_HEIGHT - 3) * (float(run["seconds"] or 0) / longest) ** 0.5, 1)
-        told = f"{run['kind']} {run['outcome']}, {run['started_at']:%H:%M:%S} UTC, {float(run['seconds'] or 0):.1f} s"
-        drawn.append(Bar(place * (_BAR_WIDTH + 2), _BAR_HEIGHT - height, height, run["outcome"], told))
+        told = f"{KINDS.get(run['kind'], run['kind'])} {run['outcome']}, {run['started_at']:%H:%M:%S} UTC, "
+        told += took(float(run["seconds"] or 0))
+        drawn.append(Bar(place * (_BAR_WIDTH + 2), round(_BAR_HEIGHT - height, 1), height, run["outcome"], told))
     return drawn
+
+
+def took(seconds: float) -> str:
+    """Say how long something took."""
+    if seconds < 0.1:  # noqa: PLR2004 - less is not measured well
+        return "< 0.1 s"
+    if seconds < 120:  # noqa: PLR2004 - minutes say no more below that
+        return f"{seconds:,.1f} s"
+    return f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"  # noqa: PLR2004 - two hours
