@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from worker.config.models import Cron, keys, load, plain_duration, render
+from worker.config.models import Cron, exposed, keys, load, plain_duration, render
 from worker.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -310,3 +310,9 @@ def test_a_file_of_certificates_that_cannot_be_used_is_named(text: str | None, t
         path.write_text(text, encoding="ascii")
     with pytest.raises(ConfigError, match=rf"api\.ca_file: .*{told}"):
         load(GOOD | {"REFERRAL_SYNC_API__CA_FILE": str(path)}, tmp_path)
+
+
+@pytest.mark.parametrize(("mode", "good"), [(0o644, True), (0o444, True), (0o646, False), (0o664, False)])
+def test_what_docker_mounts_may_be_read_and_not_changed(mode: int, good: bool) -> None:
+    assert (exposed(Path("/run/secrets/sign-in.key"), mode) == "") == good
+    assert exposed(Path("/srv/secrets/sign-in.key"), mode)

@@ -16,7 +16,7 @@ import yaml
 from cryptography.fernet import Fernet
 
 from worker import RELEASE, cli
-from worker.config.models import Api, keys, load
+from worker.config.models import Api, exposed, keys, load
 
 ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent
@@ -90,7 +90,10 @@ def test_its_first_lines_make_every_secret(compose: dict[str, Any], tmp_path: Pa
     mounted = tmp_path / "mounted"
     mounted.mkdir()
     for secret in worker["secrets"]:
-        shutil.copy(tmp_path / compose["secrets"][secret["source"]]["file"], mounted / secret["target"])
+        made = tmp_path / compose["secrets"][secret["source"]]["file"]
+        assert not exposed(Path("/run/secrets") / secret["target"], made.stat().st_mode)
+        shutil.copy(made, mounted / secret["target"])
+        (mounted / secret["target"]).chmod(0o600)  # elsewhere than in a container, only its owner may read it
     variables = {name: value.replace("/run/secrets", str(mounted)) for name, value in worker["environment"].items()} | {
         "REFERRAL_SYNC_SECRETS_DIR": str(mounted)
     }

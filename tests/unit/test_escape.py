@@ -61,7 +61,7 @@ def test_what_is_stored_is_shown_on_its_own_line() -> None:
     row = ROW | dict.fromkeys(("last_error", "last_reconcile_error", "not_verified", "verified_by"), f"a\n{STEERING}")
     row |= {"last_run_outcome": "failed", "configured": True, "backing_off_until": None, "verified_through": NOW,
             "watermark": NOW, "last_run_kind": "incremental", "last_run_at": NOW, "late_max": None, "missed": 0,
-            "overlap": 0.0, "overlap_too_small": False, "lag_p50": None}  # fmt: skip
+            "overlap": 0.0, "overlap_too_small": False, "lag_p50": None, "loading_since": None}  # fmt: skip
     told = render.status(row)
     assert told.count(f"a\\n{SHOWN}") == 4
     assert not SIGNS & set(told)

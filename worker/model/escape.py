@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import unicodedata
 
+_JOINERS = frozenset("\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}")
+"""Format characters that scripts and emoji need, and that turn nothing round."""
+
 
 def line(text: str) -> str:
     """Return a text as one line that shows everything and steers nothing."""
@@ -20,6 +23,6 @@ def block(text: str) -> str:
 
 
 def _shown(sign: str) -> str:
-    if sign.isprintable() or unicodedata.category(sign) == "Zs":
+    if sign.isprintable() or sign in _JOINERS or unicodedata.category(sign) == "Zs":
         return sign
     return sign.encode("unicode_escape").decode()
