@@ -59,9 +59,9 @@ dictionary: .venv/.dev ## write docs/data-dictionary.md from the comments in the
 lock: .venv/.dev ## resolve the dependencies anew
 	@$(BIN)/pip install -q uv
 	@$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--python-version 3.11 -q --upgrade --extra demo --extra build -o requirements.lock
+		--python-version 3.11 -q --upgrade --extra demo --extra notify --extra build -o requirements.lock
 	@$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--python-version 3.11 -q --upgrade --extra demo --extra build --extra dev -c requirements.lock -o requirements-dev.lock
+		--python-version 3.11 -q --upgrade --extra demo --extra notify --extra build --extra dev -c requirements.lock -o requirements-dev.lock
 
 clean: ## remove what was made here
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
