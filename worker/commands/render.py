@@ -66,6 +66,29 @@ def status(row: dict[str, Any]) -> str:
     return f"{row['account']}: {row['health']}\n{_block(lines)}"
 
 
+def channel(row: dict[str, Any]) -> str:
+    """Say how a channel is, from what is recorded of it."""
+    lines = {"messages": f"{row['sent']:,} sent, last {moment(row['last_sent_at'])}"}
+    if row["waiting_events"] or row["waiting_messages"]:
+        since = f", the oldest since {moment(row['oldest_at'])}" if row["oldest_at"] else ""
+        lines["waiting"] = f"{row['waiting_messages']:,} messages, {row['waiting_events']:,} events{since}"
+    if row["given_up_lately"]:
+        lines["given up"] = f"{row['given_up_lately']:,} messages in 7 days, after a day of attempts each"
+    if row["last_error"]:
+        lines["last error"] = harmless(row["last_error"])
+    if not row["configured"]:
+        lines["note"] = "not in the configuration, so nothing is sent to it"
+    return f"channel {row['channel']}\n{_block(lines)}"
+
+
+def message(row: dict[str, Any]) -> str:
+    """Say what came of a message, on a line."""
+    told = f", {row['events']:,} events ({row['kinds']})" if row["events"] else ""
+    tries = f" after {row['attempts']} attempts" if row["attempts"] > 1 else ""
+    error = f": {harmless(row['error'])}" if row["error"] else ""
+    return f"{moment(row['created_at'])}  {row['channel']}  {row['kind']}{told}  {row['state']}{tries}{error}"
+
+
 def kept_aside(account: str, kept: Kept) -> str:
     """Say what was kept aside and why, on a line; never its contents."""
     field = f" at {kept.field}" if kept.field else ""
