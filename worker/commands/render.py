@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from worker.model import instant
 from worker.model.counts import Counts
 from worker.model.decide import Verdict
+from worker.source.client import MFA_ASKED
 
 if TYPE_CHECKING:
     from worker.store.rejects import Kept
@@ -46,6 +47,9 @@ def status(row: dict[str, Any]) -> str:
     }
     if row["sign_in_lapses_at"] is not None or row["sign_in_refused_at"] is not None:
         lines["sign-in"] = sign_in(row, datetime.now(UTC))
+    if row["last_run_kind"] is not None:
+        asked = MFA_ASKED in (row["last_error"] or "")
+        lines["MFA"] = "asked for: sign in again with it" if asked else "not refused for want of it yet"
     if row["lag_p50"] is not None:
         late = "" if row["late_max"] is None else f"; at most {row['late_max']:.0f} s late"
         lines["lag"] = f"{row['lag_p50']:.0f} s median, {row['lag_p95']:.0f} s for 95 of 100{late}"

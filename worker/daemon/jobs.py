@@ -148,6 +148,8 @@ async def serve(settings: Settings) -> None:
                 totals=partial(ledger.totals, database),
                 leases=partial(ledger.held_leases, database),
                 runs=partial(ledger.recent_runs, database),
+                awaiting=partial(ledger.awaiting, database),
+                channels=partial(records.state, database, list(settings.notify.channels)),
                 connections=database.connections,
             ),
             jobs=jobs,
