@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help demo test test-system torture check audit sbom bench bench-peers bench-growth bench-dashboards \
-	dictionary lock clean
+	dictionary messages lock clean
 .DEFAULT_GOAL := help
 
 help: ## say what can be made
@@ -55,6 +55,9 @@ bench-dashboards: .venv/.dev ## how long dashboards wait at 200,000 referrals wi
 
 dictionary: .venv/.dev ## write docs/data-dictionary.md from the comments in the database
 	@$(BIN)/python -m tests.dictionary
+
+messages: .venv/.dev ## write docs/messages.md, the text of each kind of message, and a picture of one (needs chromium)
+	@$(BIN)/python -m tests.messages --picture
 
 lock: .venv/.dev ## resolve the dependencies anew
 	@$(BIN)/pip install -q uv

@@ -294,7 +294,7 @@ async def test_nothing_is_said_to_wait_only_from_a_fresh_copy(
     assert old["text"].startswith("Careful: the data of contoso is old: as of ")
     assert "5 hours ago" in old["text"].splitlines()[0]
     assert "Nothing awaits" not in old["text"]
-    assert old["title"].endswith("(old data)")
+    assert old["title"] == "Data 5 hours old. Referrals"
 
 
 async def test_stale_and_well_again_are_told_once(

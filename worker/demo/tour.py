@@ -14,6 +14,7 @@ from pathlib import Path
 
 import asyncpg
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from worker import wiring
@@ -24,11 +25,15 @@ from worker.demo.control import Control
 from worker.embedded import server as embedded
 from worker.errors import SyncError
 from worker.logs import configure
+from worker.notify.delivery import digest_now
 from worker.store import migrate
 from worker.store.database import Database, connect, open_database
 from worker.sync.pipeline import Pipeline, Step
 
-ACCOUNT = "contoso"
+ACCOUNT, CHANNEL = "contoso", "sales"
+DIGEST = 1_300
+"""Characters of the digest that is shown."""
+
 QUERIES = (
     (
         "The open pipeline, each currency by itself",
@@ -70,6 +75,7 @@ async def tour(count: int, out: Console) -> int:
                     "REFERRAL_SYNC_API__BASE_URL": origin,
                     f"REFERRAL_SYNC_ACCOUNTS__{ACCOUNT.upper()}__AUTH": "static_token",
                     f"REFERRAL_SYNC_ACCOUNTS__{ACCOUNT.upper()}__ACCESS_TOKEN": "simulator",
+                    f"REFERRAL_SYNC_NOTIFY__CHANNELS__{CHANNEL.upper()}__URL": "json://127.0.0.1/nothing-is-sent",
                 },
                 Path(folder),
             )
@@ -77,6 +83,9 @@ async def tour(count: int, out: Console) -> int:
                 async with wiring.open_pipeline(settings, database, ACCOUNT) as pipeline:
                     await _work(pipeline, control, out)
                 await _look(url, database, out)
+                page = await digest_now(database, settings, CHANNEL)
+                out.print(f"\n[bold]What a channel would be told every morning[/]: {escape(page.title)}")
+                out.print(page.text(DIGEST), markup=False)
     out.print(f"\nDone in {time.monotonic() - started:.0f} s; nothing is left running.")
     return 0
 

@@ -159,10 +159,12 @@ async def _compose(connection: PoolConnectionProxy, settings: Settings, name: st
         concerned = sorted({event.account for event in events})
     accounts = await reading.health(connection, settings, concerned, now)
     frame = Frame(now, ZoneInfo(settings.bi.timezone), settings.notify.link, accounts)
-    last = [] if message.id.int == 0 else [f"Message {str(message.id)[:8]} of {message.kind}."]
+    last = [] if message.id.int == 0 else [f"Message {str(message.id)[:8]}."]
     if message.kind == "event":
         return messages.single(events[0], frame, last)
     if message.kind == "many":
         return messages.digest(f"Referrals: {len(events):,} changes", None, events, frame, last)
     waiting = await reading.waiting(connection, channel, concerned, now)
-    return messages.digest(messages.awaiting_title(waiting), waiting, events, frame, last)
+    if message.kind == "summary":
+        last.insert(0, "What changes from now on is told here.")
+    return messages.digest(messages.awaiting_title(waiting, frame), waiting, events, frame, last)

@@ -94,7 +94,7 @@ class Page:
             if section.heading:
                 lines += ["", f"{section.heading} ({section.number:,})"]
             lines += [section.note] if section.note else []
-            for entry in section.entries[:shown]:
+            for entry in section.entries[: shown if section.heading else max(shown, 1)]:
                 lines += ([""] if lines and not section.heading else []) + [entry.name]
                 lines += [f"  {line}" for line in (*entry.details, entry.link) if line]
             left = section.number - len(section.entries[:shown])
@@ -133,14 +133,20 @@ def digest(
             of_kind.sort(key=lambda one: (one.deal.respond_by if one.deal else None) or one.happened_at)
             entries = [_entry(event, frame) for event in of_kind[:SHOWN]]
             sections.append(Section(heading, entries, len(of_kind)))
-    old = any(not one.is_fresh for one in frame.accounts)
-    return Page(f"{title} (old data)" if old else title, _first(frame), sections, last)
+    old = [frame.now - one.fresh_as_of for one in frame.accounts if not one.is_fresh and one.fresh_as_of is not None]
+    unknown = any(one.fresh_as_of is None for one in frame.accounts)
+    age = f"Data {span(max(old))} old. " if old else "Data not complete. " if unknown else ""
+    return Page(f"{age}{title}", _first(frame), sections, last)
 
 
-def awaiting_title(waiting: Waiting) -> str:
-    """Say in a title what awaits an answer."""
+def awaiting_title(waiting: Waiting, frame: Frame) -> str:
+    """Say in a title what awaits an answer; from an old copy only what did."""
     late = f", {waiting.overdue:,} overdue" if waiting.overdue else ""
-    return f"Referrals: {counted(waiting.number, 'awaits', 'await')} an answer{late}"
+    if all(one.is_fresh for one in frame.accounts):
+        if not waiting.number:
+            return "Referrals: nothing awaits an answer"
+        return f"Referrals: {counted(waiting.number, 'awaits', 'await')} an answer{late}"
+    return f"Referrals: {waiting.number:,} awaited an answer{late}" if waiting.number else "Referrals"
 
 
 def test(channel: str) -> Page:
@@ -192,8 +198,7 @@ def _entry(event: Happening, frame: Frame) -> Entry:
         case Kind.NEW:
             lines = [f"Created {moment(event.happened_at, frame.zone)}{_late(event, frame)}", _deadline(deal, frame)]
         case Kind.EXPIRED | Kind.CLOSED:
-            ending = "" if event.kind is Kind.EXPIRED else f"{_ending(deal)}, "
-            lines = [f"{ending}closed {moment(event.happened_at, frame.zone)}{_late(event, frame)}"]
+            lines = [f"Closed {moment(event.happened_at, frame.zone)}{_late(event, frame)}"]
         case Kind.VALUE_CHANGED:
             facts = event.facts
             old = amount(facts.get("old_value"), facts.get("old_currency")) or "no value"
@@ -228,22 +233,22 @@ def _account_lines(event: Happening, frame: Frame) -> list[str]:
         case Kind.ACTION_REQUIRED:
             return [why, f"Since {since}. `referral-sync check` says what to do."]
         case _:
-            began = event.facts.get("began_at")
-            told = f", which began {moment(datetime.fromisoformat(began), frame.zone)}" if began else ""
             over = (
-                "Data is fresh again"
-                if event.facts.get("kind") == Kind.STALE.value
-                else "Nothing has to be done any more"
+                "Data is fresh again" if event.facts.get("kind") == Kind.STALE.value else "Nobody has to act any more"
             )
-            return [f"{over}: what was told of{told}, is over since {since}."]
+            began = event.facts.get("began_at")
+            told = f" What was told of it began {moment(datetime.fromisoformat(began), frame.zone)}." if began else ""
+            return [f"{over}, since {since}.{told}"]
 
 
 def _deadline(deal: Deal, frame: Frame) -> str:
     if not deal.is_awaiting or deal.respond_by is None:
         return f"Accepted {moment(deal.accepted_at, frame.zone)}" if deal.accepted_at else ""
     left = deal.respond_by - frame.now
-    told = f"{span(left)} left" if left.total_seconds() > 0 else f"passed {span(left)} ago"
-    return f"Answer by {moment(deal.respond_by, frame.zone)}: {told}"
+    at = moment(deal.respond_by, frame.zone)
+    return (
+        f"Answer by {at}: {span(left)} left" if left.total_seconds() > 0 else f"Overdue: since {at}, {span(left)} ago"
+    )
 
 
 def _left(deal: Deal | None, frame: Frame) -> str:
