@@ -176,6 +176,43 @@ async def test_each_threshold_is_told_once_and_the_answered_not_at_all(
     assert len(taking.messages()) == 3
 
 
+async def test_a_referral_that_is_news_is_not_due_as_well(
+    pipeline: Pipeline, simulator: Control, taking: Receiver, db: asyncpg.Connection
+) -> None:
+    chosen = settings(taking.url)
+    await simulator.reset(0)
+    await introduced(pipeline, chosen, taking)
+    await simulator.create([incoming(2.5, name="Late")])
+    await tick(pipeline)
+    for _ in range(2):
+        await deliver_due(pipeline.database, chosen)
+    assert [one["title"] for one in taking.messages()] == ["New referral: Late"]
+    await db.execute("UPDATE sync.events SET recorded_at = recorded_at - interval '2 days'")
+    await db.execute("UPDATE partner_center.referrals SET expires_at = expires_at - interval '2 days'")
+    await deliver_due(pipeline.database, chosen)
+    assert [one["title"] for one in taking.messages()][1:] == ["11 hours 59 minutes left: Late"]
+
+
+async def test_a_late_find_is_told_with_its_true_time(pipeline: Pipeline, simulator: Control, taking: Receiver) -> None:
+    """An edit that moves no time is found by a reconcile only."""
+    chosen = settings(taking.url)
+    await simulator.reset(0)
+    past = f"{datetime.now(UTC) - timedelta(days=3):%Y-%m-%dT%H:%M:%S}.0000000Z"
+    details = {"dealValue": 5, "currency": "EUR"}
+    quiet = incoming(10, name="Quiet", details=details, createdDateTime=past, updatedDateTime=past)
+    made, _ = await simulator.create([quiet, {}])
+    await introduced(pipeline, chosen, taking)
+    await simulator.update(made["id"], {"details": {"dealValue": 7, "currency": "EUR"}}, silent=True)
+    await tick(pipeline)
+    assert await deliver_due(pipeline.database, chosen) == 0
+    await prove(pipeline)
+    await deliver_due(pipeline.database, chosen)
+    (message,) = taking.messages()
+    assert message["title"] == "Value changed: Quiet"
+    assert "From EUR 5.00 to EUR 7.00" in message["text"]
+    assert " by reconcile" in message["text"]
+
+
 async def test_what_was_answered_while_the_channel_failed_is_not_due_any_more(
     pipeline: Pipeline, simulator: Control, taking: Receiver, db: asyncpg.Connection
 ) -> None:

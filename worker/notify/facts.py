@@ -40,6 +40,7 @@ class Happening:
     """An event of the outbox, with its referral where it has one that the copy still has.
 
     `holds`: for what is wrong with an account, whether it still is; for its end, whether its beginning was told.
+    `news_at`: when the referral itself was news.
     """
 
     id: int
@@ -54,6 +55,7 @@ class Happening:
     facts: Mapping[str, str | None]
     deal: Deal | None = None
     holds: bool = True
+    news_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ UPDATE sync.events SET routed_at = now() WHERE id IN (
 ) RETURNING id
 """
 _WORK = """
-SELECT EXISTS (SELECT FROM sync.deliveries WHERE channel = $1 AND message_id IS NULL)
+SELECT EXISTS (SELECT FROM sync.deliveries WHERE channel = $1 AND message_id IS NULL AND NOT $3)
     OR EXISTS (SELECT FROM sync.messages WHERE channel = $1 AND state = 'waiting' AND next_at <= now())
     OR EXISTS (
         SELECT FROM sync.watermarks w WHERE w.account = ANY($2::text[]) AND NOT EXISTS (
@@ -100,8 +100,9 @@ async def route(connection: PoolConnectionProxy, settings: Settings, now: dateti
 
 async def has_work(connection: PoolConnectionProxy, settings: Settings, name: str, now: datetime) -> bool:
     """Tell whether there is anything to do for a channel; looking writes nothing."""
-    found: bool = await connection.fetchval(_WORK, name, covered(settings, name))
-    return found or await _digest_due(connection, name, settings.notify.channels[name], settings.bi.timezone, now)
+    channel = settings.notify.channels[name]
+    found: bool = await connection.fetchval(_WORK, name, covered(settings, name), channel.digest is not None)
+    return found or await _digest_due(connection, name, channel, settings.bi.timezone, now)
 
 
 async def plan(connection: PoolConnectionProxy, settings: Settings, name: str, now: datetime) -> None:

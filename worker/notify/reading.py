@@ -85,7 +85,10 @@ SELECT e.*, coalesce(l.label, e.account) AS label, CASE
         SELECT FROM sync.alarms a WHERE a.account = e.account AND a.kind = e.kind
             AND a.began_at = (e.facts ->> 'began_at')::timestamptz AND a.cause = e.facts ->> 'cause'
     )
-END AS holds
+END AS holds, (
+    SELECT n.recorded_at FROM sync.events n
+    WHERE n.account = e.account AND n.referral_id = e.referral_id AND n.kind = 'new' AND e.kind = 'due'
+) AS news_at
 FROM sync.events e LEFT JOIN sync.accounts l ON l.account = e.account
 WHERE e.id = ANY($1::bigint[]) ORDER BY e.id
 """
@@ -112,12 +115,22 @@ async def events(connection: PoolConnectionProxy, ids: Collection[int], channel:
     known = await deals(connection, [(row["account"], row["referral_id"]) for row in rows])
     return [
         Happening(
-            row["id"], row["account"], row["label"], Kind(row["kind"]), row["referral_id"], row["key"],
-            row["happened_at"], row["recorded_at"], row["found_by"], json.loads(row["facts"]),
-            known.get((row["account"], row["referral_id"])), row["holds"],
+            id=row["id"],
+            account=row["account"],
+            label=row["label"],
+            kind=Kind(row["kind"]),
+            referral_id=row["referral_id"],
+            key=row["key"],
+            happened_at=row["happened_at"],
+            recorded_at=row["recorded_at"],
+            found_by=row["found_by"],
+            facts=json.loads(row["facts"]),
+            deal=known.get((row["account"], row["referral_id"])),
+            holds=row["holds"],
+            news_at=row["news_at"],
         )
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
 async def waiting(connection: PoolConnectionProxy, channel: Channel, accounts: Sequence[str], now: datetime) -> Waiting:

@@ -34,10 +34,10 @@ def wants(channel: Channel, event: Happening, *, introduced: bool, now: datetime
 
 
 def _is_threshold(channel: Channel, event: Happening, deal: Deal, now: datetime) -> bool:
-    days = int(event.key.partition("@")[0])
-    left = (deal.respond_by or now) - now
-    passed = [one for one in channel.due_days if left <= timedelta(days=one, hours=1)]
-    return days in channel.due_days and days == min(passed, default=days)
+    days, due = int(event.key.partition("@")[0]), deal.respond_by or now
+    passed = [one for one in channel.due_days if due - now <= timedelta(days=one, hours=1)]
+    was_news = event.news_at is not None and event.news_at >= due - timedelta(days=days) and "new" in channel.events
+    return days in channel.due_days and days == min(passed, default=days) and not was_news
 
 
 def matches(channel: Channel, deal: Deal) -> bool:

@@ -69,8 +69,10 @@ def main() -> None:
         return
     service.socket_read_timeout = max(float(service.socket_read_timeout), _READ_SECONDS)
     is_mail = schema in ("mailto", "mailtos")
-    title = int(service.title_maxlen)
-    answer(ok=True, service=str(service.service_name), longest=int(service.body_maxlen), title=title, html=is_mail)
+    # As text, apprise would escape signs of Markdown where there are none, and addresses with them.
+    is_markdown = service.notify_format in (apprise.NotifyFormat.MARKDOWN, (apprise.NotifyFormat.MARKDOWN,))
+    longest = int(service.body_maxlen) * (4 if is_markdown else 5) // 5
+    answer(ok=True, service=str(service.service_name), longest=longest, title=int(service.title_maxlen))
     for line in lines:
         message = json.loads(line)
         told.told = ""
@@ -79,9 +81,12 @@ def main() -> None:
             headers["Idempotency-Key"] = message["key"]
         many = apprise.Apprise()
         many.add(service)
-        body_format = apprise.NotifyFormat.HTML if is_mail else apprise.NotifyFormat.TEXT
-        body = message["html"] if is_mail else message["text"]
-        sent = bool(many.notify(title=message["title"], body=body, body_format=body_format))
+        body, form = message["text"], apprise.NotifyFormat.TEXT
+        if is_mail:
+            body, form = message["html"], apprise.NotifyFormat.HTML
+        elif is_markdown:
+            body, form = re.sub(r"\n+", "\n\n", body), apprise.NotifyFormat.MARKDOWN
+        sent = bool(many.notify(title=message["title"], body=body, body_format=form))
         answer(ok=sent, why="" if sent else told.told or "the service did not take it")
 
 
