@@ -7,7 +7,7 @@ LOCKED := --universal --generate-hashes --no-emit-index-url --no-annotate --no-h
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help demo test test-system torture check audit sbom bench bench-peers bench-growth bench-dashboards \
-	dictionary lock clean
+	dictionary messages lock clean
 .DEFAULT_GOAL := help
 
 help: ## say what can be made
@@ -60,11 +60,14 @@ bench-dashboards: .venv/.dev ## how long dashboards wait at 200,000 referrals wi
 dictionary: .venv/.dev ## write docs/data-dictionary.md and dbt/models/sources.yml from the comments in the database
 	@$(BIN)/python -m tests.dictionary
 
+messages: .venv/.dev ## write docs/messages.md, the text of each kind of message, and a picture of one (needs chromium)
+	@$(BIN)/python -m tests.messages --picture
+
 lock: .venv/.dev ## resolve the dependencies anew
 	@$(BIN)/pip install -q uv
-	@$(BIN)/uv pip compile pyproject.toml $(LOCKED) --extra demo -o requirements.lock
+	@$(BIN)/uv pip compile pyproject.toml $(LOCKED) --extra demo --extra notify -o requirements.lock
 	@$(BIN)/uv pip compile $(LOCKED) --group build -c requirements.lock -o requirements-build.lock
-	@$(BIN)/uv pip compile pyproject.toml $(LOCKED) --extra demo --extra mcp --extra dev --group build \
+	@$(BIN)/uv pip compile pyproject.toml $(LOCKED) --extra demo --extra notify --extra mcp --extra dev --group build \
 		-c requirements.lock -c requirements-build.lock -o requirements-dev.lock
 	@$(BIN)/uv pip compile tests/system/dbt.in $(LOCKED) --no-strip-extras -o tests/system/dbt.lock
 

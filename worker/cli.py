@@ -279,17 +279,22 @@ def status(
 
     async def work() -> int:
         from worker.database import migrated_database  # noqa: PLC0415 - keeps `--help` quick
+        from worker.notify import records  # noqa: PLC0415
         from worker.store import ledger  # noqa: PLC0415
 
         async with migrated_database(settings) as database:
             rows = await ledger.status(database, settings.accounts)
+            channels = await records.state(database, list(settings.notify.channels))
         for row in rows:
             row["configured"] = row["account"] in settings.accounts
         if as_json:
-            _out.print(json.dumps({"accounts": rows}, default=_plain, indent=2).replace("\x7f", "\\u007f"))
+            told = {"accounts": rows} | ({"channels": channels} if channels else {})
+            _out.print(json.dumps(told, default=_plain, indent=2).replace("\x7f", "\\u007f"))
         else:
             for row in rows:
                 _out.print(render.status(row))
+            for one in channels:
+                _out.print(render.channel(one))
         return 1 if any(row["health"] == "needs a person" for row in rows) else 0
 
     _finish(work())
@@ -498,6 +503,46 @@ def config() -> None:
     from worker.config.models import render  # noqa: PLC0415 - keeps `--help` quick
 
     _out.print(render(_settings()), end="")
+
+
+notify = typer.Typer(
+    help="Channels that tell people about deadlines and changes.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(notify, name="notify")
+
+ChannelOption = Annotated[str | None, typer.Option("--channel", metavar="C", help="Only this channel; else all.")]
+
+
+@notify.command("test")
+def notify_test(channel: ChannelOption = None) -> None:
+    """Send one message to each channel, and say what came of it.
+
+    Example: referral-sync notify test --channel sales
+    """
+    from worker.commands.channels import send_tests  # noqa: PLC0415 - keeps `--help` quick
+
+    _finish(send_tests(_settings(), channel, _tell, _print_error))
+
+
+@notify.command("preview")
+def notify_preview(channel: ChannelOption = None) -> None:
+    """Print what would be sent now; sends nothing, and writes nothing down.
+
+    Example: referral-sync notify preview --channel sales
+    """
+    from worker.commands.channels import show_preview  # noqa: PLC0415 - keeps `--help` quick
+
+    _finish(show_preview(_settings(), channel, _tell))
+
+
+@notify.command("log")
+def notify_log(
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="So many at most.")] = 20,
+) -> None:
+    """List the last messages, and what came of them; their texts are kept nowhere."""
+    from worker.commands.channels import show_log  # noqa: PLC0415 - keeps `--help` quick
+
+    _finish(show_log(_settings(), limit, _tell))
 
 
 @app.command()

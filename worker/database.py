@@ -83,8 +83,9 @@ async def require_migrated(url: str) -> None:
 
 
 def pool_size(settings: Settings) -> int:
-    """Count connections for every reader of every account, their leases, and the ops endpoint."""
-    return min(4 + len(settings.accounts) * (settings.api.concurrency + 2), 40)
+    """Count connections for every reader of every account, their leases, each channel, and the ops endpoint."""
+    readers = len(settings.accounts) * (settings.api.concurrency + 2)
+    return min(4 + readers + len(settings.notify.channels), 40)
 
 
 async def configured_rules(settings: Settings, database: Database) -> Privacy:

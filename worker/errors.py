@@ -23,6 +23,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
+MFA_ASKED = "900421"
+"""The code of a refusal for want of MFA; it may come at any time (partner-center-api.md section 11)."""
+
 
 class SyncError(Exception):
     """A failure that a person can act on.

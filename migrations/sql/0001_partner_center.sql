@@ -487,6 +487,7 @@ CREATE INDEX referral_versions_steps ON partner_center.referral_versions (referr
 
 -- Counting what is live by what there is less what is deleted: both from an index.
 CREATE INDEX referrals_deleted ON partner_center.referrals (account) WHERE deleted_at IS NOT NULL;
+CREATE INDEX referrals_new ON partner_center.referrals (account) WHERE status = 'New' AND deleted_at IS NULL;
 
 -- Child rows are written under the lock of their referral's row, which keeps them whole. A foreign key that PostgreSQL
 -- enforces row by row costs more than the rows themselves (docs/decisions); from version 18 on it can be declared without

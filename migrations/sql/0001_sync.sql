@@ -213,6 +213,81 @@ COMMENT ON COLUMN sync.tokens.lapses_at IS 'When the newest token expires unless
 COMMENT ON COLUMN sync.tokens.refused_with IS 'Keyed digest of the application that was refused; another one is tried at once.';
 COMMENT ON COLUMN sync.tokens.issued_for IS 'The identity service, tenant and application that the tokens were issued for; they are sent to no other.';
 
+CREATE TABLE sync.events (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    account text NOT NULL,
+    referral_id text NOT NULL DEFAULT '',
+    kind text NOT NULL,
+    key text NOT NULL,
+    happened_at timestamptz NOT NULL,
+    recorded_at timestamptz NOT NULL DEFAULT now(),
+    found_by text,
+    facts jsonb NOT NULL DEFAULT '{}',
+    routed_at timestamptz,
+    UNIQUE (account, referral_id, kind, key)
+);
+CREATE INDEX events_unrouted ON sync.events (id) WHERE routed_at IS NULL;
+COMMENT ON TABLE sync.events IS 'The outbox: what people may be told of, written in the transaction of the change that it tells of; no names of people or customers.';
+COMMENT ON COLUMN sync.events.referral_id IS 'Id of the referral; empty for what concerns the whole account.';
+COMMENT ON COLUMN sync.events.key IS 'Which one of its kind it is, such as a version or a threshold; decided once each.';
+COMMENT ON COLUMN sync.events.happened_at IS 'When it happened at the source, or when the deadline is.';
+COMMENT ON COLUMN sync.events.found_by IS 'Kind of the run that found it; null where time alone made it.';
+COMMENT ON COLUMN sync.events.routed_at IS 'When it was decided which channels get it.';
+
+CREATE TABLE sync.messages (
+    id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    channel text NOT NULL,
+    kind text NOT NULL,
+    state text NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'sent', 'given up', 'dropped')),
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    next_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    attempts integer NOT NULL DEFAULT 0,
+    tried_at timestamptz,
+    ended_at timestamptz,
+    error text
+);
+CREATE INDEX messages_waiting ON sync.messages (channel, next_at) WHERE state = 'waiting';
+CREATE INDEX messages_recent ON sync.messages (channel, created_at DESC);
+COMMENT ON TABLE sync.messages IS 'One row for each message to a channel; its text is made when it is sent and is kept nowhere.';
+COMMENT ON COLUMN sync.messages.id IS 'Goes with the message, where the channel can carry it, so that a repeated one can be told.';
+COMMENT ON COLUMN sync.messages.state IS 'waiting, sent, given up (a day of attempts failed), or dropped (nothing of it was true any more).';
+
+CREATE TABLE sync.deliveries (
+    event_id bigint NOT NULL REFERENCES sync.events ON DELETE CASCADE,
+    channel text NOT NULL,
+    message_id uuid REFERENCES sync.messages ON DELETE CASCADE,
+    PRIMARY KEY (event_id, channel)
+);
+CREATE INDEX deliveries_unplanned ON sync.deliveries (channel) WHERE message_id IS NULL;
+CREATE INDEX deliveries_message ON sync.deliveries (message_id);
+COMMENT ON TABLE sync.deliveries IS 'Which events go to which channel, and with which message.';
+
+CREATE TABLE sync.channels (
+    channel text PRIMARY KEY,
+    digested_at timestamptz NOT NULL DEFAULT now(),
+    sent bigint NOT NULL DEFAULT 0,
+    failed bigint NOT NULL DEFAULT 0,
+    given_up bigint NOT NULL DEFAULT 0
+);
+COMMENT ON TABLE sync.channels IS 'Each channel: when its last digest was due, and what came of its messages, ever.';
+
+CREATE TABLE sync.introductions (
+    channel text NOT NULL,
+    account text NOT NULL,
+    introduced_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (channel, account)
+);
+COMMENT ON TABLE sync.introductions IS 'Since when a channel is told of an account: from its first summary on.';
+
+CREATE TABLE sync.alarms (
+    account text NOT NULL,
+    kind text NOT NULL,
+    cause text NOT NULL,
+    began_at timestamptz NOT NULL,
+    PRIMARY KEY (account, kind, cause)
+);
+COMMENT ON TABLE sync.alarms IS 'What is wrong with an account at this moment and was told; the row goes when it is well again.';
+
 CREATE VIEW sync.status AS
 SELECT
     a.account,
@@ -272,7 +347,7 @@ SELECT
     loading.windows_done AS loading_windows_done
 FROM (
     SELECT account FROM sync.watermarks
-    UNION SELECT account FROM sync.leases
+    UNION SELECT account FROM sync.leases WHERE kind <> 'delivery'
     UNION SELECT account FROM sync.backfills
     UNION SELECT account FROM sync.tokens
     UNION SELECT account FROM sync.backoffs

@@ -17,6 +17,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.acceptance.test_daemon import Daemon, daemon, rows, until
+from tests.integration.test_notify import incoming
 from worker.demo.control import Control
 
 ROOT = Path(__file__).parent.parent.parent
@@ -55,9 +56,11 @@ async def test_every_metric_is_documented_and_every_alert_can_fire(
     environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
 ) -> None:
     await simulator.reset(40)
+    await simulator.create([incoming(5)])
     await simulator.faults({"kind": "status", "status": 429, "retry_after": "1", "skip": 2})
-    async with daemon(environment, tmp_path) as running:
-        await until(rows(db, 40), "loaded")
+    channel = {"REFERRAL_SYNC_NOTIFY__CHANNELS__SALES__URL": "json://127.0.0.1:9/x"}
+    async with daemon(environment | channel, tmp_path) as running:
+        await until(rows(db, 41), "loaded")
         await db.execute(
             "INSERT INTO sync.tokens (account, chain, sealed, lapses_at) VALUES ('contoso', 'x', 'y', now() + '9 days')"
         )
@@ -76,7 +79,7 @@ async def test_every_metric_is_documented_and_every_alert_can_fire(
     assert all(name.startswith("referral_sync_") for name in found)
     assert not {label for labels in found.values() for label in labels} & PEOPLE
     assert 'referral_sync_requests_total{account="contoso",kind="backfill",status="429"} 1.0' in text
-    assert 'referral_sync_records_total{account="contoso",count="inserted",kind="backfill"} 40.0' in text
+    assert 'referral_sync_records_total{account="contoso",count="inserted",kind="backfill"} 41.0' in text
     assert 'referral_sync_sign_in_days_left{account="contoso"} 8.99' in text
     documented = set(re.findall(r"^\| `(\w+)`", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE))
     assert documented == set(found)

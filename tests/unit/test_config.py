@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from worker.config.models import Cron, exposed, keys, load, plain_duration, render
+from worker.config.models import Channel, Cron, exposed, keys, load, plain_duration, render
 from worker.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -194,8 +194,13 @@ def test_rendered_it_reads_the_same_and_hides_secrets(tmp_path: Path) -> None:
 
 def test_the_example_names_every_key_and_holds_the_defaults(tmp_path: Path) -> None:
     text = (ROOT / "config.example.toml").read_text(encoding="utf-8")
-    whole = tomllib.loads(re.sub(r"(?m)^# (command|access_token|username|password) =", r"\1 =", text))
-    named = {
+    optional = "command|access_token|username|password|url|accounts|events|where|due_days|digest"
+    whole = tomllib.loads(re.sub(rf"(?m)^# ((?:{optional}) =|\[notify)", r"\1", text))
+    channel = whole["notify"]["channels"]["sales"]
+    named = {f"notify.channels.*.{key}" for key in channel}
+    named |= {f"notify.channels.*.where.{key}" for key in channel["where"]}
+    assert Channel.model_validate(channel) == Channel.model_validate({"url": channel["url"], "where": channel["where"]})
+    named |= {
         f"{section}.{key}" if section != "accounts" else f"accounts.*.{inner}"
         for section, table in whole.items()
         for key, value in table.items()

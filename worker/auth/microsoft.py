@@ -31,6 +31,11 @@ _CHUNK = 1 << 16
 _MENDS = {
     7000215: "Put the secret's value, not its id, into `accounts.{name}.client_secret`.",
     7000222: "The client secret has expired: make a new one and put it into `accounts.{name}.client_secret`.",
+    50076: "The tenant asks for MFA: sign in again with `referral-sync login --account {name}`, with MFA.",
+    50079: "The user has to register for MFA first: then `referral-sync login --account {name}`, with MFA.",
+    50158: "A rule asks for more than MFA here: sign in again with `referral-sync login --account {name}`.",
+    53000: "A rule of conditional access wants a compliant device; an administrator has to let this application in.",
+    53003: "A rule of conditional access blocks this sign-in; the sign-in log of Entra names it.",
     50126: "Mend `accounts.{name}.username` and `.password`.",
     65001: "An administrator has to consent to the application for this tenant.",
     700016: "Mend `accounts.{name}.client_id` and `.tenant_id`.",

@@ -7,6 +7,8 @@ and never logged.
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import os
 import selectors
 import signal
@@ -28,6 +30,20 @@ class Granted:
     expires_in: float
     refresh_token: str | None = field(repr=False, default=None)
     refresh_expires_in: float | None = None
+
+
+def mfa_of(token: str) -> bool | None:
+    """Tell whether a token says that its sign-in was with MFA; None where it does not say, or cannot be read.
+
+    Advice only: nobody but the API may rely on what is in a token.
+    """
+    try:
+        part = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    except (IndexError, ValueError):
+        return None
+    amr = claims.get("amr") if isinstance(claims, dict) else None
+    return "mfa" in amr if isinstance(amr, list) else None
 
 
 COMMAND_SECONDS = 60

@@ -6,11 +6,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from worker import wiring
+from worker.auth.tokens import mfa_of
 from worker.commands.unknowns import answers
 from worker.config.models import Settings
 from worker.database import database_url
 from worker.errors import SyncError
-from worker.source.client import Client
+from worker.notify.channel import ChannelError
+from worker.notify.delivery import look as notify_channel
+from worker.source.client import Client, TokenSource
 from worker.store import ledger, migrate
 from worker.store.database import Database, connect, open_database
 
@@ -28,6 +31,8 @@ class Finding:
 async def look(settings: Settings) -> AsyncIterator[Finding]:
     """Look at the configuration, the database, and each account's sign-in and API, one finding at a time."""
     yield Finding("configuration", True, f"{len(settings.accounts)} account(s): {', '.join(sorted(settings.accounts))}")
+    for name in sorted(settings.notify.channels):
+        yield await _channel(settings, name)
     try:
         async with database_url(settings) as url:
             database_is = await _database(url)
@@ -38,7 +43,7 @@ async def look(settings: Settings) -> AsyncIterator[Finding]:
                 for name in sorted(settings.accounts):
                     token = wiring.token_source(settings, database, name, insist=True)
                     async with wiring.open_pipeline(settings, database, name, token) as pipeline:
-                        async for finding in _account(name, pipeline.client):
+                        async for finding in _account(name, pipeline.client, token):
                             yield finding
                     if database_is.good:
                         async for finding in _data(name, database):
@@ -65,16 +70,36 @@ async def _readers(database: Database) -> Finding:
     return Finding("roles of dashboards", True, "bi_reader, and bi_reader_pii for personal data")
 
 
-async def _account(name: str, client: Client) -> AsyncIterator[Finding]:
+async def _account(name: str, client: Client, token: TokenSource) -> AsyncIterator[Finding]:
     try:
         listing = await client.list("")
         yield Finding(
-            f"{name}: sign-in and API", True, f"a page of {len(listing.records)} referrals; (12) no MFA asked"
+            f"{name}: sign-in and API",
+            True,
+            f"a page of {len(listing.records)} referrals; (12) not refused for want of MFA yet{await _advice(token)}",
         )
         async for answer in answers(client):
             yield Finding(f"{name}: {answer.subject}", True, f"{answer.seen}. In force: {answer.default}")
     except SyncError as error:
         yield Finding(f"{name}: sign-in and API", False, str(error), error.hint)
+
+
+async def _advice(token: TokenSource) -> str:
+    match mfa_of(await token(False)):
+        case True:
+            return ", and the token says that it was with MFA"
+        case False:
+            return ", but the token says that it was without: sign in again with MFA before it is asked for"
+        case None:
+            return ""
+
+
+async def _channel(settings: Settings, name: str) -> Finding:
+    try:
+        service = await notify_channel(settings, name)
+    except ChannelError as error:
+        return Finding(f"channel {name}", False, str(error), error.hint)
+    return Finding(f"channel {name}", True, f"{service}; `notify test` sends a message")
 
 
 async def _data(name: str, database: Database) -> AsyncIterator[Finding]:

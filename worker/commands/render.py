@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from worker.errors import MFA_ASKED
 from worker.model import instant
 from worker.model.counts import Counts
 from worker.model.decide import Verdict
@@ -45,8 +46,33 @@ def status(row: dict[str, Any]) -> str:
         "rejects": f"{row['open_rejects'] or 0:,} open",
         "last run": f"{last}, {moment(row['last_run_at'])}",
     }
+    lines |= _sign_in_lines(row) | _lag_lines(row)
+    told = {
+        "last error": row["last_run_outcome"] in ("failed", "refused", "abandoned") and row["last_error"],
+        "backing off": row["backing_off_until"]
+        and f"until {moment(row['backing_off_until'])}: {row['backing_off_because']}",
+        "loading": row["loading_since"] and loading(row, datetime.now(UTC)),
+        "not verified": row["not_verified"],
+        "last reconcile": row["last_reconcile_error"],
+        "note": not row["configured"]
+        and f"not in the configuration; `referral-sync account remove {row['account']}` erases it",
+    }
+    lines |= {name: value for name, value in told.items() if value}
+    return f"{line(row['account'])}: {row['health']}\n{_block(lines)}"
+
+
+def _sign_in_lines(row: dict[str, Any]) -> dict[str, str]:
+    lines = {}
     if row["sign_in_lapses_at"] is not None or row["sign_in_refused_at"] is not None:
         lines["sign-in"] = sign_in(row, datetime.now(UTC))
+    if row["last_run_kind"] is not None:
+        asked = MFA_ASKED in (row["last_error"] or "")
+        lines["MFA"] = "asked for: sign in again with it" if asked else "not refused for want of it yet"
+    return lines
+
+
+def _lag_lines(row: dict[str, Any]) -> dict[str, str]:
+    lines = {}
     if row["lag_p50"] is not None:
         late = "" if row["late_max"] is None else f"; at most {row['late_max']:.0f} s late"
         lines["lag"] = f"{row['lag_p50']:.0f} s median, {row['lag_p95']:.0f} s for 95 of 100{late}"
@@ -54,19 +80,7 @@ def status(row: dict[str, Any]) -> str:
         lines["overlap"] = (
             f"{row['overlap'] or 0:.0f} s is too small: {row['missed']} changes came later. Raise `sync.overlap`."
         )
-    if row["last_error"] and row["last_run_outcome"] in ("failed", "refused", "abandoned"):
-        lines["last error"] = row["last_error"]
-    if row["backing_off_until"] is not None:
-        lines["backing off"] = f"until {moment(row['backing_off_until'])}: {row['backing_off_because']}"
-    if row["loading_since"] is not None:
-        lines["loading"] = loading(row, datetime.now(UTC))
-    if row["not_verified"]:
-        lines["not verified"] = row["not_verified"]
-    if row["last_reconcile_error"]:
-        lines["last reconcile"] = row["last_reconcile_error"]
-    if not row["configured"]:
-        lines["note"] = f"not in the configuration; `referral-sync account remove {row['account']}` erases it"
-    return f"{line(row['account'])}: {row['health']}\n{_block(lines)}"
+    return lines
 
 
 def loading(row: dict[str, Any], now: datetime) -> str:
@@ -82,6 +96,29 @@ def estimate(elapsed: float, done: int, total: int) -> str:
         return "estimating"
     left = elapsed / done * (total - done)
     return f"about {left:.0f} s left" if left < 90 else f"about {left / 60:.0f} min left"  # noqa: PLR2004 - a minute and a half
+
+
+def channel(row: dict[str, Any]) -> str:
+    """Say how a channel is, from what is recorded of it."""
+    lines = {"messages": f"{row['sent']:,} sent, last {moment(row['last_sent_at'])}"}
+    if row["waiting_events"] or row["waiting_messages"]:
+        since = f", the oldest since {moment(row['oldest_at'])}" if row["oldest_at"] else ""
+        lines["waiting"] = f"{row['waiting_messages']:,} messages, {row['waiting_events']:,} events{since}"
+    if row["given_up_lately"]:
+        lines["given up"] = f"{row['given_up_lately']:,} messages in 7 days, after a day of attempts each"
+    if row["last_error"]:
+        lines["last error"] = line(row["last_error"])
+    if not row["configured"]:
+        lines["note"] = "not in the configuration, so nothing is sent to it"
+    return f"channel {row['channel']}\n{_block(lines)}"
+
+
+def message(row: dict[str, Any]) -> str:
+    """Say what came of a message, on a line."""
+    told = f", {row['events']:,} events ({row['kinds']})" if row["events"] else ""
+    tries = f" after {row['attempts']} attempts" if row["attempts"] > 1 else ""
+    error = f": {line(row['error'])}" if row["error"] else ""
+    return f"{moment(row['created_at'])}  {row['channel']}  {row['kind']}{told}  {row['state']}{tries}{error}"
 
 
 def kept_aside(account: str, kept: Kept) -> str:

@@ -221,6 +221,9 @@ When = Annotated[timedelta | Cron, BeforeValidator(_schedule)]
 Origin = Annotated[str, AfterValidator(_origin)]
 
 
+EventName = Literal["new", "due", "overdue", "expired", "closed", "value_changed", "action_required", "stale"]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True)
 
@@ -344,6 +347,82 @@ class Bi(_Section):
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
 
 
+def _names(value: dict[str, Any], what: str) -> dict[str, Any]:
+    for name in value:
+        if not ACCOUNT_NAME.fullmatch(name):
+            raise ValueError(f"the {what} name {name!r} may hold a-z, 0-9, - and _ only")
+    return value
+
+
+def _channel_url(value: SecretStr) -> SecretStr:
+    if not re.match(r"[a-zA-Z][a-zA-Z0-9]*://", value.get_secret_value()):
+        raise ValueError("a URL in the notation of apprise is needed, such as mailto://user:password@example.com")
+    return value
+
+
+def _list(value: Any) -> Any:
+    """Take a text for a list, with commas between its items, as it stands in a variable; there 7 is a number."""
+    if isinstance(value, int):
+        return [str(value)]
+    return [one.strip() for one in value.split(",") if one.strip()] if isinstance(value, str) else value
+
+
+def _digest(value: Any) -> Any:
+    if value in ("", None):
+        return None
+    found = _schedule(value)
+    if not isinstance(found, Cron):
+        raise ValueError("a cron line is needed, such as 0 8 * * 1-5, or nothing to tell at once")
+    return found
+
+
+def _link(value: str) -> str:
+    if not value:
+        return value
+    try:
+        value.format(id="", engagement_id="")
+    except (KeyError, IndexError, ValueError, AttributeError):
+        raise ValueError("may hold {id} and {engagement_id}, and no other braces") from None
+    if not value.startswith("https://") or re.search(r"[\s<>\"]", value):
+        raise ValueError("an address such as https://partner.microsoft.com/... is needed")
+    return value
+
+
+Words = Annotated[list[str], BeforeValidator(_list)]
+
+
+class Where(_Section):
+    """Which referrals a channel is told of: those that match all that is named."""
+
+    direction: Words = []
+    mpn_id: Words = []
+    seller: Words = []
+    country: Words = []
+    deal_type: Words = []
+
+
+class Channel(_Section):
+    """Where messages go, and which. Days and times are in `bi.timezone`."""
+
+    url: Annotated[SecretStr, AfterValidator(_channel_url)]
+    accounts: Words = []
+    events: Annotated[list[EventName], BeforeValidator(_list)] = list(get_args(EventName))
+    where: Where = Where()
+    due_days: Annotated[
+        list[Annotated[int, Field(ge=1, le=365)]],
+        BeforeValidator(_list),
+        AfterValidator(lambda days: sorted(set(days), reverse=True)),
+    ] = [7, 3, 1]
+    digest: Annotated[Cron | None, BeforeValidator(_digest)] = None
+
+
+class Notify(_Section):
+    """Who is told what; nothing is sent without a channel."""
+
+    link: Annotated[str, AfterValidator(_link)] = ""
+    channels: Annotated[dict[str, Channel], AfterValidator(lambda value: _names(value, "channel"))] = {}
+
+
 class Http(_Section):
     """The ops endpoint."""
 
@@ -359,10 +438,7 @@ class Log(_Section):
 
 
 def _account_names(value: dict[str, Any]) -> dict[str, Any]:
-    for name in value:
-        if not ACCOUNT_NAME.fullmatch(name):
-            raise ValueError(f"the account name {name!r} may hold a-z, 0-9, - and _ only")
-    return value
+    return _names(value, "account")
 
 
 class Settings(BaseSettings):
@@ -380,6 +456,7 @@ class Settings(BaseSettings):
     privacy: Privacy = Privacy()
     security: Security = Security()
     bi: Bi = Bi()
+    notify: Notify = Notify()
     http: Http = Http()
     log: Log = Log()
 
@@ -393,6 +470,15 @@ class Settings(BaseSettings):
         if needing and self.security.key_file is None:
             told = f"security.key_file: is needed to store the sign-in of {', '.join(sorted(needing))}"
             raise ValueError(f"{told}; make one as config.example.toml says")
+        return self
+
+    @model_validator(mode="after")
+    def _channels_tell_of_known_accounts(self) -> Self:
+        for name, channel in self.notify.channels.items():
+            for account in channel.accounts:
+                if account not in self.accounts:
+                    there = ", ".join(sorted(self.accounts))
+                    raise ValueError(f"notify.channels.{name}.accounts: there is no account {account}, but {there}")
         return self
 
 
@@ -419,12 +505,14 @@ def load(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> S
 
 
 def keys() -> list[str]:
-    """Name every key as `section.key`; an account's as `accounts.*.key`."""
+    """Name every key as `section.key`; an account's as `accounts.*.key`, a channel's as `notify.channels.*.key`."""
     named = [
         f"{section}.{key}"
         for section, info in Settings.model_fields.items()
         for key in getattr(info.annotation, "model_fields", ())
     ]
+    named += [f"notify.channels.*.{key}" for key in Channel.model_fields]
+    named += [f"notify.channels.*.where.{key}" for key in Where.model_fields]
     return named + sorted({f"accounts.*.{key}" for model in _ACCOUNTS for key in model.model_fields})
 
 
@@ -438,8 +526,11 @@ def render(settings: Settings) -> str:
             if section == "accounts"
             else {section: value}
         )
+        if section == "notify":
+            tables |= {f"notify.channels.{name}": channel for name, channel in value.channels.items()}
         for title, table in tables.items():
-            lines += ["", f"[{title}]", *(f"{key} = {_toml(getattr(table, key))}" for key in type(table).model_fields)]
+            named = [key for key in type(table).model_fields if key != "channels"]
+            lines += ["", f"[{title}]", *(f"{key} = {_toml(getattr(table, key))}" for key in named)]
     return "\n".join(lines[1:]) + "\n"
 
 
@@ -456,6 +547,12 @@ def _with_sources(variables: Mapping[str, str], toml: dict[str, Any]) -> type[Se
     class Variables(EnvSettingsSource):
         def _load_env_vars(self) -> Mapping[str, str | None]:
             return {name.lower(): value for name, value in variables.items()}
+
+        def decode_complex_value(self, field_name: str, field: Any, value: Any) -> Any:
+            try:
+                return super().decode_complex_value(field_name, field, value)
+            except ValueError:
+                return value  # the field itself says what it needs
 
     class Toml(PydanticBaseSettingsSource):
         def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - their signature
@@ -536,6 +633,8 @@ def _names_key(variable: str) -> bool:
     parts = _key_of(variable).split(".")
     if parts[0] == "accounts" and len(parts) == 3:  # noqa: PLR2004 - accounts.NAME.KEY
         parts[1] = "*"
+    if parts[:2] == ["notify", "channels"] and len(parts) > 3:  # noqa: PLR2004 - notify.channels.NAME.KEY
+        parts[2] = "*"
     return ".".join(parts) in keys() or parts == ["accounts"]
 
 
@@ -580,6 +679,9 @@ def _toml(value: Any) -> str:
             return json.dumps(line)
         case None:
             return '""'
+        case Where():
+            named = {key: value for key, value in value.model_dump().items() if value}
+            return "{ " + ", ".join(f"{key} = {_toml(value)}" for key, value in named.items()) + " }" if named else "{}"
         case bool() | int() | float():
             return json.dumps(value)
         case [program, *arguments]:

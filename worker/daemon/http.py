@@ -39,12 +39,14 @@ HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """Where the endpoint reads: accounts, totals, leases, recent runs, and this process's connections by state."""
+    """Where the endpoint reads: accounts, totals, leases, recent runs, what awaits an answer, channels, connections."""
 
     status: Rows
     totals: Rows
     leases: Rows
     runs: Rows
+    awaiting: Rows
+    channels: Rows
     connections: Callable[[], Mapping[str, int]]
 
 
@@ -76,6 +78,8 @@ async def ops_endpoint(
             await books.leases(),
             books.connections(),
             len(clockwork.running.tasks),
+            await books.awaiting(),
+            await books.channels(),
         )
         return web.Response(body=exposition(facts), headers={"Content-Type": CONTENT_TYPE_LATEST})
 

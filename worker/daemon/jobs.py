@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import structlog
@@ -18,6 +18,8 @@ from worker.daemon.scheduler import Job
 from worker.daemon.service import serve as serve_daemon
 from worker.database import database_url, pool_size, prepare_database, refresh_history
 from worker.errors import LeaseError, SourceUnavailable
+from worker.notify import outbox, records
+from worker.notify.delivery import deliver_due
 from worker.source.client import TokenSource
 from worker.store import leases, ledger, rejects
 from worker.store.database import Database, open_database
@@ -31,6 +33,7 @@ from worker.wiring import (
 )
 
 LEASE_POLL_SECONDS = 5.0
+DELIVERY = timedelta(seconds=5)
 
 SAME_WORK = {"incremental": timedelta(0), "replay": timedelta(0), "reconcile": timedelta(hours=1)}
 """A run of another replica that began so long before ours was due is the same work."""
@@ -77,7 +80,14 @@ async def nightly(settings: Settings, database: Database, name: str, standing: S
         pass
     while await ledger.delete_closed_rejects(database, older_than):
         pass
+    while await records.delete_old(database, older_than):
+        pass
     await refresh_history(database)
+
+
+async def _deliver(settings: Settings, database: Database, channel: str, began: datetime) -> None:
+    """Tell one channel what is due; each has a job of its own, so that none waits for another."""
+    await deliver_due(database, settings, channel, up_since=began)
 
 
 @asynccontextmanager
@@ -132,6 +142,10 @@ async def serve(settings: Settings) -> None:
             nights = partial(nightly, settings, database, name, standing)
             jobs.append(Job(name, "incremental", settings.schedule.incremental, ticks, at_start=True))
             jobs.append(Job(name, "reconcile", settings.schedule.reconcile, nights))
+        began = datetime.now(UTC)
+        for channel in settings.notify.channels:
+            work = partial(_deliver, settings, database, channel, began)
+            jobs.append(Job(outbox.lease_of(channel), "delivery", DELIVERY, work, at_start=True))
         await serve_daemon(
             prepare=prepare,
             reachable=partial(ledger.reachable, database),
@@ -140,6 +154,8 @@ async def serve(settings: Settings) -> None:
                 totals=partial(ledger.totals, database),
                 leases=partial(ledger.held_leases, database),
                 runs=partial(ledger.recent_runs, database),
+                awaiting=partial(ledger.awaiting, database),
+                channels=partial(records.state, database, list(settings.notify.channels)),
                 connections=database.connections,
             ),
             jobs=jobs,

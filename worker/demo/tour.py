@@ -30,13 +30,17 @@ from worker.embedded import server as embedded
 from worker.errors import SyncError
 from worker.logs import configure
 from worker.model import escape
+from worker.notify.delivery import digest_now
 from worker.store import migrate
 from worker.store.analysis import analysis
 from worker.store.database import Database, connect, open_database
 from worker.sync.pipeline import Pipeline, Step
 from worker.web.report import report as page
 
-ACCOUNT = "contoso"
+ACCOUNT, CHANNEL = "contoso", "sales"
+DIGEST = 1_300
+"""Characters of the digest that is shown."""
+
 QUERIES = (
     (
         "The open pipeline, each currency by itself",
@@ -83,6 +87,7 @@ async def tour(count: int, out: Console, *, keep: bool = False) -> int:
                     f"REFERRAL_SYNC_ACCOUNTS__{ACCOUNT.upper()}__ACCESS_TOKEN": "simulator",
                     "REFERRAL_SYNC_HTTP__LISTEN": _free_address(),
                     "REFERRAL_SYNC_SCHEDULE__INCREMENTAL": "10s",
+                    f"REFERRAL_SYNC_NOTIFY__CHANNELS__{CHANNEL.upper()}__URL": "json://127.0.0.1/nothing-is-sent",
                 },
                 Path(folder),
             )
@@ -90,6 +95,9 @@ async def tour(count: int, out: Console, *, keep: bool = False) -> int:
                 async with wiring.open_pipeline(settings, database, ACCOUNT) as pipeline:
                     await _work(pipeline, control, out)
                 await _look(url, database, out)
+                morning = await digest_now(database, settings, CHANNEL)
+                out.print(f"\n[bold]What a channel would be told every morning[/]: {escape.line(morning.title)}")
+                out.print(escape.block(morning.text(DIGEST)), markup=False)
                 if keep:
                     await _stay_up(settings, database, url, Path(folder), out)
     done = "Stopped" if keep else f"Done in {time.monotonic() - started:.0f} s"

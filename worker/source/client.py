@@ -28,7 +28,7 @@ from yarl import URL
 
 from worker import RELEASE
 from worker.config.models import is_loopback
-from worker.errors import PermissionRefused, SignInError, SourceError, SourceRejected, SourceUnavailable
+from worker.errors import MFA_ASKED, PermissionRefused, SignInError, SourceError, SourceRejected, SourceUnavailable
 from worker.model import instant
 from worker.model.counts import Traffic
 from worker.model.instant import Instant
@@ -143,7 +143,7 @@ class Client:
                 try:
                     answer = await self._attempt(path, await self._token(False))
                 except _TokenRefusedError as refusal:
-                    answer = await self._attempt_renewed(path, refusal.claims)
+                    answer = await self._attempt_renewed(path, refusal)
                 return self._decoded(answer, read)
         raise AssertionError("unreachable")
 
@@ -165,19 +165,25 @@ class Client:
             seconds = self.traffic.decode_seconds + time.perf_counter() - started
             self.traffic = replace(self.traffic, decode_seconds=seconds)
 
-    async def _attempt_renewed(self, path: str, claims: str) -> _Answer:
+    async def _attempt_renewed(self, path: str, first: _TokenRefusedError) -> _Answer:
         try:
-            return await self._attempt(path, await self._token(True, claims))
+            return await self._attempt(path, await self._token(True, first.claims))
         except _TokenRefusedError as refusal:
             if refusal.claims:
                 raise SignInError(
                     f"The API asks for more than this sign-in proves ({refusal}): a rule of conditional access.",
                     "Sign in again with `referral-sync login`, with MFA and from where the rule allows it.",
                 ) from refusal
+            if refusal.asks_for_mfa:
+                raise _mfa_asked(refusal) from refusal
             raise SignInError(
                 f"The API refused a fresh token ({refusal}).",
                 "It must be App+User, for the origin of `api.base_url`, and with MFA where the tenant asks for it.",
             ) from refusal
+        except SignInError as refused:
+            if first.asks_for_mfa:
+                raise _mfa_asked(first) from refused
+            raise
 
     async def _attempt(self, path: str, token: str) -> _Answer:
         async with self._gate:
@@ -284,12 +290,20 @@ def proxy_of(base_url: str) -> str | None:
 class _TokenRefusedError(Exception):
     """The API answered 401, or 403 with a claims challenge: a fresh token may help, once.
 
-    `claims` is the challenge, as JSON, or empty.
+    `claims` is the challenge, as JSON, or empty; `asks_for_mfa`: Partner Center wants a sign-in with MFA.
     """
 
-    def __init__(self, told: str, claims: str = "") -> None:
+    def __init__(self, told: str, claims: str = "", *, asks_for_mfa: bool = False) -> None:
         super().__init__(told)
-        self.claims = claims
+        self.claims, self.asks_for_mfa = claims, asks_for_mfa
+
+
+def _mfa_asked(refusal: _TokenRefusedError) -> SignInError:
+    return SignInError(
+        f"Partner Center asks for a sign-in with MFA ({refusal}).",
+        "Sign in again with `referral-sync login`, with MFA; an identity provider that is federated has to pass on the "
+        "claim amr.",
+    )
 
 
 def _wait_for(error: Exception) -> bool | float:
@@ -325,7 +339,7 @@ def _refusal(
     if status in (401, 403) and (claims := _claims(response.headers.get("WWW-Authenticate", ""))):
         return _TokenRefusedError(f"{told}, insufficient_claims", claims)
     if status == 401:  # noqa: PLR2004
-        return _TokenRefusedError(told)
+        return _TokenRefusedError(told, asks_for_mfa=code == MFA_ASKED)
     if status == 403 and code.lower() in _INSUFFICIENT_CLAIMS:  # noqa: PLR2004
         return SignInError(
             f"A rule of conditional access asks for more than this sign-in proves ({told}), and does not say what.",

@@ -10,7 +10,7 @@ BATCH = 1_000
 
 
 async def forget(database: Database, account: str, referral_id: str) -> int:
-    """Erase a referral: its row, child rows, history, and its rejected records; returns how many rows went.
+    """Erase a referral: its row, child rows, history, rejected records, events; returns how many rows went.
 
     The id counts whatever its case. A rejected record whose id could not be read goes by the key that `rejects` shows.
     """
@@ -29,6 +29,7 @@ async def forget(database: Database, account: str, referral_id: str) -> int:
                 "DELETE FROM partner_center.referrals WHERE account = $1 AND id = ANY($2::text[])",
                 "DELETE FROM partner_center.referral_versions WHERE account = $1 AND referral_id = ANY($2::text[])",
                 "DELETE FROM sync.rejected_records WHERE account = $1 AND referral_id = ANY($2::text[])",
+                "DELETE FROM sync.events WHERE account = $1 AND referral_id = ANY($2::text[])",
             )
         ]
     return sum(int(status.rpartition(" ")[2]) for status in counts)
@@ -65,6 +66,9 @@ async def remove_account(database: Database, account: str) -> int:
             "totals",
             "leases",
             "accounts",
+            "events",
+            "introductions",
+            "alarms",
         ):
             await connection.execute(f"DELETE FROM sync.{table} WHERE account = $1", account)  # noqa: S608 - constants
     return removed

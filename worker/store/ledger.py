@@ -513,3 +513,23 @@ async def held_leases(database: Database) -> list[dict[str, Any]]:
     async with database.transaction() as connection:
         found = await connection.fetch("SELECT account, kind, owner FROM sync.leases WHERE expires_at > now()")
     return [dict(row) for row in found]
+
+
+async def awaiting(database: Database) -> list[dict[str, Any]]:
+    """Return for each account what a person may have to see to.
+
+    `awaiting`, `overdue` and `next_at`: referrals that await an answer, and the next deadline; `unknown_fields`:
+    members of the API that no document names, in 30 days.
+    """
+    async with database.transaction() as connection:
+        found = await connection.fetch(
+            """
+            SELECT s.account, count(a.id) AS awaiting, count(a.id) FILTER (WHERE a.is_overdue) AS overdue,
+                min(a.respond_by) FILTER (WHERE NOT a.is_overdue) AS next_at, (
+                    SELECT count(DISTINCT field) FROM sync.runs u CROSS JOIN LATERAL unnest(u.unknown_fields) AS field
+                    WHERE u.account = s.account AND u.started_at > now() - interval '30 days'
+                ) AS unknown_fields
+            FROM sync.watermarks s LEFT JOIN bi.awaiting_response a ON a.account = s.account GROUP BY 1 ORDER BY 1
+            """
+        )
+    return [dict(row) for row in found]

@@ -1,4 +1,4 @@
-"""Saving: one transaction holds the rows, their versions and parts, the rejects, the position and the run's counts.
+"""Saving: one transaction holds rows, versions, child rows, rejected records, outbox, position and the run's counts.
 
 The order matters. A look without locks first drops what would not change: it only saves work and decides nothing.
 Then the lease is checked and held, the rows that exist are locked in the order of their ids, and what to do is decided
@@ -32,7 +32,7 @@ from worker.model.mapping import (
 from worker.model.privacy import AfterExpiry, Privacy, hidden, with_contacts_of
 from worker.model.record import Record, decode_record
 from worker.model.typed import Decoder
-from worker.store import leases, sql
+from worker.store import leases, outbox, sql
 from worker.store.database import Database
 from worker.store.leases import Run
 from worker.store.write import SHORTEST_VERSION, Change, RacedError, advance_to, keep_aside, mark_deleted, write
@@ -104,6 +104,7 @@ async def _save(
         await leases.check(connection, run)
         changes = await _write_what_can_be(connection, run, news, rejects, existing=stored, asked_for=asked_for)
         await keep_aside(connection, run, rejects)
+        await outbox.put(connection, run, changes)
         inserted = sum(change.verdict is Verdict.INSERT for change in changes)
         counts = Counts(
             inserted=inserted,
@@ -196,7 +197,8 @@ def _judge(row: Row, held: asyncpg.Record | None, after_expiry: AfterExpiry, *, 
     if held is None or stored is None:
         return Change(row, verdict, "first", [], new_to_us=True)
     before = map_record(decode_record(held["payload"].encode(), _decoder()), stored.observed_at)
-    of = {"key": held["referral_key"], "since": held["valid_from"]}
+    stood = before if isinstance(before, Row) else None
+    of = {"key": held["referral_key"], "since": held["valid_from"], "before": stood}
     if verdict is Verdict.RETURN and isinstance(before, Row):
         before.etag, before.content_hash = stored.etag, stored.content_hash
         return Change(before, verdict, "back", ["deleted_at"], **of)

@@ -41,7 +41,8 @@ class Change:
 
     `change` says what begins a version, if anything does, `columns` what differs, and `tables` those child tables that
     do. `key` and `since` are of the stored row: its number, and when its present version began. `new_to_us`: no earlier
-    answer had this version. `erases`: the source has hidden contacts, and they go from the history too.
+    answer had this version. `erases`: the source has hidden contacts, and they go from the history too. `before` is the
+    stored row, where there is one that can be read.
     """
 
     row: Row
@@ -53,6 +54,7 @@ class Change:
     since: datetime | None = None
     new_to_us: bool = False
     erases: bool = False
+    before: Row | None = None
 
     def begins(self, since: datetime | None) -> datetime:
         """Return from when the new version holds: the source's time if that is later than `since`, else when observed.

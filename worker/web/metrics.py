@@ -68,7 +68,7 @@ class Facts:
     """What metrics are made of.
 
     Rows of `sync.status`, of `sync.totals` and of the leases that are held; this process's connections by state, and
-    the runs that it has in hand.
+    the runs that it has in hand; what awaits an answer for each account, and how each channel is.
     """
 
     status: Sequence[Mapping[str, Any]]
@@ -76,6 +76,8 @@ class Facts:
     leases: Sequence[Mapping[str, Any]]
     connections: Mapping[str, int]
     in_hand: int
+    waiting: Sequence[Mapping[str, Any]] = ()
+    channels: Sequence[Mapping[str, Any]] = ()
 
 
 def exposition(facts: Facts) -> bytes:
@@ -83,6 +85,7 @@ def exposition(facts: Facts) -> bytes:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Status(facts.status, datetime.now(UTC)))
     registry.register(_Work(facts))
+    registry.register(_People(facts, datetime.now(UTC)))
     return generate_latest(registry)
 
 
@@ -117,6 +120,41 @@ class _Work(Collector):
         in_hand = GaugeMetricFamily("referral_sync_work_in_hand", "Jobs that this process has begun and not ended.")
         in_hand.add_metric([], self._facts.in_hand)
         yield in_hand
+
+
+class _People(Collector):
+    """What awaits an answer, and whether people are told."""
+
+    def __init__(self, facts: Facts, now: datetime) -> None:
+        self._facts, self._now = facts, now
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        awaiting = _family("awaiting_response", "Incoming referrals that await an answer.")
+        overdue = _family("overdue", "Of those, with a deadline that has passed.")
+        deadline = _family("next_deadline_seconds", "Until the next deadline of one that awaits an answer passes.")
+        unknown = _family("unknown_fields", "Members of the API that no document names, in 30 days.")
+        for row in self._facts.waiting:
+            unknown.add_metric([row["account"]], row["unknown_fields"])
+            awaiting.add_metric([row["account"]], row["awaiting"])
+            overdue.add_metric([row["account"]], row["overdue"])
+            if row["next_at"] is not None:
+                deadline.add_metric([row["account"]], (row["next_at"] - self._now).total_seconds())
+        yield from (awaiting, overdue, deadline, unknown)
+        depth = GaugeMetricFamily("referral_sync_outbox_events", "Events not told yet.", labels=["channel"])
+        age = GaugeMetricFamily(
+            "referral_sync_outbox_age_seconds", "How old the oldest message is that waits.", labels=["channel"]
+        )
+        sent = CounterMetricFamily(
+            "referral_sync_deliveries", "Attempts to send a message, by what came of them; given_up: whole messages.",
+            labels=["channel", "outcome"],
+        )  # fmt: skip
+        for row in self._facts.channels:
+            name, oldest = row["channel"], row["oldest_at"]
+            depth.add_metric([name], row["waiting_events"])
+            age.add_metric([name], (self._now - oldest).total_seconds() if oldest else 0.0)
+            for outcome in ("sent", "failed", "given_up"):
+                sent.add_metric([name, outcome], row[outcome])
+        yield from (depth, age, sent)
 
 
 class _Status(Collector):

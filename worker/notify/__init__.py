@@ -1,0 +1,1 @@
+"""Telling people: which events go to whom, what the messages say, and getting them there."""

@@ -1,0 +1,86 @@
+"""Who is told of what, and whether it is still true; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from worker.config.models import Channel
+from worker.model.events import Kind
+from worker.notify.facts import Deal, Happening
+
+
+def covers(channel: Channel, account: str) -> bool:
+    """Tell whether a channel is told of an account."""
+    return not channel.accounts or account in channel.accounts
+
+
+def wants(channel: Channel, event: Happening, *, introduced: bool, now: datetime) -> bool:
+    """Tell whether an event goes to a channel.
+
+    Before its first summary of an account, a channel is told only that somebody has to act. Of several thresholds that
+    are over, only the last one is told; and none to whom the referral itself was news after it.
+    """
+    name = Kind.STALE if event.kind is Kind.RECOVERED else event.kind
+    if not covers(channel, event.account) or name.value not in channel.events:
+        return event.kind is Kind.RECOVERED and covers(channel, event.account) and "action_required" in channel.events
+    if not introduced and event.kind not in (Kind.ACTION_REQUIRED, Kind.RECOVERED):
+        return False
+    if not event.referral_id:
+        return True
+    if event.deal is None or not matches(channel, event.deal):
+        return False
+    return event.kind is not Kind.DUE or _is_threshold(channel, event, event.deal, now)
+
+
+def _is_threshold(channel: Channel, event: Happening, deal: Deal, now: datetime) -> bool:
+    days, due = int(event.key.partition("@")[0]), deal.respond_by or now
+    passed = [one for one in channel.due_days if due - now <= timedelta(days=one, hours=1)]
+    was_news = event.news_at is not None and event.news_at >= due - timedelta(days=days) and "new" in channel.events
+    return days in channel.due_days and days == min(passed, default=days) and not was_news
+
+
+def matches(channel: Channel, deal: Deal) -> bool:
+    """Tell whether a referral is one that a channel is told of: all that is named must match."""
+    where = channel.where
+    return all(
+        not wanted or {one.casefold() for one in wanted} & {(one or "").casefold() for one in found}
+        for wanted, found in (
+            (where.direction, [deal.direction]),
+            (where.mpn_id, [deal.mpn_id]),
+            (where.seller, [email for _, email in deal.sellers]),
+            (where.country, [deal.country]),
+            (where.deal_type, [deal.deal_type]),
+        )
+    )
+
+
+def is_true(event: Happening, now: datetime) -> bool:
+    """Tell whether an event may still be told: a referral that was answered meanwhile is not due."""
+    if not event.referral_id:
+        return event.holds
+    deal = event.deal
+    if deal is None:
+        return False
+    due = deal.respond_by if deal.is_awaiting else None
+    match event.kind:
+        case Kind.DUE:
+            return due is not None and due > now
+        case Kind.OVERDUE:
+            return due is not None and due <= now
+        case Kind.EXPIRED | Kind.CLOSED:
+            return deal.status == "Closed"
+        case Kind.NEW:
+            return deal.status != "Closed"
+        case _:
+            return True
+
+
+def true_ones(events: Iterable[Happening], now: datetime) -> list[Happening]:
+    """Keep what may still be told, of each referral and kind the newest; each change of a value is one of its own."""
+    single = (Kind.VALUE_CHANGED, Kind.STALE, Kind.ACTION_REQUIRED, Kind.RECOVERED)
+    newest = {
+        (one.account, one.referral_id, one.kind, one.key if one.kind in single else ""): one
+        for one in sorted(events, key=lambda one: one.id)
+    }
+    return [event for event in newest.values() if is_true(event, now)]
