@@ -122,7 +122,7 @@ def sync(account: AccountOption = None, dry_run: DryRunOption = False, since: Si
     """
     from worker import wiring as pieces  # noqa: PLC0415 - keeps `--help` quick
 
-    moment = _moment(since, "--since")
+    moment = _moment(since, "--since", warns=True)
 
     async def one(pipeline: Pipeline) -> str:
         if dry_run:
@@ -151,7 +151,7 @@ def backfill(
     """
     from worker import wiring as pieces  # noqa: PLC0415 - keeps `--help` quick
 
-    lower, upper = _moment(since, "--since"), _moment(until, "--until")
+    lower, upper = _moment(since, "--since", warns=True), _moment(until, "--until")
     if lower is not None and upper is not None and lower >= upper:
         _refuse("--until must be later than --since")
 
@@ -245,13 +245,13 @@ def check() -> None:
     async def work() -> int:
         from worker.commands.check import look  # noqa: PLC0415 - keeps `--help` quick
 
-        bad = 0
+        worst = 0
         async for finding in look(settings):
-            _out.print(line(f"{'ok  ' if finding.good else 'FAIL'}  {finding.subject}: {finding.found}"))
-            if finding.mend and not finding.good:
-                _out.print(line(f"      {finding.mend}"))
-            bad += not finding.good
-        return 1 if bad else 0
+            _out.print(line(f"{finding.state:4}  {finding.subject}: {finding.found}"))
+            if finding.fix:
+                _out.print(line(f"      {finding.fix}"))
+            worst = max(worst, finding.exit_code)
+        return worst
 
     _finish(work())
 
@@ -720,7 +720,8 @@ def _finish(work: Coroutine[Any, Any, int], *, signals: bool = True) -> None:
         _print_error(error)
         code = error.exit_code
     except (asyncio.CancelledError, KeyboardInterrupt):
-        _err.print("Stopped. What was saved stands; run the same command again to go on.")
+        again = "without --restart " if "--restart" in sys.argv else ""
+        _err.print(f"Stopped. What was saved stands; run the same command again {again}to go on.")
         code = 1
     except Exception as error:  # noqa: BLE001 - the last place that can say it in a sentence
         _print_error(_bug(error))
@@ -755,16 +756,20 @@ def _refuse(fault: str) -> NoReturn:
 # -- saying ----------------------------------------------------------------------------------------------------------
 
 
-def _moment(text: str | None, option: str) -> Instant | None:
+def _moment(text: str | None, option: str, *, warns: bool = False) -> Instant | None:
+    """Read a time; `warns` where one in the future is hardly what is meant."""
     from worker.model import instant  # noqa: PLC0415 - keeps `--help` quick
 
     if text is None:
         return None
     try:
-        return instant.parse(text if "T" in text else f"{text}T00:00:00Z")
+        moment = instant.parse(text if "T" in text else f"{text}T00:00:00Z")
     except ValueError:
         _refuse(f"{option}: {text!r} is not a time such as 2024-01-31 or 2024-01-31T09:00:00Z")
         raise
+    if warns and moment > instant.from_datetime(datetime.now(UTC)):
+        _err.print(f"Warning: {option} {text} is in the future, so hardly anything can be found from then on.")
+    return moment
 
 
 async def _show_preview(changes: Any) -> str:

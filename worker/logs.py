@@ -122,7 +122,7 @@ def configure(level: str, form: str) -> None:
     lines: Any = Unhindered(sys.stderr)
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
     renderer: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)
         if console
         else structlog.processors.JSONRenderer(_json)
     )

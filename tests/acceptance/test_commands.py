@@ -208,12 +208,40 @@ async def test_check_looks_at_everything(command: Command, simulator: Control) -
     assert good.returncode == 0, good.stdout
     assert good.stdout.count("ok  ") >= 5
     assert "keyset" in good.stdout
-    bad = command("check", REFERRAL_SYNC_ACCOUNTS__CONTOSO__ACCESS_TOKEN="wrong")
-    assert bad.returncode == 1
-    assert "FAIL  contoso: sign-in and API" in bad.stdout
+    bad = command(
+        "check",
+        REFERRAL_SYNC_ACCOUNTS__ACME__AUTH="static_token",
+        REFERRAL_SYNC_ACCOUNTS__ACME__ACCESS_TOKEN="wrong",
+    )
+    assert bad.returncode == 3, "a sign-in that is refused"
+    assert "FAIL  acme: sign-in and API" in bad.stdout
+    assert "ok    contoso: sign-in and API" in bad.stdout, "the others are looked at all the same"
     lost = command("check", REFERRAL_SYNC_DATABASE__URL="postgresql://nobody@127.0.0.1:9/x")
     assert lost.returncode == 1
-    assert "FAIL  database" in lost.stdout
+    assert "FAIL  database: The database at 127.0.0.1:9 does not answer" in lost.stdout
+
+
+async def test_roles_of_dashboards_that_are_missing_are_no_good_news(
+    command: Command, simulator: Control, db: asyncpg.Connection
+) -> None:
+    await simulator.reset(1)
+    await db.execute("REVOKE SELECT ON bi.runs FROM bi_reader")
+    told = command("check")
+    assert told.returncode == 0
+    assert "warn  roles of dashboards" in told.stdout
+
+
+def test_a_missing_configuration_is_named(command: Command, tmp_path: Path) -> None:
+    told = command("status", REFERRAL_SYNC_ACCOUNTS__CONTOSO__AUTH="")
+    assert told.returncode == 2
+    assert f"there is no {tmp_path / 'config.toml'}" in told.stderr
+
+
+async def test_a_start_in_the_future_is_warned_of(command: Command, simulator: Control) -> None:
+    await simulator.reset(3)
+    told = command("backfill", "--since", "2090-01-01")
+    assert told.returncode == 0
+    assert "is in the future" in told.stderr
 
 
 def test_config_is_shown_without_secrets(command: Command) -> None:

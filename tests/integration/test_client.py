@@ -132,6 +132,7 @@ async def test_beyond_the_cap_the_run_ends_instead_of_sleeping(connect: Open, si
         ("soon", None, None),
         ("\u0663", None, None),
     ],
+    ids=[f"asked{number}" for number in range(11)],  # not the moments themselves: two processes collect the tests
 )
 async def test_retry_after_has_a_cap_and_is_parsed_without_surprise(
     asked: str, least: float | None, most: float | None, connect: Open, simulator: Control, impatient: None
@@ -376,3 +377,10 @@ def group_lives(group: int) -> bool:
     """Say whether any process of a group is there that is no zombie."""
     found = subprocess.run(["ps", "-eo", "pgid=,stat="], capture_output=True, text=True, check=True).stdout  # noqa: S607 - ps is where PATH says
     return any(int(line.split()[0]) == group and not line.split()[1].startswith("Z") for line in found.splitlines())
+
+
+async def test_a_port_without_tls_is_no_question_of_certificates(connect: Open, simulator_origin: str) -> None:
+    async with connect(base_url=simulator_origin.replace("http://", "https://")) as client:
+        with pytest.raises(SourceUnavailable, match="without TLS") as caught:
+            await client.list("")
+    assert "certificate" not in str(caught.value) + caught.value.hint

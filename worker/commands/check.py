@@ -1,36 +1,55 @@
-"""The doctor: looks at everything that a run depends on, and says for each how to mend it."""
+"""The doctor: looks at everything that a run depends on, and says for each how to fix it."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from enum import StrEnum
 
 from worker import wiring
 from worker.auth.tokens import mfa_of
-from worker.commands.unknowns import answers
+from worker.commands.unknowns import Answer, answers
 from worker.config.models import Settings
 from worker.database import database_url
-from worker.errors import SyncError
+from worker.errors import StoreError, SyncError
 from worker.notify.channel import ChannelError
 from worker.notify.delivery import look as notify_channel
-from worker.source.client import Client, TokenSource
+from worker.source.client import TokenSource
 from worker.store import ledger, migrate
 from worker.store.database import Database, connect, open_database
 
 
+class State(StrEnum):
+    """What a finding means: all is well, something is missing that a run can do without, or runs will fail."""
+
+    GOOD = "ok"
+    LACKING = "warn"
+    BAD = "FAIL"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the doctor: what was looked at, whether it is good, what was found, and the mend."""
+    """One line of the doctor: what was looked at, how it is, what was found, and the fix.
+
+    `exit_code` is what the command ends with where this is the worst.
+    """
 
     subject: str
-    good: bool
     found: str
-    mend: str = ""
+    state: State = State.GOOD
+    fix: str = ""
+    exit_code: int = 0
+
+
+OPEN = "What the documents of the API leave open (14 questions), what was seen of it, and what is in force for it"
 
 
 async def look(settings: Settings) -> AsyncIterator[Finding]:
-    """Look at the configuration, the database, and each account's sign-in and API, one finding at a time."""
-    yield Finding("configuration", True, f"{len(settings.accounts)} account(s): {', '.join(sorted(settings.accounts))}")
+    """Look at the configuration, the database, and each account's sign-in and API, one finding at a time.
+
+    What fails for one account is said of it, and the others are looked at all the same.
+    """
+    yield Finding("configuration", f"{len(settings.accounts)} account(s): {', '.join(sorted(settings.accounts))}")
     for name in sorted(settings.notify.channels):
         yield await _channel(settings, name)
     try:
@@ -38,18 +57,18 @@ async def look(settings: Settings) -> AsyncIterator[Finding]:
             database_is = await _database(url)
             yield database_is
             async with open_database(url, connections=2) as database:
-                if database_is.good:
+                usable = database_is.state is State.GOOD
+                if usable:
                     yield await _readers(database)
                 for name in sorted(settings.accounts):
-                    token = wiring.token_source(settings, database, name, insist=True)
-                    async with wiring.open_pipeline(settings, database, name, token) as pipeline:
-                        async for finding in _account(name, pipeline.client, token):
-                            yield finding
-                    if database_is.good:
-                        async for finding in _data(name, database):
-                            yield finding
-    except SyncError as error:
-        yield Finding("database", False, str(error), error.hint)
+                    async for finding in _account(settings, database, name, loaded=usable):
+                        yield finding
+    except StoreError as error:
+        yield _failure("database", error)
+
+
+def _failure(subject: str, error: SyncError) -> Finding:
+    return Finding(subject, str(error), State.BAD, error.hint, error.exit_code)
 
 
 async def _database(url: str) -> Finding:
@@ -57,67 +76,79 @@ async def _database(url: str) -> Finding:
         version = await connection.fetchval("SHOW server_version")
     revision = await migrate.current(url)
     await migrate.check_database(url, revision)
+    found = f"PostgreSQL {version}, revision {revision or 'none'}"
     if not migrate.suffices(revision):
-        return Finding(
-            "database", False, f"PostgreSQL {version}, at revision {revision or 'none'}", "Run `referral-sync migrate`."
-        )
-    return Finding("database", True, f"PostgreSQL {version}, revision {revision}")
+        return Finding("database", found, State.BAD, "Run `referral-sync migrate`.", exit_code=1)
+    return Finding("database", found)
 
 
 async def _readers(database: Database) -> Finding:
     if await ledger.readers_missing(database):
-        return Finding("roles of dashboards", True, "bi_reader and bi_reader_pii are missing; `migrate` prints the SQL")
-    return Finding("roles of dashboards", True, "bi_reader, and bi_reader_pii for personal data")
-
-
-async def _account(name: str, client: Client, token: TokenSource) -> AsyncIterator[Finding]:
-    try:
-        listing = await client.list("")
-        yield Finding(
-            f"{name}: sign-in and API",
-            True,
-            f"a page of {len(listing.records)} referrals; (12) not refused for want of MFA yet{await _advice(token)}",
+        return Finding(
+            "roles of dashboards",
+            "bi_reader and bi_reader_pii are missing, so no dashboard can read.",
+            State.LACKING,
+            "Somebody with CREATEROLE runs the SQL that `referral-sync migrate` prints.",
         )
-        async for answer in answers(client):
-            yield Finding(f"{name}: {answer.subject}", True, f"{answer.seen}. In force: {answer.default}")
+    return Finding("roles of dashboards", "bi_reader, and bi_reader_pii for personal data")
+
+
+async def _account(settings: Settings, database: Database, name: str, *, loaded: bool) -> AsyncIterator[Finding]:
+    subject = f"{name}: sign-in and API"
+    try:
+        token = wiring.token_source(settings, database, name, insist=True)
+        async with wiring.open_pipeline(settings, database, name, token) as pipeline:
+            listing = await pipeline.client.list("")
+            mfa = await _mfa(token)
+            yield Finding(subject, f"a page of {len(listing.records)} referrals")
+            subject = f"{name}: what the API does"
+            seen = [answer async for answer in answers(pipeline.client)]
+    except StoreError:
+        raise
     except SyncError as error:
-        yield Finding(f"{name}: sign-in and API", False, str(error), error.hint)
+        yield _failure(subject, error)
+        return
+    seen.append(Answer(12, "MFA and conditional access", mfa, "a refusal ends the run and asks for a person"))
+    seen += await _in_data(name, database) if loaded else []
+    yield Finding(name, f"{OPEN}:")
+    for answer in sorted(seen, key=lambda one: one.number):
+        yield Finding(f"{name}: ({answer.number}) {answer.subject}", f"{answer.seen}. In force: {answer.default}")
 
 
-async def _advice(token: TokenSource) -> str:
-    match mfa_of(await token(False)):
-        case True:
-            return ", and the token says that it was with MFA"
-        case False:
-            return ", but the token says that it was without: sign in again with MFA before it is asked for"
-        case None:
-            return ""
+async def _mfa(token: TokenSource) -> str:
+    told = {True: ", and the token says that it was with MFA", None: ""}
+    return "not refused for want of MFA yet" + told.get(
+        mfa_of(await token(False)),
+        ", but the token says that it was without: sign in again with MFA before it is asked for",
+    )
 
 
 async def _channel(settings: Settings, name: str) -> Finding:
     try:
         service = await notify_channel(settings, name)
     except ChannelError as error:
-        return Finding(f"channel {name}", False, str(error), error.hint)
-    return Finding(f"channel {name}", True, f"{service}; `notify test` sends a message")
+        return _failure(f"channel {name}", error)
+    return Finding(f"channel {name}", f"{service}; `notify test` sends a message")
 
 
-async def _data(name: str, database: Database) -> AsyncIterator[Finding]:
+async def _in_data(name: str, database: Database) -> list[Answer]:
     """Say what cannot be asked of the API, and only shows in what was read."""
     seen = await ledger.seen_in_data(database, name)
-    silent, gone = seen.pop("silent"), seen.pop("gone")
-    yield Finding(
-        f"{name}: (3) edits that do not move updatedDateTime", True, f"{silent} seen. In force: a nightly reconcile"
-    )
-    yield Finding(
-        f"{name}: (5) rows that move while a listing is read",
-        True,
-        "cannot be asked. In force: each page begins where the last one ended, and what contradicts that is distrusted",
-    )
-    yield Finding(
-        f"{name}: (10) rows that vanish",
-        True,
-        f"{gone} marked. In force: only a proven listing and a look by id mark a row, and never many at once",
-    )
+    silent, deleted = seen.pop("silent"), seen.pop("gone")
     told = ", ".join(f"{number} {category}" for category, number in seen.items()) or "nothing loaded yet"
-    yield Finding(f"{name}: (14) marketplace leads", True, f"{told}. In force: every category is stored")
+    return [
+        Answer(3, "edits that do not move updatedDateTime", f"{silent} seen", "a nightly reconcile"),
+        Answer(
+            5,
+            "rows that move while a listing is read",
+            "cannot be asked",
+            "each page begins where the last one ended, and what contradicts that is not relied on",
+        ),
+        Answer(
+            10,
+            "rows that vanish",
+            f"{deleted} marked",
+            "only a complete listing and a look by id mark a row, and never many at once",
+        ),
+        Answer(14, "marketplace leads", told, "every category is stored"),
+    ]

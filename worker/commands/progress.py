@@ -68,7 +68,7 @@ def _bars() -> Iterator[Shown]:
 
 
 def _told(elapsed: float, records: int, done: int, total: int) -> str:
-    told = f"{records:,} records"
+    told = f"{records:,} read"
     if elapsed > 0:
         told += f", {records / elapsed:,.0f}/s"
     return f"{told}, {done}/{total} windows, {estimate(elapsed, done, total)}" if total else told

@@ -26,6 +26,7 @@ _SKEW = timedelta(minutes=5)
 class Answer:
     """One unknown: its subject, what was seen, and which default is in force because of it."""
 
+    number: int
     subject: str
     seen: str
     default: str
@@ -37,7 +38,8 @@ async def answers(client: Client) -> AsyncIterator[Answer]:
     for field in TimeField:
         reading = await probe(client, field)
         yield Answer(
-            f"(1) filter on {field.value}",
+            1,
+            f"filter on {field.value}",
             reading.evidence,
             f"read by {reading.method.value}" + (", with quoted literals" if reading.quoted else ""),
         )
@@ -57,31 +59,31 @@ def _parity(thinner: set[str] | None) -> Answer:
     else:
         seen = f"only by id: {', '.join(sorted(thinner))}" if thinner else "the same members"
     in_force = "changed records are fetched by id" if thinner and thinner - {"eTag"} else "records come from the list"
-    return Answer("(9) list against by-id", seen, in_force)
+    return Answer(9, "list against by-id", seen, in_force)
 
 
 async def _ignored_options(client: Client, plain: Listing) -> Answer:
     answer = await try_query(client, "$filter=noSuchMember%20eq%20'x'")
     same = answer is not None and [r.id for r in answer.records] == [r.id for r in plain.records]
     seen = "refused" if answer is None else "ignored in silence" if same else "taken as matching nothing"
-    return Answer("(2) a filter that makes no sense", seen, "every row of every page is checked against what was asked")
+    return Answer(2, "a filter that makes no sense", seen, "every row of every page is checked against what was asked")
 
 
 async def _second_order(client: Client) -> Answer:
     answer = await try_query(client, "$orderby=updatedDateTime%20desc,id")
     return Answer(
-        "(4) ordering by a second key", "refused" if answer is None else "accepted", "ties are told apart by their ids"
+        4, "ordering by a second key", "refused" if answer is None else "accepted", "ties are told apart by their ids"
     )
 
 
 def _links(plain: Listing) -> Answer:
     link = plain.next_link
     if link is None:
-        return Answer("(6) next page links", "none: everything is on one page", "of a link only its query is used")
+        return Answer(6, "next page links", "none: everything is on one page", "of a link only its query is used")
     parts = urlsplit(link)
     names = sorted({unquote(pair.partition("=")[0]) for pair in parts.query.split("&")})
     where = f"{parts.scheme}://{parts.hostname}{parts.path}" if parts.netloc else f"relative, {parts.path}"
-    return Answer("(6) next page links", f"{where} with {', '.join(names)}", "of a link only its query is used")
+    return Answer(6, "next page links", f"{where} with {', '.join(names)}", "of a link only its query is used")
 
 
 async def _page_size(client: Client, plain: Listing) -> Answer:
@@ -90,7 +92,7 @@ async def _page_size(client: Client, plain: Listing) -> Answer:
         told = "$top is refused"
     else:
         told = f"$top=1 gives {len(top.records)}, {'with' if top.next_link else 'without'} a link to more"
-    return Answer("(7) page size", f"{len(plain.records)} rows; {told}", "$top is never sent")
+    return Answer(7, "page size", f"{len(plain.records)} rows; {told}", "$top is never sent")
 
 
 def _count(plain: Listing) -> Answer:
@@ -100,7 +102,7 @@ def _count(plain: Listing) -> Answer:
         seen = f"{plain.count}, as many as rows on the page"
     else:
         seen = f"{plain.count}, with {len(plain.records)} rows on the page"
-    return Answer("(8) @odata.count", seen, "it is ignored")
+    return Answer(8, "@odata.count", seen, "it is ignored")
 
 
 async def _case(client: Client) -> Answer:
@@ -112,18 +114,19 @@ async def _case(client: Client) -> Answer:
         seen = "no record is New, so nothing could be seen"
     else:
         seen = "does not matter" if other is not None and other.records else "matters"
-    return Answer("(11) upper and lower case in enum filters", seen, "no enum is filtered; 429 halves the requests")
+    return Answer(11, "upper and lower case in enum filters", seen, "no enum is filtered; 429 halves the requests")
 
 
 def _skew(plain: Listing) -> Answer:
     if plain.server_time is None:
-        return Answer("(13) clocks", "answers carry no Date", "the database's clock bounds what moves the watermark")
+        return Answer(13, "clocks", "answers carry no Date", "the database's clock bounds what moves the watermark")
     apart = (from_datetime(plain.observed_at) - plain.server_time) / 10_000_000
     newest = max((time for r in plain.records if (time := r.time(TimeField.UPDATED)) is not None), default=None)
     future = newest is not None and newest > shift(plain.server_time, _SKEW)
     seen = f"the database is {abs(apart):.0f} s {'ahead of' if apart > 0 else 'behind'} the API"
     return Answer(
-        "(13) clocks",
+        13,
+        "clocks",
         seen + ("; a record is dated in the future" if future else ""),
         "the watermark comes from the data, and never from what is dated more than 5 minutes ahead",
     )

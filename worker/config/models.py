@@ -501,7 +501,11 @@ def load(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> S
     else:
         if not faults:
             return settings
-    raise ConfigError(sorted(set(faults)), "Mend these in the configuration; config.example.toml describes every key.")
+    path = folder / (environ.get(f"{PREFIX}CONFIG", "") or "config.toml")
+    looked = f"{path} was read" if toml else f"there is nothing in {path}" if path.exists() else f"there is no {path}"
+    raise ConfigError(
+        sorted(set(faults)), f"Fix these in the configuration ({looked}); config.example.toml describes every key."
+    )
 
 
 def keys() -> list[str]:

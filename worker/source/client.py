@@ -316,6 +316,11 @@ def _wait_for(error: Exception) -> bool | float:
 
 
 def _unreachable(error: Exception, base_url: str) -> SourceUnavailable:
+    if isinstance(error, aiohttp.ClientConnectorSSLError) and _is_no_tls(error):
+        return SourceUnavailable(
+            f"{base_url} answers without TLS: that port speaks plain HTTP, or no HTTP at all.",
+            "Check the port in `api.base_url`, and the proxy if there is one.",
+        )
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
         return SourceUnavailable(
             f"The certificate of {base_url} cannot be verified.",
@@ -327,6 +332,11 @@ def _unreachable(error: Exception, base_url: str) -> SourceUnavailable:
     return SourceUnavailable(
         f"{base_url} cannot be reached or broke off ({kind}).", "Check `api.base_url`, the network, and any proxy."
     )
+
+
+def _is_no_tls(error: aiohttp.ClientConnectorSSLError) -> bool:
+    """Say whether what came in answer to a handshake was no TLS; the reasons are OpenSSL's names."""
+    return getattr(error.os_error, "reason", None) in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
 
 
 def _refusal(

@@ -23,6 +23,7 @@ _CLIENT_ONLY = frozenset(
 """Parameters of libpq that say how the client connects; ours has limits of its own for the same."""
 
 
+POSTGRESQL_PORT = 5432
 _SIGN_IN = frozenset({"user", "password", "passfile", "sslcert", "sslkey", "sslpassword"})
 
 
@@ -31,6 +32,15 @@ def without_sign_in(url: str) -> str:
     parts = urlsplit(url)
     kept = [one for one in parts.query.split("&") if one.partition("=")[0] not in _SIGN_IN]
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="&".join(kept)).geturl()
+
+
+def place(url: str) -> str:
+    """Return the host and port of an address, as an error may show them; empty where it names none."""
+    parts = urlsplit(url)
+    try:
+        return f"{parts.hostname}:{parts.port or POSTGRESQL_PORT}" if parts.hostname else ""
+    except ValueError:
+        return ""
 
 
 def driver_address(url: str) -> tuple[str, dict[str, Any]]:

@@ -16,7 +16,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from worker.errors import StoreError, StoreUnavailable
-from worker.store.address import driver_address
+from worker.store.address import driver_address, place
 
 CONNECT_SECONDS = 10
 STATEMENT_SECONDS = 120
@@ -45,8 +45,9 @@ _MAY_WORK_LATER = ("08", "57P", "57014", "53300", "53400", "55P03", "40", "25P03
 class Database:
     """A pool of connections to one database; make it with `open_database`."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    def __init__(self, pool: asyncpg.Pool, place: str = "") -> None:
         self._pool = pool
+        self._place = place
         self._forgetting: asyncio.Task[None] | None = None
 
     @asynccontextmanager
@@ -59,7 +60,7 @@ class Database:
         Not `flushed`, its commit does not wait for the disk: a crash of the server within a second may take it back,
         with all that came after it (docs/decisions/0017).
         """
-        with translated(self._forget_connections):
+        with translated(self._place, self._forget_connections):
             async with self._pool.acquire() as connection, connection.transaction():
                 ends = connection.get_server_version().major >= _TRANSACTION_TIMEOUT_SINCE
                 await connection.execute(
@@ -94,7 +95,7 @@ class Database:
 async def open_database(url: str, *, connections: int) -> AsyncIterator[Database]:
     """Open a pool of at most `connections`; raises StoreError with a mend when the server cannot be used."""
     address, besides = driver_address(url)
-    with translated():
+    with translated(place(url)):
         pool = await asyncpg.create_pool(
             address,
             **besides,
@@ -107,7 +108,7 @@ async def open_database(url: str, *, connections: int) -> AsyncIterator[Database
             server_settings={"application_name": "referral-sync"},
         )
     try:
-        yield Database(pool)
+        yield Database(pool, place(url))
     finally:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
@@ -119,7 +120,7 @@ async def open_database(url: str, *, connections: int) -> AsyncIterator[Database
 @asynccontextmanager
 async def connect(url: str) -> AsyncIterator[asyncpg.Connection]:
     """Open one connection outside any pool."""
-    with translated():
+    with translated(place(url)):
         address, besides = driver_address(url)
         connection = await asyncpg.connect(address, timeout=CONNECT_SECONDS, statement_cache_size=0, **besides)
         try:
@@ -129,8 +130,11 @@ async def connect(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 @contextmanager
-def translated(read_only: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Translate what PostgreSQL and the line to it say into our errors; data errors come out as they are."""
+def translated(at: str = "", read_only: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Translate what PostgreSQL and the line to it say into our errors; data errors come out as they are.
+
+    `at` is the server's host and port.
+    """
     try:
         yield
     except (asyncpg.DataError, asyncpg.ProgramLimitExceededError):
@@ -138,15 +142,15 @@ def translated(read_only: Callable[[], None] = lambda: None) -> Iterator[None]:
     except _OF_THE_DATABASE as error:
         if getattr(error, "sqlstate", None) == _READ_ONLY:
             read_only()
-        raise store_error(error) from error
+        raise store_error(error, at) from error
 
 
-def store_error(error: BaseException) -> StoreError:
-    """Say in our words what PostgreSQL, or the line to it, said; StoreUnavailable where it may work later."""
+def store_error(error: BaseException, at: str = "") -> StoreError:
+    """Say in our words what PostgreSQL at a host, or the line to it, said; StoreUnavailable where it may work later."""
     if isinstance(error, asyncpg.PostgresError):
         return _from_sqlstate(error)
     return StoreUnavailable(
-        f"The database does not answer: {_first_line(error)}",
+        f"The database{f' at {at}' if at else ''} does not answer: {_first_line(error)}",
         "Check `database.url` and that PostgreSQL is running; the daemon tries again by itself.",
     )
 

@@ -14,7 +14,7 @@ from typing import Any
 import stamina
 
 from worker.errors import StoreError, StoreUnavailable
-from worker.store.address import driver_address
+from worker.store.address import driver_address, place
 
 LOCK_TIMEOUT = "500ms"
 ATTEMPTS = 40
@@ -170,7 +170,7 @@ async def _upgrade(url: str, revisions: list[str]) -> None:
         if _is_lock_timeout(error):
             raise
         cause = getattr(error, "orig", error)
-        outage = store_error(getattr(cause, "__cause__", None) or cause)
+        outage = store_error(getattr(cause, "__cause__", None) or cause, place(url))
         if isinstance(outage, StoreUnavailable):
             raise outage from error
         raise StoreError(
