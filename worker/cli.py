@@ -338,7 +338,7 @@ def forget(ids: Annotated[list[str], typer.Argument(metavar="ID...")], account: 
                 strange = "" if is_guid(key) else ", and it is no id as the API gives them"
                 told = f"{rows} rows erased" if rows else f"nothing is stored of it{strange}"
                 _out.print(f"{key}: {told}", markup=False)
-            await refresh_history(database)
+            await refresh_history(database, insist=True)
         return 1 if absent else 0
 
     _finish(work())
@@ -373,7 +373,7 @@ def remove(name: Annotated[str, typer.Argument(metavar="A")]) -> None:
             if name not in await accounts_in_data(database, settings, configured=False):
                 raise SyncError(f"The data holds no account {name}.", "`referral-sync status` names those that it has.")
             removed = await remove_account(database, name)
-            await refresh_history(database)
+            await refresh_history(database, insist=True)
         _out.print(f"{name}: {removed:,} referrals and versions erased.", markup=False)
         if name in settings.accounts:
             _out.print("It is still in the configuration, so the next run loads it again.")
@@ -519,11 +519,12 @@ def _for_accounts(
     async def work() -> int:
         from worker import wiring as pieces  # noqa: PLC0415 - keeps `--help` quick
         from worker.commands.progress import progress  # noqa: PLC0415
-        from worker.database import migrated_database  # noqa: PLC0415 - keeps `--help` quick
+        from worker.database import migrated_database, refresh_history  # noqa: PLC0415 - keeps `--help` quick
+        from worker.source.client import open_session  # noqa: PLC0415
 
         worst = 0
         names = pieces.chosen_accounts(settings, only)
-        async with migrated_database(settings) as database:
+        async with migrated_database(settings) as database, open_session(settings.api.ca_file) as session:
             for name in names:
                 try:
                     with progress() as report:
@@ -531,13 +532,16 @@ def _for_accounts(
                         def watch(step: Step, report: Report = report) -> None:
                             report(step.account, step.kind, step.counts.records, step.done, step.total)
 
-                        async with pieces.open_pipeline(settings, database, name, show=watch) as pipeline:
+                        async with pieces.open_pipeline(
+                            settings, database, name, show=watch, session=session
+                        ) as pipeline:
                             told = await one(pipeline)
                     if told:
                         _out.print(f"{name}: {told}", markup=False)
                 except SyncError as error:
                     _print_error(error)
                     worst = max(worst, error.exit_code)
+            await refresh_history(database)
         return max(worst, afterwards())
 
     _finish(work())

@@ -19,7 +19,7 @@ from rich.table import Table
 from worker import wiring
 from worker.commands.progress import progress
 from worker.config.models import load
-from worker.database import pool_size
+from worker.database import pool_size, refresh_history
 from worker.demo.control import Control
 from worker.embedded import server as embedded
 from worker.errors import SyncError
@@ -76,6 +76,7 @@ async def tour(count: int, out: Console) -> int:
             async with open_database(url, connections=pool_size(settings)) as database, Control(origin) as control:
                 async with wiring.open_pipeline(settings, database, ACCOUNT) as pipeline:
                     await _work(pipeline, control, out)
+                await refresh_history(database)
                 await _look(url, database, out)
     out.print(f"\nDone in {time.monotonic() - started:.0f} s; nothing is left running.")
     return 0
