@@ -27,7 +27,6 @@ from worker.source.client import TokenSource, open_session
 from worker.store import analysis, ledger, queue, rejects, schedules
 from worker.store.database import Database, open_database
 from worker.store.leases import OWNER
-from worker.store.ledger import Backfill
 from worker.store.queue import Job, Taken
 from worker.store.schedules import Due, Kind
 from worker.sync.backfill import Share
@@ -42,7 +41,7 @@ from worker.wiring import (
     token_source,
 )
 
-SLICE_SECONDS = 20.0
+FIRST_SLICE_SECONDS, SLICE_SECONDS = 5.0, 20.0
 """A load gives way to those of other accounts after so long, and comes back behind them."""
 
 LEASE_SECONDS, LEASE_ATTEMPTS = 5.0, 12
@@ -179,22 +178,23 @@ class Jobs:
             await reconcile_account(pipeline, due_at=job.due_at)
 
     async def _backfill(self, job: Taken, pipeline: Pipeline) -> None:
-        """Plan a load, let others help with it, read a slice of it, and come back behind the other accounts."""
+        """Load an account; what is not done soon is shared among workers, slice by slice, in turn with other accounts.
 
-        async def helped(plan: Backfill) -> None:
-            readers = min(self.settings.api.concurrency, len(plan.pending))
-            await self._enqueue(*(_window(job.account, number, 0) for number in range(1, readers)))
-
-        loaded = await backfill_share(pipeline, Share(1, SLICE_SECONDS, helped))
+        So a small account is one job and one run.
+        """
+        readers, turn, shared = self.settings.api.concurrency, job.details["turn"], job.details["shared"]
+        share = Share(1, SLICE_SECONDS) if shared else Share(readers, FIRST_SLICE_SECONDS)
+        loaded = await backfill_share(pipeline, share)
         if loaded.free:
-            await self._enqueue(_load(job.account, 1 - job.details["turn"], again=True))
+            others = () if shared else [_window(job.account, number, 0) for number in range(1, readers)]
+            await self._enqueue(_load(job.account, 1 - turn, shared=True, again=True), *others)
 
     async def _window(self, job: Taken, pipeline: Pipeline) -> None:
         """Read a slice of a load that is planned; whoever finds nothing left has it declared loaded."""
         number, turn = job.details["reader"], job.details["turn"]
         loaded = await help_account(pipeline, str(number), Share(1, SLICE_SECONDS))
         if loaded is not None and loaded.whole:
-            await self._enqueue(_load(job.account, 0))
+            await self._enqueue(_load(job.account, 0, shared=True))
         elif loaded is not None and loaded.free:
             await self._enqueue(_window(job.account, number, 1 - turn, again=True))
 
@@ -249,10 +249,13 @@ class Jobs:
             raise
 
 
-def _load(account: str, turn: int, *, again: bool = False) -> Job:
-    """Make the job that plans a load; `again` for who has such a job in hand, whose own key would bar it."""
+def _load(account: str, turn: int, *, shared: bool = False, again: bool = False) -> Job:
+    """Make the job that plans a load and declares it loaded; `shared` once there are others that read.
+
+    `again` is for who has such a job in hand, whose own key would bar it.
+    """
     keys = [f"backfill:{account}:{number}" for number in (0, 1)]
-    return Job("backfill", account, keys[turn], details={"turn": turn}, unless=() if again else keys)
+    return Job("backfill", account, keys[turn], details={"turn": turn, "shared": shared}, unless=() if again else keys)
 
 
 def _window(account: str, reader: int, turn: int, *, again: bool = False) -> Job:

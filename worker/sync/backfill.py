@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -38,21 +38,15 @@ WRITERS = 2
 """So many transactions at once: one waits for the disk while the other sends. More were measured to add nothing."""
 
 
-async def _alone(_: Backfill) -> None:
-    """Tell nobody."""
-
-
 @dataclass(frozen=True, slots=True)
 class Share:
     """What of a backfill one run does: with how many readers, and for how long until it gives way to other accounts.
 
-    Reading stops at the end of a page whose position is stored. `helped` is told once the windows are planned, so that
-    other runs can read them too.
+    Reading stops at the end of a page whose position is stored.
     """
 
     readers: int
     seconds: float = math.inf
-    helped: Callable[[Backfill], Awaitable[None]] = _alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +81,6 @@ async def backfill(
         plan = await ledger.unfinished_backfill(pipeline.database, pipeline.account, field, asked)
         if plan is None:
             plan = await _plan(pipeline, run, asked, reading)
-        await share.helped(plan)
         try:
             counts += await _read(pipeline, run, plan, reading, share.readers, ends)
             left = await ledger.backfill_progress(pipeline.database, plan.id)
