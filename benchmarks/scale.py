@@ -88,8 +88,9 @@ class Stage:
         if big:
             tables.append('[accounts.big]\nauth = "static_token"\naccess_token = "big"\n')
         port = random.randint(20_000, 30_000)
+        readers = 6 if big else 2
         config.write_text(
-            f'[database]\nurl = "{url or self.url}"\n[api]\nbase_url = "{self.origin}"\nconcurrency = {6 if big else 2}\n'
+            f'[database]\nurl = "{url or self.url}"\n[api]\nbase_url = "{self.origin}"\nconcurrency = {readers}\n'
             f'[schedule]\nincremental = "{INTERVAL}s"\nreconcile = "30 3 * * *"\n'
             f'[http]\nlisten = "127.0.0.1:{port}"\n[log]\nformat = "json"\n' + "".join(tables)
         )

@@ -171,7 +171,7 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading, 
     The newest window is taken first: there are the most records, and nobody has to wait for them at the end.
     """
     await list_is_thin(pipeline, run)  # before the readers start, so that not each of them looks
-    counts, done = Counts(), plan.windows - len(plan.pending)
+    counts, done, cuts = Counts(), plan.windows - len(plan.pending), 0
     ends = ends if reading.method is Method.KEYSET else math.inf
 
     def report() -> None:
@@ -183,7 +183,7 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading, 
         report()
 
     async def reader() -> None:
-        nonlocal done
+        nonlocal done, cuts
         while time.monotonic() < ends:
             part = await ledger.claim_window(pipeline.database, run, plan)
             if part is None:
@@ -191,6 +191,7 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading, 
             cut = Cut(pages(pipeline.client, part.window, reading), ends)
             writer = min(writers, key=lambda one: one.waiting)
             await drain(fuller(pipeline, run, cut.pages()), writer, partial(_to_window, part))
+            cuts += cut.off
             if not cut.off:
                 await writer.move(ToWindow(part.id, None, 0, done=True))
                 done += 1
@@ -206,6 +207,8 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading, 
         async with asyncio.TaskGroup() as group:
             for _ in range(readers):
                 group.create_task(reader())
+    if cuts:
+        await ledger.release_windows(pipeline.database, run)
     return counts
 
 
