@@ -90,7 +90,7 @@ class Taken:
 
 
 def install_sql() -> str:
-    """Return the SQL that makes the engine's tables, as its own release writes it.
+    """Return the SQL that makes the engine's tables in their schema, as its own release writes it.
 
     Nobody listens for its notifications, which a transaction pooler would not pass on and which make all commits of a
     database queue for one lock; so its trigger stays, and is off.
@@ -98,7 +98,7 @@ def install_sql() -> str:
     builder = QueryBuilderEnvironment(SETTINGS)
     return "\n".join(
         (
-            builder.build_install_query(),
+            builder.build_install_query(create_schema=False),
             builder.build_optimize_autovacuum_query(),
             f"ALTER TABLE {SETTINGS.qualified.queue_table} DISABLE TRIGGER {SETTINGS.trigger};",
         )
