@@ -128,21 +128,33 @@ def backfill(
     concurrency: Annotated[
         int | None, typer.Option("--concurrency", metavar="N", min=1, max=32, help="Readers; else api.concurrency.")
     ] = None,
+    processes: Annotated[
+        int | None, typer.Option("--processes", metavar="N", min=1, max=32, help="That share it; else scale.processes.")
+    ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Read everything again.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Reconcile afterwards.")] = False,
+    helps: Annotated[int | None, typer.Option("--helps", hidden=True)] = None,
+    reader: Annotated[str, typer.Option("--reader", hidden=True)] = "p1",
 ) -> None:
     """Load every referral created in a range; resumes where it stopped.
 
-    Example: referral-sync backfill --since 2024-01-01 --concurrency 4
+    Example: referral-sync backfill --since 2024-01-01 --concurrency 4 --processes 2
     """
     from worker import wiring as pieces  # noqa: PLC0415 - keeps `--help` quick
+    from worker.commands import load  # noqa: PLC0415
 
     lower, upper = _moment(since, "--since"), _moment(until, "--until")
     if lower is not None and upper is not None and lower >= upper:
         _refuse("--until must be later than --since")
 
+    asked = load.Range(lower, upper, restart)
+
     async def one(pipeline: Pipeline) -> str:
-        told = render.counts(await pieces.backfill_account(pipeline, lower, upper, restart=restart, wait=pieces.WAIT))
+        if helps is not None:
+            sys.stdout.write(load.written(await load.help_with(pipeline, asked, reader, helps)) + "\n")
+            return ""
+        number = processes if processes is not None else pipeline.processes
+        told = render.counts(await load.load(pipeline, asked, number, pieces.WAIT))
         if verify:
             told += f"; {render.reconciled(await pieces.reconcile_account(pipeline))}"
         return told

@@ -164,6 +164,7 @@ async def open_pipeline(
             overlap=settings.sync.overlap,
             paging=None if api.paging == "auto" else Method(api.paging),
             concurrency=api.concurrency,
+            processes=settings.scale.processes,
             max_vanished_percent=settings.sync.max_vanished_percent,
             privacy=rules,
             **options,

@@ -38,8 +38,9 @@ _MAY_WORK_LATER = ("08", "57P", "57014", "53300", "53400", "55P03", "40", "25P03
 class Database:
     """A pool of connections to one database; make it with `open_database`."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    def __init__(self, pool: asyncpg.Pool, address: str) -> None:
         self._pool = pool
+        self.address = address
         self._forgetting: asyncio.Task[None] | None = None
 
     @asynccontextmanager
@@ -101,7 +102,7 @@ async def open_database(url: str, *, connections: int) -> AsyncIterator[Database
             reset=_as_it_is,
         )
     try:
-        yield Database(pool)
+        yield Database(pool, url)
     finally:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):

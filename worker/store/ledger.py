@@ -269,6 +269,15 @@ async def backfill_progress(database: Database, backfill_id: int) -> Progress:
     return Progress(found["windows"], found["done"], found["free"], found["records"])
 
 
+async def unfinished_progress(database: Database, account: str) -> Progress | None:
+    """Return how far the account's newest backfill is that is not loaded; None where there is none."""
+    async with database.transaction() as connection:
+        found: int | None = await connection.fetchval(
+            "SELECT max(id) FROM sync.backfills WHERE account = $1 AND loaded_at IS NULL", account
+        )
+    return None if found is None else await backfill_progress(database, found)
+
+
 async def covered(database: Database, account: str, field: TimeField) -> list[tuple[Instant | None, Instant]]:
     """Return the ranges of a time field that earlier backfills have read, each with how far it goes."""
     async with database.transaction() as connection:
