@@ -41,8 +41,11 @@ from worker.wiring import (
     token_source,
 )
 
-FIRST_SLICE_SECONDS, SLICE_SECONDS = 5.0, 20.0
+SLICE_SECONDS = 20.0
 """A load gives way to those of other accounts after so long, and comes back behind them."""
+
+EARLY_SECONDS, LARGE_RECORDS = 5.0, 1_000
+"""A load that has read so many records by then, and is not done, is shared among workers."""
 
 LEASE_SECONDS, LEASE_ATTEMPTS = 5.0, 12
 """So long, and so often, a job waits for who does the same work: a command, or a worker that has just died."""
@@ -183,11 +186,12 @@ class Jobs:
         So a small account is one job and one run.
         """
         readers, turn, shared = self.settings.api.concurrency, job.details["turn"], job.details["shared"]
-        share = Share(1, SLICE_SECONDS) if shared else Share(readers, FIRST_SLICE_SECONDS)
+        share = Share(1, SLICE_SECONDS) if shared else Share(readers, SLICE_SECONDS, EARLY_SECONDS, LARGE_RECORDS)
         loaded = await backfill_share(pipeline, share)
         if loaded.free:
-            others = () if shared else [_window(job.account, number, 0) for number in range(1, readers)]
-            await self._enqueue(_load(job.account, 1 - turn, shared=True, again=True), *others)
+            large = not shared and loaded.counts.records >= LARGE_RECORDS
+            others = [_window(job.account, number, 0) for number in range(1, readers)] if large else []
+            await self._enqueue(_load(job.account, 1 - turn, shared=shared or large, again=True), *others)
 
     async def _window(self, job: Taken, pipeline: Pipeline) -> None:
         """Read a slice of a load that is planned; whoever finds nothing left has it declared loaded."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -42,11 +42,14 @@ WRITERS = 2
 class Share:
     """What of a backfill one run does: with how many readers, and for how long until it gives way to other accounts.
 
-    Reading stops at the end of a page whose position is stored.
+    Reading stops at the end of a page whose position is stored; after `early` seconds already where it has read
+    `enough` records by then to show that the account is a large one.
     """
 
     readers: int
     seconds: float = math.inf
+    early: float = math.inf
+    enough: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ async def backfill(
     that others read are waited for, unless `share` bounds the time.
     """
     share = share or Share(pipeline.concurrency)
-    ends = time.monotonic() + share.seconds
+    began = time.monotonic()
     counts, unbounded = Counts(), since is None and until is None
     first = await ledger.watermark(pipeline.database, pipeline.account) is None
     stored_before = await ledger.live_count(pipeline.database, pipeline.account) if first else 0
@@ -82,7 +85,7 @@ async def backfill(
         if plan is None:
             plan = await _plan(pipeline, run, asked, reading)
         try:
-            counts += await _read(pipeline, run, plan, reading, share.readers, ends)
+            counts += await _read(pipeline, run, plan, reading, share, began)
             left = await ledger.backfill_progress(pipeline.database, plan.id)
             if left.done < left.windows:
                 if share.seconds < math.inf:
@@ -107,7 +110,7 @@ async def help_backfill(pipeline: Pipeline, run: Run, plan: Backfill, reading: R
     `whole` says that no window is left; declaring the account loaded is for the run that has its lease.
     """
     try:
-        counts = await _read(pipeline, run, plan, reading, share.readers, time.monotonic() + share.seconds)
+        counts = await _read(pipeline, run, plan, reading, share, time.monotonic())
     except SourceDistrusted as why:
         await distrust(pipeline, plan.field, reading, why)
         counts = Counts()
@@ -141,11 +144,14 @@ async def choose_field(pipeline: Pipeline, run: Run | None) -> tuple[TimeField, 
 
 
 async def windows_to_read(pipeline: Pipeline, asked: Window, reading: Reading) -> list[Window]:
-    """Cut what is asked for into windows over the range that the source shows, or not at all where it cannot be cut."""
+    """Cut what is asked for into windows over the range that the source shows.
+
+    Or not at all, where it cannot be cut or a page seems to hold all of it.
+    """
     if reading.method is not Method.KEYSET:
         return [asked]
     ends = await bounds(pipeline.client, asked.field)
-    if ends.oldest is None or ends.newest is None:
+    if ends.oldest is None or ends.newest is None or ends.one_page:
         return [asked]
     first, last = max(ends.oldest, asked.lower or ends.oldest), min(ends.newest, asked.upper or ends.newest)
     return split(asked, first, last, WINDOWS_PER_READER * pipeline.concurrency)
@@ -165,14 +171,18 @@ async def _plan(pipeline: Pipeline, run: Run, asked: Window, reading: Reading) -
     return await ledger.plan_backfill(pipeline.database, run, asked, whole, newest)
 
 
-async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading, readers: int, ends: float) -> Counts:
+async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading, share: Share, began: float) -> Counts:
     """Let the readers take window after window until none is free, or the time is over; they share two writers.
 
     The newest window is taken first: there are the most records, and nobody has to wait for them at the end.
     """
     await list_is_thin(pipeline, run)  # before the readers start, so that not each of them looks
     counts, done, cuts = Counts(), plan.windows - len(plan.pending), 0
-    ends = ends if reading.method is Method.KEYSET else math.inf
+
+    def over() -> bool:
+        passed = time.monotonic() - began
+        late = passed >= share.seconds or (passed >= share.early and counts.records >= share.enough)
+        return late and reading.method is Method.KEYSET
 
     def report() -> None:
         pipeline.progress(Step(pipeline.account, "backfill", counts, done, plan.windows))
@@ -184,11 +194,11 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading, 
 
     async def reader() -> None:
         nonlocal done, cuts
-        while time.monotonic() < ends:
+        while not over():
             part = await ledger.claim_window(pipeline.database, run, plan)
             if part is None:
                 return
-            cut = Cut(pages(pipeline.client, part.window, reading), ends)
+            cut = Cut(pages(pipeline.client, part.window, reading), over)
             writer = min(writers, key=lambda one: one.waiting)
             await drain(fuller(pipeline, run, cut.pages()), writer, partial(_to_window, part))
             cuts += cut.off
@@ -198,7 +208,7 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading, 
             report()
 
     report()
-    readers = min(readers, len(plan.pending))
+    readers = min(share.readers, len(plan.pending))
     async with AsyncExitStack() as stack:
         writers = [
             await stack.enter_async_context(writing(pipeline.database, run, observe))
@@ -213,11 +223,11 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading, 
 
 
 class Cut:
-    """A listing that is broken off at a time, behind a page whose position says how far it goes."""
+    """A listing that is broken off when its time is over, behind a page whose position says how far it goes."""
 
-    def __init__(self, found: AsyncGenerator[Page], ends: float) -> None:
+    def __init__(self, found: AsyncGenerator[Page], over: Callable[[], bool]) -> None:
         self._found = found
-        self._ends = ends
+        self._over = over
         self.off = False
         """Whether it was broken off."""
 
@@ -226,7 +236,7 @@ class Cut:
         async with aclosing(self._found):
             async for page in self._found:
                 yield page
-                if page.through is not None and page.ended is None and time.monotonic() >= self._ends:
+                if page.through is not None and page.ended is None and self._over():
                     self.off = True
                     return
 
