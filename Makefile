@@ -6,7 +6,7 @@ BIN := .venv/bin
 LOCKED := --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 -q --upgrade
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test test-system torture check audit sbom bench bench-peers bench-growth bench-dashboards \
+.PHONY: help demo test test-system torture check audit sbom bench bench-peers bench-growth bench-scale bench-dashboards \
 	dictionary messages lock clean
 .DEFAULT_GOAL := help
 
@@ -53,6 +53,9 @@ bench-peers: .venv/.dev .venv/.peers ## the same with dlt beside it, which gets 
 
 bench-growth: .venv/.dev ## memory and ticks at 20,000 and at 1,000,000 records
 	@$(BIN)/python -m benchmarks.growth
+
+bench-scale: .venv/.dev ## 200 accounts on three workers: in peace, killed, paused, cut off, and with a large load
+	@$(BIN)/python -m benchmarks.scale
 
 bench-dashboards: .venv/.dev ## how long dashboards wait at 200,000 referrals with a million versions
 	@$(BIN)/python -m benchmarks.dashboards

@@ -170,7 +170,7 @@ async def bare_job(origin: str, dsn: str) -> dict[str, Any]:
         async for body in bodies(session, origin, query):
             requests += 1
             held += [row(raw) for raw in _PAGE.decode(body).value]
-            if len(held) >= 1000:  # noqa: PLR2004 - the best batch that was measured
+            if len(held) >= 1000:
                 await waiting.put(held)
                 held = []
         await waiting.put(held)
@@ -196,7 +196,7 @@ async def own_tables(origin: str, dsn: str) -> dict[str, Any]:
             async for body in bodies(session, origin, query):
                 page = parse_listing(body, observed_at=datetime.now(UTC), decoder=DECODER)
                 held += map_pages([Page(page.records, None, page.observed_at)]).rows
-                if len(held) >= 1000:  # noqa: PLR2004 - as the product groups
+                if len(held) >= 1000:
                     pieces.put_nowait(await _written(held, key))
                     key, held = key + len(held), []
             pieces.put_nowait(await _written(held, key))

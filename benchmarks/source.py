@@ -1,8 +1,9 @@
-"""A referral listing as fast as a page can be sent: `python -m benchmarks.source COUNT [SECONDS A PAGE]`.
+"""A referral listing as fast as a page can be sent: `python -m benchmarks.source COUNT [SECONDS A PAGE [SMALL]]`.
 
 Records of 3.3 KB with every documented field, rendered before the first request; more than 20,000 are those again with
 ids and times of their own, put together as they are sent. It answers what a window asks for, `createdDateTime ge A and
-createdDateTime lt B` (or `updatedDateTime`), in ascending order, with links that carry the position.
+createdDateTime lt B` (or `updatedDateTime`), in ascending order, with links that carry the position. With SMALL there
+is a second listing, of so many records and without delay, for every token but `big`.
 """
 
 from __future__ import annotations
@@ -146,24 +147,26 @@ class Listing:
         return text
 
 
-async def serve(count: int, latency: float) -> None:
+async def serve(count: int, latency: float, small: int) -> None:
     """Serve until killed; prints its origin first."""
     listing = Listing(count)
+    other = Listing(small) if small else listing
 
     async def pages(request: web.Request) -> web.Response:
-        if latency:
+        asked = listing if request.headers.get("Authorization") == "Bearer big" else other
+        if latency and asked is listing:
             await asyncio.sleep(latency)
-        return web.Response(body=listing.page(request.raw_path.partition("?")[2]), content_type="application/json")
+        return web.Response(body=asked.page(request.raw_path.partition("?")[2]), content_type="application/json")
 
     async def one(request: web.Request) -> web.Response:
-        body = listing.by_id(request.match_info["key"])
+        body = other.by_id(request.match_info["key"]) or listing.by_id(request.match_info["key"])
         return web.Response(body=body, content_type="application/json") if body else web.Response(status=404)
 
     async def edges(request: web.Request) -> web.Response:
         return web.json_response(listing.edges(int(request.match_info["parts"])))
 
     async def touch(request: web.Request) -> web.Response:
-        listing.touch(int(request.match_info["count"]))
+        other.touch(int(request.match_info["count"]))
         return web.json_response({})
 
     async def checksum(_: web.Request) -> web.Response:
@@ -184,4 +187,5 @@ async def serve(count: int, latency: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 0.0))  # noqa: PLR2004 - the second argument
+    given = [*sys.argv[1:], "0", "0"]
+    asyncio.run(serve(int(given[0]), float(given[1]), int(given[2])))

@@ -30,7 +30,7 @@ TALLY = Counter[str]()
 
 async def load(pipeline: Pipeline, since: Instant | None = None, until: Instant | None = None) -> Counts:
     async with leases.run(pipeline.database, pipeline.account, "backfill") as run:
-        return await backfill(pipeline, run, since, until)
+        return (await backfill(pipeline, run, since, until)).counts
 
 
 async def tick(pipeline: Pipeline) -> Counts:

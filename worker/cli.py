@@ -142,21 +142,33 @@ def backfill(
     concurrency: Annotated[
         int | None, typer.Option("--concurrency", metavar="N", min=1, max=32, help="Readers; else api.concurrency.")
     ] = None,
+    processes: Annotated[
+        int | None, typer.Option("--processes", metavar="N", min=1, max=32, help="That share it; else scale.processes.")
+    ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Read everything again.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Reconcile afterwards.")] = False,
+    helps: Annotated[int | None, typer.Option("--helps", hidden=True)] = None,
+    reader: Annotated[str, typer.Option("--reader", hidden=True)] = "p1",
 ) -> None:
     """Load every referral created in a range; resumes where it stopped.
 
-    Example: referral-sync backfill --since 2024-01-01 --concurrency 4
+    Example: referral-sync backfill --since 2024-01-01 --concurrency 4 --processes 2
     """
     from worker import wiring as pieces  # noqa: PLC0415 - keeps `--help` quick
+    from worker.commands import load  # noqa: PLC0415
 
     lower, upper = _moment(since, "--since", warns=True), _moment(until, "--until")
     if lower is not None and upper is not None and lower >= upper:
         _refuse("--until must be later than --since")
 
+    asked = load.Range(lower, upper, restart)
+
     async def one(pipeline: Pipeline) -> str:
-        told = render.counts(await pieces.backfill_account(pipeline, lower, upper, restart=restart, wait=pieces.WAIT))
+        if helps is not None:
+            sys.stdout.write(load.written(await load.help_with(pipeline, asked, reader, helps)) + "\n")
+            return ""
+        number = processes if processes is not None else pipeline.processes
+        told = render.counts(await load.load(pipeline, asked, number, pieces.WAIT))
         if verify:
             told += f"; {render.reconciled(await pieces.reconcile_account(pipeline, wait=pieces.WAIT))}"
         return told
@@ -371,7 +383,7 @@ def forget(ids: Annotated[list[str], typer.Argument(metavar="ID...")], account: 
                 strange = "" if is_guid(key) else ", and it is no id as the API gives them"
                 told = f"{rows} rows erased" if rows else f"nothing is stored of it{strange}"
                 _out.print(f"{key}: {told}")
-            await refresh_history(database)
+            await refresh_history(database, insist=True)
         return 1 if absent else 0
 
     _finish(work())
@@ -411,7 +423,7 @@ def remove(name: Annotated[str, typer.Argument(metavar="A")]) -> None:
             with progress() as shown:
                 await free(database, name, wait_seconds=WAIT.total_seconds(), waiting=shown.waiting)
             removed = await remove_account(database, name)
-            await refresh_history(database)
+            await refresh_history(database, insist=True)
         _out.print(f"{name}: {removed:,} referrals and versions erased.")
         if name in settings.accounts:
             _out.print("It is still in the configuration, so the next run loads it again.")
@@ -442,7 +454,7 @@ def url(
     settings = _settings()
 
     async def work() -> int:
-        from worker.daemon.scheduler import stop_on_signal  # noqa: PLC0415 - keeps `--help` quick
+        from worker.daemon.planner import stop_on_signal  # noqa: PLC0415 - keeps `--help` quick
         from worker.database import address  # noqa: PLC0415
 
         async with address(settings, reader=role is not None, lingers=not hold) as found:
@@ -675,11 +687,12 @@ def _for_accounts(
     async def work() -> int:
         from worker import wiring as pieces  # noqa: PLC0415 - keeps `--help` quick
         from worker.commands.progress import progress  # noqa: PLC0415
-        from worker.database import migrated_database  # noqa: PLC0415 - keeps `--help` quick
+        from worker.database import migrated_database, refresh_history  # noqa: PLC0415 - keeps `--help` quick
+        from worker.source.client import open_session  # noqa: PLC0415
 
         worst = 0
         names = pieces.chosen_accounts(settings, only)
-        async with migrated_database(settings) as database:
+        async with migrated_database(settings) as database, open_session(settings.api.ca_file) as session:
             for name in names:
                 try:
                     with progress() as shown:
@@ -688,7 +701,7 @@ def _for_accounts(
                             report(step.account, step.kind, step.counts.records, step.done, step.total)
 
                         async with pieces.open_pipeline(
-                            settings, database, name, show=watch, waiting=shown.waiting
+                            settings, database, name, show=watch, waiting=shown.waiting, session=session
                         ) as pipeline:
                             told = await one(pipeline)
                     if told:
@@ -696,6 +709,7 @@ def _for_accounts(
                 except SyncError as error:
                     _print_error(error)
                     worst = max(worst, error.exit_code)
+            await refresh_history(database)
         return worst or afterwards()
 
     _finish(work())

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import structlog
 
 from worker.config.models import Settings
 from worker.errors import StoreError
 from worker.model.privacy import Privacy
-from worker.store import analysis, ledger, migrate, privacy
+from worker.store import analysis, ledger, migrate, privacy, schedules
 from worker.store.address import without_sign_in
 from worker.store.database import Database, open_database
+
+CONNECTIONS = 10
+"""So many connections a process has at most, however many accounts there are."""
 
 _log = structlog.get_logger()
 
@@ -64,10 +67,10 @@ async def prepare_database(settings: Settings, url: str) -> list[str]:
     """Migrate, hand over the settings that views need, and say what is left for a person with more rights."""
     told = [f"The database is at revision {await migrate.upgrade(url)}."]
     async with open_database(url, connections=1) as database:
-        await ledger.put_setting(database, "bi.timezone", settings.bi.timezone)
+        moved = await ledger.put_setting(database, "bi.timezone", settings.bi.timezone)
         await ledger.put_labels(database, settings.labels())
         await privacy.enforce(database, await configured_rules(settings, database))
-        await refresh_history(database)
+        await refresh_history(database, insist=moved)
         if await ledger.readers_missing(database):
             told += ["The roles of dashboards could not be made. Somebody with CREATEROLE has to run this once:", ""]
             told.append(migrate.roles_sql())
@@ -83,9 +86,8 @@ async def require_migrated(url: str) -> None:
 
 
 def pool_size(settings: Settings) -> int:
-    """Count connections for every reader of every account, their leases, each channel, and the ops endpoint."""
-    readers = len(settings.accounts) * (settings.api.concurrency + 2)
-    return min(4 + readers + len(settings.notify.channels), 40)
+    """Count connections: enough for the readers of one account, and for whatever a worker has in hand at once."""
+    return max(CONNECTIONS, min(4 + settings.api.concurrency, 2 * CONNECTIONS))
 
 
 async def configured_rules(settings: Settings, database: Database) -> Privacy:
@@ -93,12 +95,19 @@ async def configured_rules(settings: Settings, database: Database) -> Privacy:
     return await privacy.rules(database, settings.privacy.contacts, settings.privacy.after_expiry)
 
 
-async def refresh_history(database: Database) -> None:
-    """Bring up to date what dashboards read from a materialised view; when that fails, the copy itself is as good."""
+async def refresh_history(database: Database, *, insist: bool = False) -> None:
+    """Bring up to date what dashboards read from materialised views, where a run asked for it, or we `insist`.
+
+    When that fails the copy itself is as good, and the refresh stays asked for.
+    """
     try:
+        if not await schedules.take_history(database) and not insist:
+            return
         await analysis.refresh_history(database)
     except StoreError as error:
         _log.warning("history_not_refreshed", error=str(error), hint=error.hint)
+        with suppress(StoreError):
+            await schedules.ask_for_history(database)
 
 
 async def accounts_in_data(database: Database, settings: Settings, *, configured: bool = True) -> list[str]:

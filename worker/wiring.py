@@ -6,16 +6,17 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from aiohttp import ClientSession
 
 from worker.auth.refresh import SignIn, begin, kept_fresh
 from worker.auth.tokens import command_token, static_token
 from worker.config.models import DeviceCode, Password, RefreshToken, Settings, StaticToken, TokenCommand
-from worker.database import configured_rules, refresh_history
+from worker.database import configured_rules
 from worker.errors import ConfigError, SyncError
 from worker.model.counts import Counts
 from worker.model.instant import Instant
@@ -23,7 +24,7 @@ from worker.model.strategy import Method
 from worker.source.client import TokenSource, open_client
 from worker.store import leases, ledger, privacy, rejects
 from worker.store.database import Database
-from worker.sync.backfill import backfill
+from worker.sync.backfill import Loaded, Share, backfill, help_backfill, planned
 from worker.sync.by_id import refresh
 from worker.sync.incremental import incremental
 from worker.sync.pipeline import Pipeline, Step
@@ -148,8 +149,9 @@ async def open_pipeline(
     token: TokenSource | None = None,
     show: Show | None = None,
     waiting: leases.Waiting | None = None,
+    session: ClientSession | None = None,
 ) -> AsyncIterator[Pipeline]:
-    """Open one account's way from the API to the database."""
+    """Open one account's way from the API to the database; `session` is what the process has open already."""
     api = settings.api
     rules = await configured_rules(settings, database)
     async with open_client(
@@ -159,6 +161,7 @@ async def open_pipeline(
         ca_file=api.ca_file,
         max_page_bytes=api.max_page_bytes,
         admit=rules.admit if rules.keeps_out else None,
+        session=session,
     ) as client:
         options: dict[str, Any] = {"progress": show} if show is not None else {}
         yield Pipeline(
@@ -168,6 +171,7 @@ async def open_pipeline(
             overlap=settings.sync.overlap,
             paging=None if api.paging == "auto" else Method(api.paging),
             concurrency=api.concurrency,
+            processes=settings.scale.processes,
             max_vanished_percent=settings.sync.max_vanished_percent,
             privacy=rules,
             waiting=waiting,
@@ -176,23 +180,17 @@ async def open_pipeline(
 
 
 @asynccontextmanager
-async def recorded(pipeline: Pipeline, kind: str, wait: timedelta = timedelta(0)) -> AsyncIterator[leases.Run]:
-    """Run under the lease of this kind of work; afterwards let dashboards see what it changed, also when it failed."""
-    run: leases.Run | None = None
-    try:
-        async with _leased(pipeline, kind, wait) as run:
-            yield run
-    except SyncError:
-        if run is not None and run.changed:
-            await refresh_history(pipeline.database)
-        raise
-    if run.changed:
-        await refresh_history(pipeline.database)
+async def recorded(
+    pipeline: Pipeline,
+    kind: str,
+    wait: timedelta = timedelta(0),
+    slot: str | None = None,
+    due_at: datetime | None = None,
+) -> AsyncIterator[leases.Run]:
+    """Run under the lease of this kind of work, with a limit on its time, and log what is worth a look.
 
-
-@asynccontextmanager
-async def _leased(pipeline: Pipeline, kind: str, wait: timedelta) -> AsyncIterator[leases.Run]:
-    """Run under the lease, with a limit on its time, and log what is worth a look."""
+    A run that changed something asks for the refresh of what dashboards read, which follows once for many runs.
+    """
     before = pipeline.client.traffic
     await privacy.enforce(pipeline.database, pipeline.privacy)
     async with leases.run(
@@ -202,6 +200,8 @@ async def _leased(pipeline: Pipeline, kind: str, wait: timedelta) -> AsyncIterat
         wait_seconds=wait.total_seconds(),
         privacy=pipeline.privacy,
         waiting=pipeline.waiting,
+        slot=slot,
+        due_at=due_at,
     ) as run:
         try:
             async with asyncio.timeout(RUN_HOURS[kind] * 3600):
@@ -219,12 +219,17 @@ async def _leased(pipeline: Pipeline, kind: str, wait: timedelta) -> AsyncIterat
                 _log.warning("overlap_too_small", account=run.account, late=run.lag.late, missed=run.lag.missed)
 
 
-async def sync_account(pipeline: Pipeline, since: Instant | None = None, wait: timedelta = timedelta(0)) -> Counts:
+async def sync_account(
+    pipeline: Pipeline,
+    since: Instant | None = None,
+    wait: timedelta = timedelta(0),
+    due_at: datetime | None = None,
+) -> Counts:
     """Run one tick; an account without a watermark is loaded first."""
     watermark = await ledger.watermark(pipeline.database, pipeline.account)
     if watermark is None:
         return await backfill_account(pipeline, wait=wait)
-    async with recorded(pipeline, "incremental", wait) as run:
+    async with recorded(pipeline, "incremental", wait, due_at=due_at) as run:
         if since is not None:
             await ledger.put_back_watermark(pipeline.database, run, since)
             watermark = min(watermark, since)
@@ -241,15 +246,46 @@ async def backfill_account(
     wait: timedelta = timedelta(0),
 ) -> Counts:
     """Load a range of creation time, or go on with it."""
+    return (await backfill_share(pipeline, None, since, until, restart=restart, wait=wait)).counts
+
+
+async def backfill_share(
+    pipeline: Pipeline,
+    share: Share | None,
+    since: Instant | None = None,
+    until: Instant | None = None,
+    *,
+    restart: bool = False,
+    wait: timedelta = timedelta(0),
+) -> Loaded:
+    """Plan a load or go on with it, for as long as the share says, and declare it loaded when all is read."""
     async with recorded(pipeline, "backfill", wait) as run:
         if restart:
             await ledger.forget_backfills(pipeline.database, run)
-        counts = await backfill(pipeline, run, since, until)
-    return logged(pipeline, "backfill", counts, run)
+        loaded = await backfill(pipeline, run, since, until, share)
+    logged(pipeline, "backfill", loaded.counts, run)
+    return loaded
+
+
+async def help_account(
+    pipeline: Pipeline, slot: str, share: Share, since: Instant | None = None, until: Instant | None = None
+) -> Loaded | None:
+    """Read windows of a load that another run has planned; None where there are none to read."""
+    found = await planned(pipeline, since, until)
+    if found is None:
+        return None
+    async with recorded(pipeline, "backfill", slot=slot) as run:
+        loaded = await help_backfill(pipeline, run, *found, share)
+    logged(pipeline, "backfill", loaded.counts, run)
+    return loaded
 
 
 async def reconcile_account(
-    pipeline: Pipeline, *, accept_vanished: bool = False, wait: timedelta = timedelta(0)
+    pipeline: Pipeline,
+    *,
+    accept_vanished: bool = False,
+    due_at: datetime | None = None,
+    wait: timedelta = timedelta(0),
 ) -> Reconciled:
     """Compare the copy with a full listing and repair it."""
     if await ledger.watermark(pipeline.database, pipeline.account) is None:
@@ -257,7 +293,7 @@ async def reconcile_account(
             f"{pipeline.account} is not loaded yet, so there is nothing to compare.",
             f"Run `referral-sync backfill --account {pipeline.account}` first.",
         )
-    async with recorded(pipeline, "reconcile", wait) as run:
+    async with recorded(pipeline, "reconcile", wait, due_at=due_at) as run:
         result = await reconcile(pipeline, run, accept_vanished=accept_vanished)
     logged(pipeline, "reconcile", result.counts, run)
     if result.unverified:

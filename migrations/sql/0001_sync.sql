@@ -41,8 +41,11 @@ CREATE TABLE sync.runs (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     account text NOT NULL,
     kind text NOT NULL,
+    lease text NOT NULL GENERATED ALWAYS AS (kind || coalesce('#' || slot, '')) STORED,
+    slot text,
     owner text NOT NULL,
     fence bigint NOT NULL,
+    due_at timestamptz,
     started_at timestamptz NOT NULL DEFAULT now(),
     finished_at timestamptz,
     outcome text NOT NULL DEFAULT 'running' CHECK (outcome IN ('running', 'done', 'failed', 'refused', 'stopped', 'abandoned')),
@@ -70,8 +73,12 @@ CREATE TABLE sync.runs (
     throttled_seconds double precision
 );
 CREATE INDEX runs_recent ON sync.runs (account, kind, id DESC);
-CREATE INDEX runs_open ON sync.runs (account, kind) WHERE outcome = 'running';
+CREATE INDEX runs_open ON sync.runs (account, lease) WHERE outcome = 'running';
+CREATE INDEX runs_finished ON sync.runs (finished_at) WHERE outcome <> 'running';
 COMMENT ON TABLE sync.runs IS 'One row for each recorded run, with its counts.';
+COMMENT ON COLUMN sync.runs.slot IS 'Which of several readers of one backfill made the run; null for a run of the whole kind.';
+COMMENT ON COLUMN sync.runs.lease IS 'The lease that the run worked under, as kind in sync.leases.';
+COMMENT ON COLUMN sync.runs.due_at IS 'When the run was due by its schedule; null where somebody asked for it.';
 COMMENT ON COLUMN sync.runs.outcome IS 'running, done, failed, refused (action required: sign-in, permission, or more rows deleted at the source than may be), stopped (asked to), abandoned (its process died).';
 COMMENT ON COLUMN sync.runs.vanished IS 'Rows marked as deleted at the source.';
 COMMENT ON COLUMN sync.runs.retries IS 'Requests that had to be repeated.';
@@ -112,12 +119,89 @@ COMMENT ON COLUMN sync.watermarks.verified_through IS 'A full listing agreed wit
 COMMENT ON COLUMN sync.watermarks.verified_by IS 'How that listing was paged, and what proved that each part of it was whole.';
 COMMENT ON COLUMN sync.watermarks.not_verified IS 'Why the last reconcile could verify nothing; null where it could.';
 
-CREATE TABLE sync.backoffs (
-    account text PRIMARY KEY,
-    until timestamptz NOT NULL,
-    because text NOT NULL
+CREATE TABLE sync.schedules (
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    account text NOT NULL,
+    kind text NOT NULL,
+    spec text NOT NULL,
+    due_at timestamptz NOT NULL,
+    not_before timestamptz,
+    because text,
+    PRIMARY KEY (account, kind)
 );
-COMMENT ON TABLE sync.backoffs IS 'Until when the API asked not to be called for an account; every process heeds it.';
+CREATE INDEX schedules_due ON sync.schedules (greatest(due_at, not_before));
+COMMENT ON TABLE sync.schedules IS 'When each kind of work of each account is due next; every worker looks, and whoever moves due_at puts the job into the queue in the same transaction.';
+COMMENT ON COLUMN sync.schedules.id IS 'Gives an interval its phase: the multiples of the golden ratio spread evenly, however many accounts there are.';
+COMMENT ON COLUMN sync.schedules.account IS 'The account; empty for work that is of the whole database.';
+COMMENT ON COLUMN sync.schedules.spec IS 'The interval or cron line that due_at was reckoned by.';
+COMMENT ON COLUMN sync.schedules.due_at IS 'When it is due; infinity where nothing asks for it.';
+COMMENT ON COLUMN sync.schedules.not_before IS 'Until when it waits although it is due, such as while the API asked not to be called; every worker heeds it.';
+COMMENT ON COLUMN sync.schedules.because IS 'Why it waits.';
+
+INSERT INTO sync.schedules (account, kind, spec, due_at) VALUES ('', 'history', 'after a change', now());
+
+CREATE TABLE sync.workers (
+    owner text PRIMARY KEY,
+    release text NOT NULL,
+    configuration text NOT NULL,
+    began_at timestamptz NOT NULL DEFAULT now(),
+    seen_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE sync.workers IS 'The workers that take jobs from the queue; one that was not seen for half a minute is dead.';
+COMMENT ON COLUMN sync.workers.configuration IS 'Fingerprint of its accounts and schedules: all workers on a database should have the same.';
+
+CREATE TABLE sync.summaries (
+    account text PRIMARY KEY,
+    finished_run bigint,
+    good_run bigint,
+    reconcile_run bigint,
+    lag_p50 double precision,
+    lag_p95 double precision,
+    overlap double precision
+);
+COMMENT ON TABLE sync.summaries IS 'The runs that an account''s status speaks of, so that nobody has to look for them among all runs; kept by a trigger of sync.runs.';
+COMMENT ON COLUMN sync.summaries.finished_run IS 'The incremental sync or backfill that ended last.';
+COMMENT ON COLUMN sync.summaries.good_run IS 'The last one that went well and covered the whole account.';
+COMMENT ON COLUMN sync.summaries.reconcile_run IS 'The last reconcile that came to a result.';
+
+CREATE TABLE sync.late_changes (
+    account text NOT NULL,
+    day date NOT NULL,
+    late_max double precision NOT NULL,
+    PRIMARY KEY (account, day)
+);
+COMMENT ON TABLE sync.late_changes IS 'How many seconds below the watermark a change appeared, at most, by day (UTC); a week of it is kept.';
+
+CREATE FUNCTION sync.summarize() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO sync.summaries AS s (account, finished_run, good_run, reconcile_run, lag_p50, lag_p95, overlap)
+    VALUES (
+        NEW.account,
+        CASE WHEN NEW.kind IN ('incremental', 'backfill') THEN NEW.id END,
+        CASE WHEN NEW.kind IN ('incremental', 'backfill') AND NEW.slot IS NULL AND NEW.outcome = 'done' THEN NEW.id END,
+        CASE WHEN NEW.kind = 'reconcile' AND NEW.outcome NOT IN ('stopped', 'abandoned') THEN NEW.id END,
+        CASE WHEN NEW.kind = 'incremental' THEN NEW.lag_p50 END,
+        CASE WHEN NEW.kind = 'incremental' THEN NEW.lag_p95 END,
+        CASE WHEN NEW.kind = 'incremental' THEN NEW.overlap END
+    )
+    ON CONFLICT (account) DO UPDATE SET
+        finished_run = coalesce(excluded.finished_run, s.finished_run),
+        good_run = coalesce(excluded.good_run, s.good_run),
+        reconcile_run = coalesce(excluded.reconcile_run, s.reconcile_run),
+        lag_p50 = coalesce(excluded.lag_p50, s.lag_p50),
+        lag_p95 = coalesce(excluded.lag_p95, s.lag_p95),
+        overlap = coalesce(excluded.overlap, s.overlap);
+    IF NEW.kind = 'incremental' AND NEW.late_max IS NOT NULL THEN
+        INSERT INTO sync.late_changes AS l (account, day, late_max)
+        VALUES (NEW.account, (NEW.started_at AT TIME ZONE 'UTC')::date, NEW.late_max)
+        ON CONFLICT (account, day) DO UPDATE SET late_max = excluded.late_max WHERE excluded.late_max > l.late_max;
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION sync.summarize() IS 'Keeps sync.summaries and sync.late_changes when a run ends.';
+CREATE TRIGGER summarize AFTER INSERT OR UPDATE OF outcome ON sync.runs
+    FOR EACH ROW WHEN (NEW.outcome <> 'running') EXECUTE FUNCTION sync.summarize();
 
 CREATE TABLE sync.capabilities (
     account text NOT NULL,
@@ -164,10 +248,12 @@ CREATE TABLE sync.backfill_windows (
     upper bigint,
     through bigint,
     done_at timestamptz,
-    records bigint NOT NULL DEFAULT 0
+    records bigint NOT NULL DEFAULT 0,
+    run_id bigint
 );
 CREATE INDEX backfill_windows_backfill ON sync.backfill_windows (backfill_id);
 COMMENT ON TABLE sync.backfill_windows IS 'The windows of a backfill; through is how far (exclusive) each is read.';
+COMMENT ON COLUMN sync.backfill_windows.run_id IS 'The run that reads it, or read it last; free again when that run has ended or lost its lease. Every write to the window checks it.';
 
 CREATE TABLE sync.rejected_records (
     account text NOT NULL,
@@ -311,21 +397,20 @@ SELECT
     finished.updated,
     finished.unchanged,
     finished.rejected,
-    (SELECT count(*) FROM partner_center.referrals r WHERE r.account = a.account)
-        - (SELECT count(*) FROM partner_center.referrals r WHERE r.account = a.account AND r.deleted_at IS NOT NULL) AS live_referrals,
-    (SELECT count(*) FROM partner_center.referrals r WHERE r.account = a.account AND r.deleted_at IS NOT NULL) AS deleted_referrals,
+    counted.rows - counted.deleted AS live_referrals,
+    counted.deleted AS deleted_referrals,
     (SELECT count(*) FROM sync.rejected_records j WHERE j.account = a.account AND j.closed_at IS NULL) AS open_rejects,
     proof.outcome AS last_reconcile_outcome,
     proof.finished_at AS last_reconcile_at,
     proof.error AS last_reconcile_error,
     finished.requests,
     finished.retries,
-    recent.lag_p50,
-    recent.lag_p95,
+    s.lag_p50,
+    s.lag_p95,
     recent.late_max,
-    recent.overlap,
+    s.overlap,
     coalesce(proof.missed, 0) AS missed,
-    coalesce(recent.late_max > recent.overlap / 2, false) OR coalesce(proof.missed > 0, false) AS overlap_too_small,
+    coalesce(recent.late_max > s.overlap / 2, false) OR coalesce(proof.missed > 0, false) AS overlap_too_small,
     (SELECT count(*) FROM sync.runs r WHERE r.account = a.account AND r.outcome = 'running') AS running,
     sign_in.lapses_at AS sign_in_lapses_at,
     sign_in.refused_at AS sign_in_refused_at,
@@ -339,8 +424,8 @@ SELECT
     finished.store_seconds,
     w.verified_by,
     w.not_verified,
-    (SELECT b.until FROM sync.backoffs b WHERE b.account = a.account AND b.until > now()) AS backing_off_until,
-    (SELECT b.because FROM sync.backoffs b WHERE b.account = a.account AND b.until > now()) AS backing_off_because,
+    backing_off.until AS backing_off_until,
+    backing_off.because AS backing_off_because,
     loading.since AS loading_since,
     loading.records AS loading_records,
     loading.windows AS loading_windows,
@@ -350,31 +435,25 @@ FROM (
     UNION SELECT account FROM sync.leases WHERE kind <> 'delivery'
     UNION SELECT account FROM sync.backfills
     UNION SELECT account FROM sync.tokens
-    UNION SELECT account FROM sync.backoffs
     UNION SELECT account FROM sync.totals
+    UNION SELECT account FROM sync.schedules WHERE account <> '' AND kind <> 'delivery'
 ) a
 LEFT JOIN sync.watermarks w ON w.account = a.account
+CROSS JOIN LATERAL (
+    SELECT (SELECT count(*) FROM partner_center.referrals r WHERE r.account = a.account) AS rows,
+        (SELECT count(*) FROM partner_center.referrals r WHERE r.account = a.account AND r.deleted_at IS NOT NULL) AS deleted
+) counted
+LEFT JOIN sync.summaries s ON s.account = a.account
 LEFT JOIN LATERAL (
-    SELECT *, extract(epoch FROM r.finished_at - r.started_at)::float8 AS seconds FROM sync.runs r
-    WHERE r.account = a.account AND r.kind IN ('incremental', 'backfill') AND r.outcome <> 'running'
-    ORDER BY r.id DESC LIMIT 1
+    SELECT *, extract(epoch FROM r.finished_at - r.started_at)::float8 AS seconds FROM sync.runs r WHERE r.id = s.finished_run
 ) finished ON true
+LEFT JOIN sync.runs proof ON proof.id = s.reconcile_run
 LEFT JOIN LATERAL (
-    SELECT * FROM sync.runs r
-    WHERE r.account = a.account AND r.kind = 'reconcile' AND r.outcome NOT IN ('running', 'stopped', 'abandoned')
-    ORDER BY r.id DESC LIMIT 1
-) proof ON true
-LEFT JOIN LATERAL (
-    SELECT r.finished_at, r.started_at AS checked_at FROM sync.runs r
-    WHERE r.account = a.account AND r.kind IN ('incremental', 'backfill') AND r.outcome = 'done' ORDER BY r.id DESC LIMIT 1
+    SELECT r.finished_at, r.started_at AS checked_at FROM sync.runs r WHERE r.id = s.good_run
 ) good ON true
 LEFT JOIN LATERAL (
-    SELECT max(r.late_max) AS late_max,
-        (array_agg(r.overlap ORDER BY r.id DESC))[1] AS overlap,
-        (array_agg(r.lag_p50 ORDER BY r.id DESC) FILTER (WHERE r.lag_p50 IS NOT NULL))[1] AS lag_p50,
-        (array_agg(r.lag_p95 ORDER BY r.id DESC) FILTER (WHERE r.lag_p95 IS NOT NULL))[1] AS lag_p95
-    FROM sync.runs r
-    WHERE r.account = a.account AND r.kind = 'incremental' AND r.started_at > now() - interval '7 days'
+    SELECT max(l.late_max) AS late_max FROM sync.late_changes l
+    WHERE l.account = a.account AND l.day > (now() AT TIME ZONE 'UTC')::date - 7
 ) recent ON true
 LEFT JOIN LATERAL (
     SELECT b.planned_at AS since, sum(x.records)::bigint AS records, count(*) AS windows, count(x.done_at) AS windows_done
@@ -382,6 +461,9 @@ LEFT JOIN LATERAL (
     WHERE b.account = a.account AND b.loaded_at IS NULL AND w.position IS NULL
     GROUP BY b.id ORDER BY b.id DESC LIMIT 1
 ) loading ON true
+    SELECT max(c.not_before) AS until, (array_agg(c.because ORDER BY c.not_before DESC))[1] AS because
+    FROM sync.schedules c WHERE c.account = a.account AND c.not_before > now()
+) backing_off ON true
 LEFT JOIN LATERAL (
     SELECT * FROM sync.tokens t WHERE t.account = a.account ORDER BY (t.sealed IS NULL), t.began_at DESC LIMIT 1
 ) sign_in ON true;

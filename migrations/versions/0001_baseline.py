@@ -11,6 +11,8 @@ from pathlib import Path
 import asyncpg
 from alembic import op
 
+from worker.store.queue import install_sql
+
 revision = "0001"
 down_revision = None
 
@@ -20,8 +22,10 @@ def upgrade() -> None:
     sql = Path(__file__).parent.parent / "sql"
     connection = op.get_bind().connection.dbapi_connection
     assert connection is not None  # noqa: S101 - a bind that migrates is connected
-    for part in ("partner_center", "sync", "bi"):
-        script = (sql / f"0001_{part}.sql").read_text(encoding="utf-8")
+    scripts = [
+        (sql / f"0001_{part}.sql").read_text(encoding="utf-8") for part in ("partner_center", "sync", "bi", "queue")
+    ]
+    for script in (*scripts, install_sql(), (sql / "0001_queue_status.sql").read_text(encoding="utf-8")):
         connection.run_async(lambda driver, script=script: driver.execute(script))
     roles = (sql / "roles.sql").read_text(encoding="utf-8")
     connection.run_async(lambda driver: _where_permitted(driver, roles))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import ssl
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -243,27 +241,6 @@ async def test_an_api_that_asks_for_a_long_pause_is_left_alone(
         await asyncio.sleep(3)
         assert await simulator.requests() == [], "not asked again before the pause is over"
         assert await running.stop() == 0
-
-
-async def test_a_replica_takes_over_from_a_dead_one_in_the_middle_of_its_work(
-    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
-) -> None:
-    """The second daemon waits for the lease of the first, and goes on with its load when that ends by itself."""
-    await simulator.reset(1500)
-    await simulator.behaviour(page_size=20, latency=0.3)
-    slow = {"REFERRAL_SYNC_SCHEDULE__INCREMENTAL": "1h"}
-    async with daemon(environment, tmp_path, **slow) as first:
-        await until(at_least(db, 100), "loading")
-        async with daemon(environment, tmp_path, **slow) as second:
-            await until(said(second, "waits_for_lease"), "waiting")
-            os.kill(first.process.pid, signal.SIGKILL)
-            left = await db.fetchval("SELECT max(expires_at) - now() FROM sync.leases WHERE kind = 'backfill'")
-            assert left.total_seconds() < 50, "a minute is promised, with the time to notice"
-            await db.execute("UPDATE sync.leases SET expires_at = now()")
-            await simulator.behaviour(latency=0)
-            await until(rows(db, 1500), "taken over")
-            assert await second.stop() == 0
-    await assert_level(db, simulator)
 
 
 @pytest.mark.parametrize("path", ["/status", "/metrics"])

@@ -125,9 +125,11 @@ async def test_it_is_loaded_when_every_window_is_and_not_before(pipeline: Pipeli
     parts = [Window(TimeField.CREATED, None, half), Window(TimeField.CREATED, half, None)]
     async with leases.run(database, "contoso", "backfill") as run:
         plan = await ledger.plan_backfill(database, run, whole, parts, half)
-        for part in plan.pending:
+        for _ in plan.pending:
             assert not await ledger.backfill_loaded(database, run, plan, sets_watermark=True)
             assert await ledger.watermark(database, "contoso") is None
+            part = await ledger.claim_window(database, run, plan)
+            assert part is not None
             await save(database, run, Mapped(), advances=[ToWindow(part.id, None, 0, done=True)])
         assert await ledger.backfill_loaded(database, run, plan, sets_watermark=True)
     assert await ledger.watermark(database, "contoso") == half

@@ -89,6 +89,7 @@ async def test_positions_of_one_save_go_as_far_as_its_last_page(database_url: st
         "INSERT INTO sync.backfill_windows (id, backfill_id) OVERRIDING SYSTEM VALUE VALUES (1, 1), (2, 1)"
     )
     async with writer_of(database_url, Seen()) as writer, db.transaction():
+        await db.execute("UPDATE sync.backfill_windows SET run_id = (SELECT max(id) FROM sync.runs)")
         await db.execute("SELECT FROM sync.leases FOR UPDATE")
         for number, advance in enumerate(
             (

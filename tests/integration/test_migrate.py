@@ -162,7 +162,7 @@ async def test_schemas_made_by_an_administrator_are_enough(postgres_url: str) ->
     await admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'worker'")
     own = urlsplit(postgres_url)._replace(path=f"/{name}")
     inside = await asyncpg.connect(own.geturl())
-    for schema in ("sync", "partner_center", "bi"):
+    for schema in ("sync", "partner_center", "bi", "queue"):
         await inside.execute(f"CREATE SCHEMA {schema} AUTHORIZATION {role}")
     await inside.close()
     url = own._replace(netloc=f"{role}:worker@{own.hostname}:{own.port}").geturl()

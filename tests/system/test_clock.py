@@ -41,5 +41,4 @@ async def test_the_schedule_goes_on_when_the_clock_is_set(
         before = await db.fetchval("SELECT count(*) FROM sync.runs")
         offset.write_text(step, encoding="ascii")
         await until(lambda: ran(before + 2), "run again after the clock was set", 60)
-        assert worker.events("clock_stepped"), "it was said"
         assert await worker.status("/healthz") == 200

@@ -28,7 +28,9 @@ def manifests() -> dict[str, Any]:
 
 def test_it_is_valid_and_a_mistake_is_not() -> None:
     found = manifests()
-    assert set(found) == {"Secret", "ConfigMap", "NetworkPolicy", "Deployment", "Job"}
+    assert set(found) == {
+        "Secret", "ConfigMap", "NetworkPolicy", "Deployment", "PodDisruptionBudget", "HorizontalPodAutoscaler", "Job"
+    }  # fmt: skip
     for one in found.values():
         kubernetes_validate.validate(one, VERSION, strict=True)
     wrong = manifests()["Deployment"]
@@ -90,6 +92,16 @@ def test_every_address_of_a_database_is_verified() -> None:
     assert len(addresses) >= 5
     for address in addresses:
         assert address.endswith("?sslmode=verify-full&sslrootcert=system"), address
+
+
+def test_what_scales_it_is_of_this_deployment_and_of_a_metric_that_there_is() -> None:
+    found = manifests()
+    scaler, budget = found["HorizontalPodAutoscaler"]["spec"], found["PodDisruptionBudget"]["spec"]
+    assert scaler["scaleTargetRef"]["name"] == found["Deployment"]["metadata"]["name"]
+    assert budget["selector"]["matchLabels"] == found["Deployment"]["spec"]["selector"]["matchLabels"]
+    assert budget["minAvailable"] < scaler["minReplicas"]
+    (metric,) = scaler["metrics"]
+    assert f"| `{metric['external']['metric']['name']}` |" in (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
 
 
 def test_its_configuration_is_one(tmp_path: Path) -> None:

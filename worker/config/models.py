@@ -326,6 +326,14 @@ class Sync(_Section):
     overlap: Annotated[Duration, Field(ge=timedelta(0), le=timedelta(days=7))] = timedelta(minutes=10)
     max_vanished_percent: float = Field(10, ge=0, le=100)
     keep_runs: Annotated[Duration, Field(ge=timedelta(hours=1))] = timedelta(days=90)
+    keep_unchanged_runs: Annotated[Duration, Field(ge=timedelta(hours=1))] = timedelta(days=2)
+
+
+class Scale(_Section):
+    """How much a process takes upon itself; nobody has to touch it."""
+
+    processes: int = Field(0, ge=0, le=32)
+    jobs_at_once: int = Field(10, ge=2, le=100)
 
 
 class Privacy(_Section):
@@ -453,6 +461,7 @@ class Settings(BaseSettings):
     accounts: Annotated[dict[str, Account], AfterValidator(_account_names), Field(min_length=1)]
     schedule: Schedule = Schedule()
     sync: Sync = Sync()
+    scale: Scale = Scale()
     privacy: Privacy = Privacy()
     security: Security = Security()
     bi: Bi = Bi()

@@ -18,7 +18,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from worker.daemon.listener import listening
-from worker.daemon.scheduler import Clockwork
+from worker.daemon.planner import Pulse
 from worker.errors import StoreError
 from worker.web.metrics import Facts, exposition
 from worker.web.status_page import POLICY, status_page
@@ -39,29 +39,35 @@ HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """Where the endpoint reads: accounts, totals, leases, recent runs, what awaits an answer, channels, connections."""
+    """Where the endpoint reads: accounts, totals, leases, recent runs, the queue, and what is due next.
+
+    Also what awaits an answer, and channels. And of this process: its connections by state, and how many jobs it has
+    in hand.
+    """
 
     status: Rows
     totals: Rows
     leases: Rows
     runs: Rows
+    queue: Rows
+    workers: Callable[[], Awaitable[int]]
+    upcoming: Callable[[], Awaitable[list[tuple[str, str, datetime]]]]
     awaiting: Rows
     channels: Rows
     connections: Callable[[], Mapping[str, int]]
+    in_hand: Callable[[], int]
 
 
 @asynccontextmanager
-async def ops_endpoint(
-    listen: str, token: str, ready: Ready, books: Books, clockwork: Clockwork
-) -> AsyncIterator[None]:
+async def ops_endpoint(listen: str, token: str, ready: Ready, books: Books, pulse: Pulse) -> AsyncIterator[None]:
     """Serve the page at `/`, `/healthz`, `/readyz`, `/metrics` and `/status` at `host:port`.
 
     A `token`, when not empty, guards the page, the metrics and the status.
     """
 
     async def healthz(_: web.Request) -> web.Response:
-        if clockwork.stands_still():
-            return web.json_response({"status": "the scheduler stands still"}, status=503)
+        if pulse.stands_still():
+            return web.json_response({"status": "the planner is stalled"}, status=503)
         return web.json_response({"status": "ok"})
 
     async def readyz(_: web.Request) -> web.Response:
@@ -77,7 +83,9 @@ async def ops_endpoint(
             await books.totals(),
             await books.leases(),
             books.connections(),
-            len(clockwork.running.tasks),
+            books.in_hand(),
+            await books.queue(),
+            await books.workers(),
             await books.awaiting(),
             await books.channels(),
         )
@@ -88,7 +96,7 @@ async def ops_endpoint(
         return web.json_response({"accounts": rows}, dumps=lambda value: json.dumps(value, default=_plain))
 
     async def page() -> web.Response:
-        text = status_page(await books.status(), await books.runs(), clockwork.due(), datetime.now(UTC))
+        text = status_page(await books.status(), await books.runs(), await books.upcoming(), datetime.now(UTC))
         return web.Response(text=text, content_type="text/html", headers=HEADERS)
 
     app = web.Application()

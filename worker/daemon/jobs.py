@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import hashlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import structlog
+from aiohttp import ClientSession
+from asyncpg.pool import PoolConnectionProxy
 
+from worker import RELEASE
 from worker.config.models import Settings
 from worker.daemon.http import Books
-from worker.daemon.scheduler import Job
+from worker.daemon.planner import Member, Pulse, next_due, plan_until, spec
 from worker.daemon.service import serve as serve_daemon
-from worker.database import database_url, pool_size, prepare_database, refresh_history
-from worker.errors import LeaseError, SourceUnavailable
+from worker.daemon.workers import Lane, Workers
+from worker.database import database_url, pool_size, prepare_database
+from worker.errors import LeaseError, SourceUnavailable, StoreError, SyncError
 from worker.notify import outbox, records
 from worker.notify.delivery import deliver_due
-from worker.source.client import TokenSource
-from worker.store import leases, ledger, rejects
+from worker.source.client import TokenSource, open_session
+from worker.store import analysis, leases, ledger, queue, rejects, schedules
 from worker.store.database import Database, open_database
+from worker.store.leases import OWNER
+from worker.store.queue import Job, Taken
+from worker.store.schedules import Due, Kind
+from worker.sync.backfill import Share
 from worker.sync.pipeline import Pipeline
 from worker.wiring import (
+    backfill_share,
+    help_account,
     open_pipeline,
     reconcile_account,
     replay_account,
@@ -32,11 +43,30 @@ from worker.wiring import (
     token_source,
 )
 
-LEASE_POLL_SECONDS = 5.0
-DELIVERY = timedelta(seconds=5)
+SLICE_SECONDS = 20.0
+"""A load gives way to those of other accounts after so long, and comes back behind them."""
 
-SAME_WORK = {"incremental": timedelta(0), "replay": timedelta(0), "reconcile": timedelta(hours=1)}
-"""A run of another replica that began so long before ours was due is the same work."""
+EARLY_SECONDS, LARGE_RECORDS = 5.0, 1_000
+"""A load that has read so many records by then, and is not done, is shared among workers."""
+
+LEASE_SECONDS, LEASE_ATTEMPTS = 5.0, 12
+"""So long, and so often, a job waits for who does the same work: a command, or a worker that has just died."""
+
+STRANGER_ATTEMPTS = 5
+"""So many times a job of an account that is not configured here is left to workers where it may be."""
+
+HOUR = timedelta(hours=1)
+DELIVERY = timedelta(seconds=5)
+"""So often each channel is told what is due."""
+
+CHANNELS_AT_ONCE = 4
+UNKNOWN_FOR = "1 day"
+QUICK = ("sync", "history")
+MESSAGES = ("delivery",)
+RUN_KINDS = {"sync": "incremental", "reconcile": "reconcile", "backfill": "backfill", "window": "backfill"}
+"""What the run of a job is called in the books."""
+
+HEAVY = ("reconcile", "backfill", "window", "housekeeping")
 
 _log = structlog.get_logger()
 
@@ -52,114 +82,285 @@ class Standing:
     replayed: bool = False
 
 
-async def tick(settings: Settings, database: Database, name: str, standing: Standing) -> None:
-    """Do what the daemon does when a tick is due."""
-    async with (
-        leases.failures_recorded(database, name, "incremental"),
-        _allowed(settings, database, name, standing) as pipeline,
-    ):
-        if pipeline is None:
+def kinds_of(settings: Settings) -> dict[str, Kind]:
+    """Return the kinds of scheduled work of each account."""
+    schedule, zone = settings.schedule, settings.schedule.timezone
+    return {
+        kind.name: kind
+        for kind in (
+            Kind(
+                "sync",
+                spec(schedule.incremental, zone),
+                next_due(schedule.incremental, zone),
+                priority=10,
+                at_once=True,
+            ),
+            Kind("reconcile", spec(schedule.reconcile, zone), next_due(schedule.reconcile, zone), priority=0),
+        )
+    }
+
+
+def kinds_of_all() -> dict[str, Kind]:
+    """Return the kinds of scheduled work that are of the whole database."""
+    return {
+        "housekeeping": Kind("housekeeping", spec(HOUR, "UTC"), next_due(HOUR, "UTC"), priority=0),
+        schedules.HISTORY: Kind(schedules.HISTORY, "after a change", None, priority=5),
+    }
+
+
+def kinds_of_channels() -> dict[str, Kind]:
+    """Return the kind of scheduled work of each channel."""
+    return {
+        "delivery": Kind("delivery", spec(DELIVERY, "UTC"), next_due(DELIVERY, "UTC"), priority=5, at_once=True),
+    }
+
+
+async def put(kinds: dict[str, Kind], connection: PoolConnectionProxy, due: list[Due]) -> list[bool]:
+    """Put what is due into the queue."""
+    jobs = [
+        Job(one.kind, one.account, f"{one.kind}:{one.account}", kinds[one.kind].priority, one.due_at) for one in due
+    ]
+    return await queue.enqueue(connection, jobs)
+
+
+@dataclass(slots=True)
+class Jobs:
+    """Does jobs; one for a process. `wake` makes the lanes look when a job has put another one into the queue."""
+
+    settings: Settings
+    database: Database
+    session: ClientSession
+    wake: Callable[[], None] = lambda: None
+    standings: dict[str, Standing] = field(default_factory=dict)
+    up_since: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    async def handle(self, job: Taken, attempts: int) -> float:
+        """Do a job; a failure is logged, and the next time comes all the same.
+
+        Returns after how many seconds it is to be tried again, or 0.
+        """
+        told = {"account": job.account, "kind": job.kind}
+        try:
+            return await self._handle(job, attempts)
+        except LeaseError as held:
+            if attempts < LEASE_ATTEMPTS:
+                _log.info("waits_for_lease", **told, why=str(held))
+                return LEASE_SECONDS
+            _log.warning("run_failed", **told, error=str(held), hint=held.hint)
+        except SyncError as error:
+            _log.error("run_failed", **told, error=str(error), hint=error.hint)
+        except asyncio.CancelledError:
+            _log.info("run_stopped", **told)
+            raise
+        except Exception:  # noqa: BLE001 - see below
+            # A bug: said loudly, with its traceback, and the other accounts go on.
+            _log.exception("run_broken", **told)
+        return 0.0
+
+    async def _handle(self, job: Taken, attempts: int) -> float:
+        whole: dict[str, Callable[[Taken], Awaitable[None]]] = {
+            "housekeeping": self._housekeeping,
+            schedules.HISTORY: self._history,
+            "delivery": self._deliver,
+        }
+        if job.kind in whole:
+            await whole[job.kind](job)
+            return 0.0
+        if job.account not in self.settings.accounts:
+            if attempts < STRANGER_ATTEMPTS:
+                return LEASE_SECONDS
+            _log.warning(
+                "account_unknown", account=job.account, kind=job.kind, why="it is not configured here any more"
+            )
+            return 0.0
+        async with (
+            leases.failures_recorded(self.database, job.account, RUN_KINDS[job.kind]),
+            self._allowed(job.account) as pipeline,
+        ):
+            if pipeline is not None:
+                await {
+                    "sync": self._sync,
+                    "reconcile": self._reconcile,
+                    "backfill": self._backfill,
+                    "window": self._window,
+                }[job.kind](job, pipeline)
+        return 0.0
+
+    async def _sync(self, job: Taken, pipeline: Pipeline) -> None:
+        """Fetch what changed; an account that is not loaded has its load begun, or begun again where that was lost."""
+        standing = self._standing(job.account)
+        if await ledger.watermark(self.database, job.account) is None:
+            await self._enqueue(_load(job.account, 0))
             return
         if not standing.replayed:
-            if await rejects.open_rejects(database, name, limit=1, other_release=True):
-                await _in_turn(pipeline, "replay", lambda: replay_account(pipeline, other_release=True))
+            if await rejects.open_rejects(self.database, job.account, limit=1, other_release=True):
+                await replay_account(pipeline, other_release=True)
             standing.replayed = True
-        await _in_turn(pipeline, "incremental", lambda: sync_account(pipeline))
+        await sync_account(pipeline, due_at=job.due_at)
 
+    async def _reconcile(self, job: Taken, pipeline: Pipeline) -> None:
+        if await ledger.watermark(self.database, job.account) is not None:
+            await reconcile_account(pipeline, due_at=job.due_at)
 
-async def nightly(settings: Settings, database: Database, name: str, standing: Standing) -> None:
-    """Reconcile, once the account is loaded; let old runs and closed rejects go; and see that history is up to date."""
-    async with (
-        leases.failures_recorded(database, name, "reconcile"),
-        _allowed(settings, database, name, standing) as pipeline,
-    ):
-        if pipeline is not None and await ledger.watermark(database, name) is not None:
-            await _in_turn(pipeline, "reconcile", lambda: reconcile_account(pipeline))
-    older_than = f"{int(settings.sync.keep_runs.total_seconds())} seconds"
-    while await ledger.delete_old_runs(database, older_than):
-        pass
-    while await ledger.delete_closed_rejects(database, older_than):
-        pass
-    while await records.delete_old(database, older_than):
-        pass
-    await refresh_history(database)
+    async def _backfill(self, job: Taken, pipeline: Pipeline) -> None:
+        """Load an account; what is not done soon is shared among workers, slice by slice, in turn with other accounts.
 
+        So a small account is one job and one run.
+        """
+        readers, turn, shared = self.settings.api.concurrency, job.details["turn"], job.details["shared"]
+        share = Share(1, SLICE_SECONDS) if shared else Share(readers, SLICE_SECONDS, EARLY_SECONDS, LARGE_RECORDS)
+        loaded = await backfill_share(pipeline, share)
+        if loaded.free:
+            large = not shared and loaded.counts.records >= LARGE_RECORDS
+            others = [_window(job.account, number, 0) for number in range(1, readers)] if large else []
+            await self._enqueue(_load(job.account, 1 - turn, shared=shared or large, again=True), *others)
 
-async def _deliver(settings: Settings, database: Database, channel: str, began: datetime) -> None:
-    """Tell one channel what is due; each has a job of its own, so that none waits for another."""
-    await deliver_due(database, settings, channel, up_since=began)
+    async def _window(self, job: Taken, pipeline: Pipeline) -> None:
+        """Read a slice of a load that is planned; whoever finds nothing left has it declared loaded."""
+        number, turn = job.details["reader"], job.details["turn"]
+        loaded = await help_account(pipeline, str(number), Share(1, SLICE_SECONDS))
+        if loaded is not None and loaded.whole:
+            await self._enqueue(_load(job.account, 0, shared=True))
+        elif loaded is not None and loaded.free:
+            await self._enqueue(_window(job.account, number, 1 - turn, again=True))
 
+    async def _housekeeping(self, _: Taken) -> None:
+        """Let old runs, closed rejects, the engine's log and jobs that nobody knows go."""
+        keep = f"{int(self.settings.sync.keep_runs.total_seconds())} seconds"
+        unchanged = f"{int(self.settings.sync.keep_unchanged_runs.total_seconds())} seconds"
+        while await ledger.delete_old_runs(self.database, keep, unchanged):
+            pass
+        while await ledger.delete_closed_rejects(self.database, keep):
+            pass
+        while await records.delete_old(self.database, keep):
+            pass
+        await schedules.delete_dead_workers(self.database)
+        await queue.prune_log(self.database)
+        strange = await queue.delete_unknown(self.database, [*QUICK, *HEAVY, *MESSAGES], UNKNOWN_FOR)
+        if strange:
+            _log.warning("jobs_unknown", deleted=strange, why=f"for {UNKNOWN_FOR} no release here took them")
 
-@asynccontextmanager
-async def _allowed(
-    settings: Settings, database: Database, name: str, standing: Standing
-) -> AsyncIterator[Pipeline | None]:
-    """Open the account's pipeline, or give None while the API has asked for a longer pause than a run waits out."""
-    seconds = await ledger.backing_off(database, name)
-    if seconds:
-        _log.warning("backing_off", account=name, seconds=round(seconds))
-        yield None
-        return
-    try:
-        async with open_pipeline(settings, database, name, standing.token) as pipeline:
-            yield pipeline
-    except SourceUnavailable as busy:
-        if busy.retry_after is not None:
-            await ledger.put_backoff(database, name, busy.retry_after, str(busy))
-        raise
-
-
-async def _in_turn(pipeline: Pipeline, kind: str, work: Callable[[], Awaitable[object]]) -> None:
-    """Work as soon as the lease is free: when its holder dies we go on within a minute.
-
-    Nothing is left to do when the other process did it while we waited.
-    """
-    asked = time.monotonic()
-    while True:
+    async def _history(self, _: Taken) -> None:
+        """Bring up to date what dashboards read; when that fails it stays asked for."""
         try:
-            await work()
-        except LeaseError as held:
-            _log.info("waits_for_lease", account=pipeline.account, kind=kind, why=str(held))
-            await asyncio.sleep(LEASE_POLL_SECONDS)
-            waited = timedelta(seconds=time.monotonic() - asked) + SAME_WORK[kind]
-            if await ledger.done_since(pipeline.database, pipeline.account, kind, waited):
-                return
-        else:
+            await analysis.refresh_history(self.database)
+        except StoreError:
+            await schedules.ask_for_history(self.database)
+            raise
+
+    async def _deliver(self, job: Taken) -> None:
+        """Tell one channel what is due; each has jobs of its own, so that none waits for another."""
+        channel = outbox.channel_of(job.account)
+        if channel in self.settings.notify.channels:
+            await deliver_due(self.database, self.settings, channel, up_since=self.up_since)
+
+    async def _enqueue(self, *jobs: Job) -> None:
+        async with self.database.transaction() as connection:
+            taken = await queue.enqueue(connection, jobs)
+        if any(taken):
+            self.wake()
+
+    def _standing(self, name: str) -> Standing:
+        if name not in self.standings:
+            self.standings[name] = Standing(token_source(self.settings, self.database, name))
+        return self.standings[name]
+
+    @asynccontextmanager
+    async def _allowed(self, name: str) -> AsyncIterator[Pipeline | None]:
+        """Open the account's pipeline, or give None while the API has asked for a longer pause than a run waits out."""
+        seconds = await schedules.backing_off(self.database, name)
+        if seconds:
+            _log.warning("backing_off", account=name, seconds=round(seconds))
+            yield None
             return
+        try:
+            token = self._standing(name).token
+            async with open_pipeline(self.settings, self.database, name, token, session=self.session) as pipeline:
+                yield pipeline
+        except SourceUnavailable as busy:
+            if busy.retry_after is not None:
+                await schedules.put_backoff(self.database, name, busy.retry_after, str(busy))
+            raise
+
+
+def _load(account: str, turn: int, *, shared: bool = False, again: bool = False) -> Job:
+    """Make the job that plans a load and declares it loaded; `shared` once there are others that read.
+
+    `again` is for who has such a job in hand, whose own key would bar it.
+    """
+    keys = [f"backfill:{account}:{number}" for number in (0, 1)]
+    return Job("backfill", account, keys[turn], details={"turn": turn, "shared": shared}, unless=() if again else keys)
+
+
+def _window(account: str, reader: int, turn: int, *, again: bool = False) -> Job:
+    """Make the job of one more reader of a load."""
+    keys = [f"window:{account}:{reader}:{number}" for number in (0, 1)]
+    return Job("window", account, keys[turn], details={"reader": reader, "turn": turn}, unless=() if again else keys)
+
+
+def fingerprint(settings: Settings) -> str:
+    """Return what workers on one database should have in common: accounts, and when they are due."""
+    kinds = {name: kind.spec for name, kind in kinds_of(settings).items()}
+    return hashlib.sha256(json.dumps([sorted(settings.accounts), kinds]).encode()).hexdigest()[:16]
 
 
 async def serve(settings: Settings) -> None:
-    """Be the daemon until a signal: migrations, scheduler, ops endpoint."""
-    async with database_url(settings) as url, open_database(url, connections=pool_size(settings)) as database:
+    """Be the daemon until a signal: migrations, schedules, jobs, ops endpoint."""
+    async with (
+        database_url(settings) as url,
+        open_database(url, connections=pool_size(settings)) as database,
+        open_session(settings.api.ca_file) as session,
+    ):
+        accounts = sorted(settings.accounts)
+        channels = [outbox.lease_of(name) for name in sorted(settings.notify.channels)]
+        kinds, of_all, of_channels = kinds_of(settings), kinds_of_all(), kinds_of_channels()
+        jobs = Jobs(settings, database, session)
+        at_once = settings.scale.jobs_at_once
+        workers = Workers(
+            database,
+            (
+                Lane("quick", QUICK, at_once, 2.0),
+                Lane("heavy", HEAVY, max(2, at_once * 2 // 5), 5.0),
+                *([Lane("messages", MESSAGES, CHANNELS_AT_ONCE, 5.0)] if channels else []),
+            ),
+            jobs.handle,
+        )
+        jobs.wake = workers.wake
 
         async def prepare() -> None:
             await prepare_database(settings, url)
+            await queue.require_tables(database)
+            await schedules.ensure(database, accounts, kinds, of_all=False)
+            await schedules.ensure(database, accounts, of_all, of_all=True)
+            await schedules.ensure(database, channels, of_channels, of_all=False)
 
-        jobs = []
-        for name in settings.accounts:
-            standing = Standing(token_source(settings, database, name))
-            ticks = partial(tick, settings, database, name, standing)
-            nights = partial(nightly, settings, database, name, standing)
-            jobs.append(Job(name, "incremental", settings.schedule.incremental, ticks, at_start=True))
-            jobs.append(Job(name, "reconcile", settings.schedule.reconcile, nights))
-        began = datetime.now(UTC)
-        for channel in settings.notify.channels:
-            work = partial(_deliver, settings, database, channel, began)
-            jobs.append(Job(outbox.lease_of(channel), "delivery", DELIVERY, work, at_start=True))
+        async def work(stopped: asyncio.Event, pulse: Pulse) -> None:
+            member = Member(OWNER, RELEASE, fingerprint(settings))
+            every = kinds | of_all | of_channels
+            planning = plan_until(
+                stopped, database, member, [*accounts, *channels], every, partial(put, every), workers.wake, pulse
+            )
+            async with asyncio.TaskGroup() as group:
+                group.create_task(planning)
+                group.create_task(workers.work_until(stopped))
+
         await serve_daemon(
             prepare=prepare,
             reachable=partial(ledger.reachable, database),
             books=Books(
-                status=partial(ledger.status, database, list(settings.accounts)),
+                status=partial(ledger.status, database, accounts),
                 totals=partial(ledger.totals, database),
                 leases=partial(ledger.held_leases, database),
                 runs=partial(ledger.recent_runs, database),
+                queue=partial(ledger.queue, database),
+                workers=partial(ledger.workers, database),
                 awaiting=partial(ledger.awaiting, database),
                 channels=partial(records.state, database, list(settings.notify.channels)),
+                upcoming=partial(schedules.upcoming, database, accounts),
                 connections=database.connections,
+                in_hand=lambda: len(workers.in_hand),
             ),
-            jobs=jobs,
-            timezone=settings.schedule.timezone,
+            work=work,
             listen=settings.http.listen,
             token=settings.http.token.get_secret_value(),
         )

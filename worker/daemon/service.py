@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from worker.daemon.http import Books, ops_endpoint
-from worker.daemon.scheduler import Clockwork, Job, run_until, stop_on_signal
+from worker.daemon.planner import Pulse, stop_on_signal
 from worker.errors import LeaseError, StoreError, StoreUnavailable
 
 RETRY_SECONDS = 5.0
@@ -21,12 +21,14 @@ async def serve(
     prepare: Callable[[], Awaitable[None]],
     reachable: Callable[[], Awaitable[None]],
     books: Books,
-    jobs: list[Job],
-    timezone: str,
+    work: Callable[[asyncio.Event, Pulse], Awaitable[None]],
     listen: str,
     token: str,
 ) -> None:
-    """Run until SIGTERM or SIGINT. `prepare` migrates; while the database is away it is tried again."""
+    """Run until SIGTERM or SIGINT. `prepare` migrates; while the database is away it is tried again.
+
+    `work` goes on until its event is set, and shows by its pulse that it moves.
+    """
     stopped = asyncio.Event()
     stop_on_signal(stopped)
     ready = asyncio.Event()
@@ -36,13 +38,13 @@ async def serve(
             raise StoreError("The database is not prepared yet.")
         await reachable()
 
-    clockwork = Clockwork()
-    async with ops_endpoint(listen, token, prepared, books, clockwork):
+    pulse = Pulse()
+    async with ops_endpoint(listen, token, prepared, books, pulse):
         _log.info("started", listen=listen)
         await _prepared(prepare, stopped)
         if not stopped.is_set():
             ready.set()
-            await run_until(stopped, jobs, timezone, clockwork)
+            await work(stopped, pulse)
     _log.info("stopped")
 
 

@@ -24,7 +24,7 @@ from worker import wiring
 from worker.commands.progress import progress
 from worker.config.models import Settings, load
 from worker.daemon.jobs import serve
-from worker.database import pool_size
+from worker.database import pool_size, refresh_history
 from worker.demo.control import Control
 from worker.embedded import server as embedded
 from worker.errors import SyncError
@@ -94,6 +94,7 @@ async def tour(count: int, out: Console, *, keep: bool = False) -> int:
             async with open_database(url, connections=pool_size(settings)) as database, Control(origin) as control:
                 async with wiring.open_pipeline(settings, database, ACCOUNT) as pipeline:
                     await _work(pipeline, control, out)
+                await refresh_history(database)
                 await _look(url, database, out)
                 morning = await digest_now(database, settings, CHANNEL)
                 out.print(f"\n[bold]What a channel would be told every morning[/]: {escape.line(morning.title)}")

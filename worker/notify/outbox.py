@@ -71,6 +71,11 @@ def lease_of(channel: str) -> str:
     return f"channel:{channel}"
 
 
+def channel_of(lease: str) -> str:
+    """Return the channel that such a name stands for."""
+    return lease.removeprefix("channel:")
+
+
 def covered(settings: Settings, channel: str) -> list[str]:
     """Name the accounts that a channel is told of."""
     return [name for name in sorted(settings.accounts) if covers(settings.notify.channels[channel], name)]

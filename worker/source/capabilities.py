@@ -26,12 +26,14 @@ _MINUTE = timedelta(minutes=1)
 class Bounds:
     """The oldest and the newest time that the listing shows, none in the future; None where it shows none.
 
-    `untimed`: records without this time were seen at one of its ends.
+    `untimed`: records without this time were seen at one of its ends. `one_page`: both ends show the same records, so
+    there seem to be no others.
     """
 
     oldest: Instant | None
     newest: Instant | None
     untimed: bool = False
+    one_page: bool = False
 
 
 async def bounds(client: Client, field: TimeField) -> Bounds:
@@ -39,7 +41,8 @@ async def bounds(client: Client, field: TimeField) -> Bounds:
     asc = await client.list(list_query(field=field))
     desc = await client.list(list_query(field=field, descending=True))
     untimed = any(record.time(field) is None for record in (*asc.records, *desc.records))
-    return Bounds(min(times_of(asc.records, field), default=None), sane_newest(desc, field), untimed)
+    one_page = {record.id for record in asc.records} == {record.id for record in desc.records}
+    return Bounds(min(times_of(asc.records, field), default=None), sane_newest(desc, field), untimed, one_page)
 
 
 async def probe(client: Client, field: TimeField) -> Reading:

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TypeVar
 
 import asyncpg
@@ -24,12 +25,20 @@ from worker.model.privacy import Privacy
 from worker.store.database import Database
 from worker.store.owner import is_gone, owner_name
 
-LEASE_SECONDS = 45
+LEASE_SECONDS = 30
 RENEW_SECONDS = 10
 _RETRY_SECONDS = 1.0
 _SHORT_RETRY_SECONDS = 0.1
 _FINISH_ATTEMPTS = 3
 _KEEP = Privacy()
+
+RULES_LOCK = 0x72756C6573
+"""Number of the advisory lock that every writer shares and that a change of the rules takes alone.
+
+A lock on the row of settings itself would be a write of each save to one and the same page, for all accounts, and where
+two overlap a list of holders that PostgreSQL keeps on disk (docs/decisions/0024).
+"""
+
 _FIRST_LEASE = """
 INSERT INTO sync.leases (account, kind, owner, fence, acquired_at, expires_at)
 VALUES ($1, $2, $3, 1, now(), now() + make_interval(secs => $4))
@@ -53,6 +62,11 @@ INSERT INTO sync.totals AS t (account, kind, name, value)
 SELECT $1, $2, * FROM unnest($3::text[], $4::float8[])
 ON CONFLICT (account, kind, name) DO UPDATE SET value = t.value + excluded.value
 """
+ASK_FOR_HISTORY = (
+    "UPDATE sync.schedules SET due_at = now() WHERE account = '' AND kind = 'history' AND due_at = 'infinity'"
+)
+"""Ask for a refresh of what is refreshed as a whole; where that is asked for already, it neither waits nor writes."""
+
 _T = TypeVar("_T")
 
 OWNER = owner_name(secrets.token_hex(4))
@@ -71,13 +85,14 @@ class Run:
 
     `only_by_id`: members that the list lacks and answers by id have; None until somebody looked. `changed`: whether it
     stored a change. `saved`: pages and records in commits that PostgreSQL confirmed. Its counts are kept in its row
-    only; `map_seconds` and `store_seconds` are of all its readers.
+    only; `map_seconds` and `store_seconds` are of all its readers. `slot` tells the readers of one backfill apart.
     """
 
     id: int
     account: str
     kind: str
     fence: int
+    slot: str | None = None
     traffic: Traffic = field(default_factory=Traffic)
     began: float = field(default_factory=time.monotonic)
     map_seconds: float = 0.0
@@ -91,6 +106,16 @@ class Run:
     changed: bool = False
     saved: int = 0
 
+    @property
+    def lease(self) -> str:
+        """The lease that it works under."""
+        return lease_name(self.kind, self.slot)
+
+
+def lease_name(kind: str, slot: str | None) -> str:
+    """Name the lease of a kind of work, or of one reader of it."""
+    return kind if slot is None else f"{kind}#{slot}"
+
 
 @asynccontextmanager
 async def run(
@@ -101,13 +126,15 @@ async def run(
     wait_seconds: float = 0,
     privacy: Privacy = _KEEP,
     waiting: Waiting | None = None,
+    slot: str | None = None,
+    due_at: datetime | None = None,
 ) -> AsyncIterator[Run]:
     """Take the lease, record the run, keep the lease alive, and record the outcome.
 
     Waits up to `wait_seconds` for a holder that may be dead, and at most `LIVING_SECONDS` for one that renews its
     lease; then raises LeaseError that names it. The lease of a process of this machine that is gone is taken at once.
     """
-    current = await _within(wait_seconds, lambda: _begin(database, account, kind), waiting=waiting)
+    current = await _within(wait_seconds, lambda: _begin(database, account, kind, slot, due_at), waiting=waiting)
     current.privacy = privacy
     renewal = asyncio.create_task(_renew(database, current))
     outcome, error = "failed", "ended by an unexpected error; the log of this process has it"
@@ -184,20 +211,21 @@ async def check(connection: PoolConnectionProxy, current: Run) -> None:
     would wait for a moment without any writer, which two busy ones never leave it, until the lease is over.
 
     Everything that is written as a run begins with this. What the run lets in of people must still be what is asked
-    for: raises StoreError when another process changed that; and StoreUnavailable when PostgreSQL crashed without the
-    latest commits, which nothing may then pass over.
+    for, and stays so until the transaction ends: raises StoreError when another process changed that. Raises
+    StoreUnavailable when PostgreSQL crashed without the latest commits, which nothing may then pass over.
     """
     saved = current.saved
+    await connection.execute(f"SELECT pg_advisory_xact_lock_shared({RULES_LOCK})")
     held = await connection.fetchrow(
         """
         SELECT s.value AS contacts, r.inserted + r.updated + r.unchanged + r.rejected + r.pages AS saved
         FROM sync.leases l JOIN sync.settings s ON s.name = 'privacy.contacts'
         LEFT JOIN sync.runs r ON r.id = $5
         WHERE l.account = $1 AND l.kind = $2 AND l.fence = $3 AND l.owner = $4
-        FOR KEY SHARE OF l FOR SHARE OF s
+        FOR KEY SHARE OF l
         """,
         current.account,
-        current.kind,
+        current.lease,
         current.fence,
         OWNER,
         current.id,
@@ -343,26 +371,34 @@ async def _give_back(database: Database, account: str, kind: str, fence: int) ->
         pass
 
 
-async def _begin(database: Database, account: str, kind: str) -> Run:
+async def _begin(database: Database, account: str, kind: str, slot: str | None, due_at: datetime | None) -> Run:
+    lease = lease_name(kind, slot)
     async with database.transaction() as connection:
-        fence = await _take(connection, account, kind)
-        await connection.execute(
+        fence = await _take(connection, account, lease)
+        abandoned = await connection.execute(
             """
             UPDATE sync.runs SET outcome = 'abandoned', finished_at = now(),
                 error = 'its end could not be recorded: its process ended, or lost the database'
-            WHERE account = $1 AND kind = $2 AND outcome = 'running'
+            WHERE account = $1 AND lease = $2 AND outcome = 'running'
+            """,
+            account,
+            lease,
+        )
+        if abandoned != "UPDATE 0":  # it may have stored changes and not come to say so
+            await connection.execute(ASK_FOR_HISTORY)
+        run_id = await connection.fetchval(
+            """
+            INSERT INTO sync.runs (account, kind, slot, owner, fence, due_at) VALUES ($1, $2, $3, $4, $5, $6)
+            RETURNING id
             """,
             account,
             kind,
-        )
-        run_id = await connection.fetchval(
-            "INSERT INTO sync.runs (account, kind, owner, fence) VALUES ($1, $2, $3, $4) RETURNING id",
-            account,
-            kind,
+            slot,
             OWNER,
             fence,
+            due_at,
         )
-    return Run(run_id, account, kind, fence)
+    return Run(run_id, account, kind, fence, slot)
 
 
 async def _renew(database: Database, current: Run) -> None:
@@ -377,7 +413,7 @@ async def _renew(database: Database, current: Run) -> None:
                     WHERE account = $1 AND kind = $2 AND fence = $3 AND owner = $4
                     """,
                     current.account,
-                    current.kind,
+                    current.lease,
                     current.fence,
                     OWNER,
                     LEASE_SECONDS,
@@ -451,7 +487,9 @@ async def _finish(database: Database, current: Run, outcome: str, error: str) ->
                     list(totals),
                     [float(value) for value in totals.values()],
                 )
-            await connection.execute(_END_LEASE, current.account, current.kind, current.fence)
+            if current.changed:
+                await connection.execute(ASK_FOR_HISTORY)
+            await connection.execute(_END_LEASE, current.account, current.lease, current.fence)
     except StoreUnavailable:
         raise
     except (StoreError, asyncpg.PostgresError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from worker.model.instant import Instant, to_datetime
@@ -32,6 +32,25 @@ class Backfill:
     newest_updated: Instant | None
     pending: list[LedgerWindow]
     windows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Windows of a backfill: all, those read to their end, and those that nobody reads; and records read so far."""
+
+    windows: int
+    done: int
+    free: int
+    records: int
+
+
+_FREE_WINDOWS = """
+FROM sync.backfill_windows w
+LEFT JOIN sync.runs r ON r.id = w.run_id AND r.outcome = 'running'
+LEFT JOIN sync.leases l ON l.account = r.account AND l.kind = r.lease AND l.fence = r.fence AND l.expires_at > now()
+WHERE w.backfill_id = $1 AND w.done_at IS NULL AND l.account IS NULL
+"""
+"""A window is free where no run reads it that is under way and has its lease."""
 
 
 async def watermark(database: Database, account: str) -> Instant | None:
@@ -202,6 +221,63 @@ async def unfinished_backfill(database: Database, account: str, field: TimeField
     return Backfill(found["id"], field, found["newest_updated"], pending, len(windows))
 
 
+async def claim_window(database: Database, run: Run, backfill: Backfill) -> LedgerWindow | None:
+    """Take the newest window that nobody reads, until the run ends or loses its lease; None where there is none.
+
+    The backfill's row is locked first, so that two who look at the same moment do not take the same one.
+    """
+    async with database.transaction() as connection:
+        await leases.check(connection, run)
+        await connection.execute("SELECT FROM sync.backfills WHERE id = $1 FOR UPDATE", backfill.id)
+        found = await connection.fetchrow(
+            f"""
+            UPDATE sync.backfill_windows SET run_id = $2
+            WHERE id = (SELECT w.id {_FREE_WINDOWS} ORDER BY w.id DESC LIMIT 1)
+            RETURNING id, lower, upper, through
+            """,  # noqa: S608 - a constant
+            backfill.id,
+            run.id,
+        )
+    if found is None:
+        return None
+    whole = Window(backfill.field, found["lower"], found["upper"])
+    return LedgerWindow(found["id"], whole.above(found["through"]))
+
+
+async def release_windows(database: Database, run: Run) -> None:
+    """Let go of the windows that the run has begun and not read to their end."""
+    async with database.transaction() as connection:
+        await leases.check(connection, run)
+        await connection.execute(
+            "UPDATE sync.backfill_windows SET run_id = NULL WHERE run_id = $1 AND done_at IS NULL", run.id
+        )
+
+
+async def backfill_progress(database: Database, backfill_id: int) -> Progress:
+    """Return how far a backfill is, whoever reads it."""
+    async with database.transaction() as connection:
+        found = await connection.fetchrow(
+            f"""
+            SELECT count(*) AS windows, count(done_at) AS done, coalesce(sum(records), 0)::bigint AS records,
+                (SELECT count(*) {_FREE_WINDOWS}) AS free
+            FROM sync.backfill_windows WHERE backfill_id = $1
+            """,  # noqa: S608 - a constant
+            backfill_id,
+        )
+    if found is None:
+        raise AssertionError("a count is always a row")
+    return Progress(found["windows"], found["done"], found["free"], found["records"])
+
+
+async def unfinished_progress(database: Database, account: str) -> Progress | None:
+    """Return how far the account's newest backfill is that is not loaded; None where there is none."""
+    async with database.transaction() as connection:
+        found: int | None = await connection.fetchval(
+            "SELECT max(id) FROM sync.backfills WHERE account = $1 AND loaded_at IS NULL", account
+        )
+    return None if found is None else await backfill_progress(database, found)
+
+
 async def covered(database: Database, account: str, field: TimeField) -> list[tuple[Instant | None, Instant]]:
     """Return the ranges of a time field that earlier backfills have read, each with how far it goes."""
     async with database.transaction() as connection:
@@ -344,8 +420,12 @@ async def put_unverified(database: Database, run: Run, why: str) -> None:
 
 
 async def put_setting(database: Database, name: str, value: str) -> bool:
-    """Hand a setting to the views that need it; writes only what differs, and returns whether it did."""
+    """Hand a setting to views and writers; writes only what differs, and returns whether it did.
+
+    It waits for the writers of this moment, and those that come see it.
+    """
     async with database.transaction() as connection:
+        await connection.execute(f"SELECT pg_advisory_xact_lock({leases.RULES_LOCK})")
         status = await connection.execute(
             """
             INSERT INTO sync.settings AS s (name, value) VALUES ($1, $2)
@@ -409,57 +489,31 @@ async def reachable(database: Database) -> None:
         await connection.fetchval("SELECT version_num FROM sync.alembic_version FOR KEY SHARE")
 
 
-async def put_backoff(database: Database, account: str, seconds: float, why: str) -> None:
-    """Record until when the API asked to be left alone, for every process that works on the account."""
-    async with database.transaction() as connection:
-        await connection.execute(
-            """
-            INSERT INTO sync.backoffs (account, until, because) VALUES ($1, now() + make_interval(secs => $2), $3)
-            ON CONFLICT (account) DO UPDATE SET until = excluded.until, because = excluded.because
-            """,
-            account,
-            seconds,
-            why,
-        )
+async def delete_old_runs(database: Database, older_than: str, unchanged: str, batch: int = 1_000) -> int:
+    """Delete one batch of finished runs older than an interval of PostgreSQL; returns how many went.
 
-
-async def backing_off(database: Database, account: str) -> float:
-    """Return for how many seconds more an account backs off; 0 where it does not."""
-    async with database.transaction() as connection:
-        seconds: float | None = await connection.fetchval(
-            "SELECT extract(epoch FROM until - now())::float8 FROM sync.backoffs WHERE account = $1", account
-        )
-    return max(0.0, seconds or 0.0)
-
-
-async def done_since(database: Database, account: str, kind: str, within: timedelta) -> bool:
-    """Tell whether a run of this kind began within a time from now and went well."""
-    async with database.transaction() as connection:
-        found: bool = await connection.fetchval(
-            """
-            SELECT EXISTS (
-                SELECT FROM sync.runs
-                WHERE account = $1 AND kind = $2 AND outcome = 'done' AND started_at > now() - $3::interval
-            )
-            """,
-            account,
-            kind,
-            within,
-        )
-    return found
-
-
-async def delete_old_runs(database: Database, older_than: str, batch: int = 1_000) -> int:
-    """Delete one batch of finished runs older than an interval of PostgreSQL; returns how many went."""
+    `unchanged` is the interval for incremental syncs that went well and changed nothing. The runs that an account's
+    status speaks of stay.
+    """
     async with database.transaction() as connection:
         status = await connection.execute(
             """
             DELETE FROM sync.runs WHERE id IN (
-                SELECT id FROM sync.runs WHERE outcome <> 'running' AND finished_at < now() - $1::text::interval
-                ORDER BY id LIMIT $2
+                SELECT id FROM sync.runs r
+                WHERE outcome <> 'running' AND finished_at < now() - least($1::text::interval, $2::text::interval)
+                    AND (
+                        finished_at < now() - $1::text::interval
+                        OR (kind = 'incremental' AND outcome = 'done' AND inserted + updated + rejected = 0)
+                    )
+                    AND NOT EXISTS (
+                        SELECT FROM sync.summaries s
+                        WHERE s.account = r.account AND r.id IN (s.finished_run, s.good_run, s.reconcile_run)
+                    )
+                ORDER BY finished_at LIMIT $3
             )
             """,
             older_than,
+            unchanged,
             batch,
         )
     return int(status.rpartition(" ")[2])
@@ -506,6 +560,21 @@ async def totals(database: Database) -> list[dict[str, Any]]:
     """Return what all runs of each account and kind came to, ever: account, kind, name, value."""
     async with database.transaction() as connection:
         return [dict(row) for row in await connection.fetch("SELECT * FROM sync.totals ORDER BY account, kind, name")]
+
+
+async def queue(database: Database) -> list[dict[str, Any]]:
+    """Return what waits, what is in hand, and for how long the oldest job has waited, by kind."""
+    async with database.transaction() as connection:
+        return [dict(row) for row in await connection.fetch("SELECT * FROM sync.queue ORDER BY kind")]
+
+
+async def workers(database: Database) -> int:
+    """Count the workers that are alive."""
+    async with database.transaction() as connection:
+        number: int = await connection.fetchval(
+            "SELECT count(*) FROM sync.workers WHERE seen_at > now() - interval '30 seconds'"
+        )
+    return number
 
 
 async def held_leases(database: Database) -> list[dict[str, Any]]:

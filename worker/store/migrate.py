@@ -70,7 +70,7 @@ async def check_database(url: str, revision: str | None) -> None:
         foreign = await connection.fetchval(
             """
             SELECT string_agg(DISTINCT n.nspname, ', ') FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid
-            WHERE n.nspname IN ('partner_center', 'bi')
+            WHERE n.nspname IN ('partner_center', 'bi', 'queue')
                 OR (n.nspname = 'sync' AND c.relname NOT LIKE 'alembic_version%')
             """
         )

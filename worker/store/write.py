@@ -11,7 +11,7 @@ import msgspec
 from asyncpg.pool import PoolConnectionProxy
 
 from worker import RELEASE
-from worker.errors import StoreUnavailable
+from worker.errors import LeaseError, StoreUnavailable
 from worker.model import instant
 from worker.model.counts import Advance, ToWatermark, ToWindow
 from worker.model.decide import Verdict
@@ -209,7 +209,7 @@ async def keep_aside(connection: PoolConnectionProxy, run: Run, rejects: list[Re
 
 
 async def advance_to(connection: PoolConnectionProxy, run: Run, advances: Iterable[Advance]) -> None:
-    """Move the positions that some pages reached."""
+    """Move the positions that some pages reached; raises LeaseError where another run reads the window by now."""
     windows: dict[int, ToWindow] = {}
     watermarks = []
     for advance in advances:
@@ -225,15 +225,21 @@ async def advance_to(connection: PoolConnectionProxy, run: Run, advances: Iterab
             max(watermarks),
         )
     if windows:
-        await connection.execute(
+        moved = await connection.execute(
             """
             UPDATE sync.backfill_windows w SET through = greatest(w.through, d.through),
                 records = w.records + d.records, done_at = CASE WHEN d.done THEN now() ELSE w.done_at END
             FROM unnest($1::bigint[], $2::bigint[], $3::integer[], $4::boolean[]) AS d(id, through, records, done)
-            WHERE w.id = d.id
+            WHERE w.id = d.id AND w.run_id = $5
             """,
             list(windows),
             [window.through for window in windows.values()],
             [window.records for window in windows.values()],
             [window.done for window in windows.values()],
+            run.id,
         )
+        if moved != f"UPDATE {len(windows)}":
+            raise LeaseError(
+                f"Another run took over a window of the backfill of {run.account}; this one wrote nothing more.",
+                "It was paused or cut off for longer than its lease. Nothing is lost: the other one goes on.",
+            )

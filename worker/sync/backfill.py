@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+import math
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
 from functools import partial
 
 from worker.errors import SourceDistrusted
@@ -28,37 +32,107 @@ from worker.sync.untimed import without_time
 WINDOWS_PER_READER = 8
 """Many more windows than readers, so that a dense one does not leave the others idle."""
 
+OTHERS_SECONDS = 1.0
+"""How often a run looks whether windows that others read are done, or free again."""
+
 WRITERS = 2
 """So many transactions at once: one waits for the disk while the other sends. More were measured to add nothing."""
 
 
-async def backfill(pipeline: Pipeline, run: Run, since: Instant | None, until: Instant | None) -> Counts:
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What of a backfill one run does: with how many readers, and for how long until it gives way to other accounts.
+
+    Reading stops at the end of a page whose position is stored; after `early` seconds already where it has read
+    `enough` records by then to show that the account is a large one.
+    """
+
+    readers: int
+    seconds: float = math.inf
+    early: float = math.inf
+    enough: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a run of a backfill came to.
+
+    `whole` says whether everything is loaded; if not, `free` says how many windows nobody reads at the moment.
+    """
+
+    counts: Counts
+    whole: bool
+    free: int = 0
+
+
+async def backfill(
+    pipeline: Pipeline, run: Run, since: Instant | None, until: Instant | None, share: Share | None = None
+) -> Loaded:
     """Load every referral created in `[since, until)`; goes on where an earlier one of the same range stopped.
 
     A range that is loaded already costs a request for what is new. Only an unbounded backfill gives an account its
-    first watermark. When the API contradicts itself, the rest is planned again with the next way of reading.
+    first watermark. When the API contradicts itself, the rest is planned again with the next way of reading. Windows
+    that others read are waited for, unless `share` bounds the time.
     """
+    share = share or Share(pipeline.concurrency)
+    began = time.monotonic()
     counts, unbounded = Counts(), since is None and until is None
     first = await ledger.watermark(pipeline.database, pipeline.account) is None
     while True:
         field, reading = await choose_field(pipeline, run)
-        asked = Window(field, since, until if field is TimeField.CREATED else None)
+        asked = _asked(field, since, until)
         plan = await ledger.unfinished_backfill(pipeline.database, pipeline.account, field, asked)
         if plan is None:
             plan = await _plan(pipeline, run, asked, reading)
         try:
-            counts += await _read(pipeline, run, plan, reading)
+            counts += await _read(pipeline, run, plan, reading, share, began)
+            left = await ledger.backfill_progress(pipeline.database, plan.id)
+            if left.done < left.windows:
+                if share.seconds < math.inf:
+                    return Loaded(counts, whole=False, free=left.free)
+                pipeline.progress(Step(pipeline.account, "backfill", counts, left.done, left.windows))
+                await asyncio.sleep(OTHERS_SECONDS)
+                continue
             if unbounded and reading.method is Method.KEYSET:
                 sure = not first or await _order_hides_nothing(pipeline, field)
                 counts += await _read_untimed(pipeline, run, field, sure=sure)
         except SourceDistrusted as why:
             await distrust(pipeline, field, reading, why)
+            await ledger.release_windows(pipeline.database, run)
         else:
-            await ledger.backfill_loaded(pipeline.database, run, plan, sets_watermark=unbounded)
-            return counts
+            whole = await ledger.backfill_loaded(pipeline.database, run, plan, sets_watermark=unbounded)
+            return Loaded(counts, whole=whole)
 
 
-async def choose_field(pipeline: Pipeline, run: Run) -> tuple[TimeField, Reading]:
+async def help_backfill(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading, share: Share) -> Loaded:
+    """Read windows of a backfill that another run has planned, as long as some are free and the share lasts.
+
+    `whole` says that no window is left; declaring the account loaded is for the run that has its lease.
+    """
+    try:
+        counts = await _read(pipeline, run, plan, reading, share, time.monotonic())
+    except SourceDistrusted as why:
+        await distrust(pipeline, plan.field, reading, why)
+        counts = Counts()
+    left = await ledger.backfill_progress(pipeline.database, plan.id)
+    return Loaded(counts, whole=left.done == left.windows, free=left.free)
+
+
+async def planned(pipeline: Pipeline, since: Instant | None, until: Instant | None) -> tuple[Backfill, Reading] | None:
+    """Return the backfill of this range that is under way and has windows that nobody reads, and how it is read."""
+    field, reading = await choose_field(pipeline, None)
+    plan = await ledger.unfinished_backfill(pipeline.database, pipeline.account, field, _asked(field, since, until))
+    if plan is None or reading.method is not Method.KEYSET:
+        return None
+    left = await ledger.backfill_progress(pipeline.database, plan.id)
+    return (plan, reading) if left.free else None
+
+
+def _asked(field: TimeField, since: Instant | None, until: Instant | None) -> Window:
+    return Window(field, since, until if field is TimeField.CREATED else None)
+
+
+async def choose_field(pipeline: Pipeline, run: Run | None) -> tuple[TimeField, Reading]:
     """Return the field whose windows can be asked for: creation time, which no edit moves, else update time.
 
     Where neither can be filtered, update time all the same: then there is one window, read as a whole.
@@ -70,11 +144,14 @@ async def choose_field(pipeline: Pipeline, run: Run) -> tuple[TimeField, Reading
 
 
 async def windows_to_read(pipeline: Pipeline, asked: Window, reading: Reading) -> list[Window]:
-    """Cut what is asked for into windows over the range that the source shows, or not at all where it cannot be cut."""
+    """Cut what is asked for into windows over the range that the source shows.
+
+    Or not at all, where it cannot be cut or a page seems to hold all of it.
+    """
     if reading.method is not Method.KEYSET:
         return [asked]
     ends = await bounds(pipeline.client, asked.field)
-    if ends.oldest is None or ends.newest is None:
+    if ends.oldest is None or ends.newest is None or ends.one_page:
         return [asked]
     first, last = max(ends.oldest, asked.lower or ends.oldest), min(ends.newest, asked.upper or ends.newest)
     return split(asked, first, last, WINDOWS_PER_READER * pipeline.concurrency)
@@ -94,11 +171,18 @@ async def _plan(pipeline: Pipeline, run: Run, asked: Window, reading: Reading) -
     return await ledger.plan_backfill(pipeline.database, run, asked, whole, newest)
 
 
-async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading) -> Counts:
-    """Let the readers take window after window until none is left; they share two writers."""
-    pending = list(plan.pending)
+async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading, share: Share, began: float) -> Counts:
+    """Let the readers take window after window until none is free, or the time is over; they share two writers.
+
+    The newest window is taken first: there are the most records, and nobody has to wait for them at the end.
+    """
     await list_is_thin(pipeline, run)  # before the readers start, so that not each of them looks
-    counts, done = Counts(), plan.windows - len(plan.pending)
+    counts, done, cuts = Counts(), plan.windows - len(plan.pending), 0
+
+    def over() -> bool:
+        passed = time.monotonic() - began
+        late = passed >= share.seconds or (passed >= share.early and counts.records >= share.enough)
+        return late and reading.method is Method.KEYSET
 
     def report() -> None:
         pipeline.progress(Step(pipeline.account, "backfill", counts, done, plan.windows))
@@ -109,19 +193,22 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading) 
         report()
 
     async def reader() -> None:
-        nonlocal done
-        while pending:
-            part = pending.pop()  # the newest first: there are the most, and nobody has to wait for them at the end
+        nonlocal done, cuts
+        while not over():
+            part = await ledger.claim_window(pipeline.database, run, plan)
+            if part is None:
+                return
+            cut = Cut(pages(pipeline.client, part.window, reading), over)
             writer = min(writers, key=lambda one: one.waiting)
-            await drain(
-                fuller(pipeline, run, pages(pipeline.client, part.window, reading)), writer, partial(_to_window, part)
-            )
-            await writer.move(ToWindow(part.id, None, 0, done=True))
-            done += 1
+            await drain(fuller(pipeline, run, cut.pages()), writer, partial(_to_window, part))
+            cuts += cut.off
+            if not cut.off:
+                await writer.move(ToWindow(part.id, None, 0, done=True))
+                done += 1
             report()
 
     report()
-    readers = min(pipeline.concurrency, len(plan.pending))
+    readers = min(share.readers, len(plan.pending))
     async with AsyncExitStack() as stack:
         writers = [
             await stack.enter_async_context(writing(pipeline.database, run, observe))
@@ -130,6 +217,8 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading) 
         async with asyncio.TaskGroup() as group:
             for _ in range(readers):
                 group.create_task(reader())
+    if cuts:
+        await ledger.release_windows(pipeline.database, run)
     return counts
 
 
@@ -141,6 +230,25 @@ async def _order_hides_nothing(pipeline: Pipeline, field: TimeField) -> bool:
     stored = await ledger.live_count(pipeline.database, pipeline.account)
     client, ordered = pipeline.client, list_query(field=field)
     return await ends_after(client, stored, ordered) and await ends_after(client, stored)
+
+
+class Cut:
+    """A listing that is broken off when its time is over, behind a page whose position says how far it goes."""
+
+    def __init__(self, found: AsyncGenerator[Page], over: Callable[[], bool]) -> None:
+        self._found = found
+        self._over = over
+        self.off = False
+        """Whether it was broken off."""
+
+    async def pages(self) -> AsyncGenerator[Page]:
+        """Give the pages."""
+        async with aclosing(self._found):
+            async for page in self._found:
+                yield page
+                if page.through is not None and page.ended is None and self._over():
+                    self.off = True
+                    return
 
 
 async def _read_untimed(pipeline: Pipeline, run: Run, field: TimeField, *, sure: bool) -> Counts:

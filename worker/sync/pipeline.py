@@ -42,7 +42,8 @@ class Pipeline:
     """One account's way from the source to the store.
 
     `paging` overrides what probing would choose. `max_vanished_percent` bounds how many rows a reconcile may mark.
-    `privacy` is what the client lets in. `waiting` hears of a lease that is waited for.
+    `privacy` is what the client lets in. `processes` share a load by hand; 0 leaves it to how long it takes. `waiting`
+    hears of a lease that is waited for.
     """
 
     account: str
@@ -51,6 +52,7 @@ class Pipeline:
     overlap: timedelta
     paging: Method | None = None
     concurrency: int = 2
+    processes: int = 0
     max_vanished_percent: float = 10
     privacy: Privacy = field(default_factory=Privacy)
     progress: Callable[[Step], None] = _silent

@@ -63,12 +63,20 @@ _COUNTERS = {
 _COUNTED = dict.fromkeys(("inserted", "updated", "unchanged", "rejected"), "records") | {"answers": "requests"}
 
 
+_QUEUE = (
+    ("jobs_waiting", "waiting", "Jobs that could begin now, by kind."),
+    ("jobs_in_hand", "in_hand", "Jobs that some worker has in hand, by kind."),
+    ("oldest_seconds", "oldest_seconds", "For how long the oldest job has waited, by kind."),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What metrics are made of.
 
     Rows of `sync.status`, of `sync.totals` and of the leases that are held; this process's connections by state, and
-    the runs that it has in hand; what awaits an answer for each account, and how each channel is.
+    the jobs that it has in hand; the queue of all, and who takes from it; what awaits an answer for each account, and
+    how each channel is.
     """
 
     status: Sequence[Mapping[str, Any]]
@@ -76,6 +84,8 @@ class Facts:
     leases: Sequence[Mapping[str, Any]]
     connections: Mapping[str, int]
     in_hand: int
+    queue: Sequence[Mapping[str, Any]]
+    workers: int
     waiting: Sequence[Mapping[str, Any]] = ()
     channels: Sequence[Mapping[str, Any]] = ()
 
@@ -120,6 +130,14 @@ class _Work(Collector):
         in_hand = GaugeMetricFamily("referral_sync_work_in_hand", "Jobs that this process has begun and not ended.")
         in_hand.add_metric([], self._facts.in_hand)
         yield in_hand
+        for name, column, meaning in _QUEUE:
+            family = GaugeMetricFamily(f"referral_sync_queue_{name}", meaning, labels=["kind"])
+            for row in self._facts.queue:
+                family.add_metric([row["kind"]], float(row[column]))
+            yield family
+        workers = GaugeMetricFamily("referral_sync_workers", "Workers that take jobs from the queue.")
+        workers.add_metric([], self._facts.workers)
+        yield workers
 
 
 class _People(Collector):

@@ -1,0 +1,200 @@
+"""Several `run` processes on one database share its work: killed, paused, stopped, or with their queue emptied."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from tests.acceptance.test_daemon import Daemon, at_least, daemon, rows, until
+from tests.steps import assert_chain, assert_level
+from worker.demo.control import Control
+
+SLOW = {"REFERRAL_SYNC_SCHEDULE__INCREMENTAL": "1h"}
+TIME_PASSES = (
+    "UPDATE sync.leases SET expires_at = now()",
+    "UPDATE queue.pgqueuer SET heartbeat = now() - interval '1 minute' WHERE status = 'picked'",
+)
+
+
+def said(running: Daemon, event: str, **told: str) -> Callable[[], Awaitable[bool]]:
+    async def found() -> bool:
+        return any(told.items() <= one.items() for one in running.events(event))
+
+    return found
+
+
+def runs_of(db: asyncpg.Connection, running: Daemon) -> Callable[[], Awaitable[bool]]:
+    """Whether a process has a run under way."""
+
+    async def found() -> bool:
+        return bool(
+            await db.fetchval(
+                "SELECT count(*) FROM sync.runs WHERE outcome = 'running' AND owner LIKE '%:' || $1 || ':%'",
+                str(running.process.pid),
+            )
+        )
+
+    return found
+
+
+async def test_one_is_killed_in_the_middle_of_a_load(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    """Its work is free again when its leases and its jobs end by themselves, and nobody asks for it."""
+    await simulator.reset(1500)
+    await simulator.behaviour(page_size=20, latency=0.3)
+    async with daemon(environment, tmp_path, **SLOW) as first:
+        await until(at_least(db, 100), "loading")
+        async with daemon(environment, tmp_path, **SLOW) as second:
+            await until(said(second, "started"), "started")
+            await simulator.behaviour(latency=0)
+            os.kill(first.process.pid, signal.SIGKILL)
+            began = time.monotonic()
+            await until(rows(db, 1500), "taken over")
+            assert time.monotonic() - began < 60, "a minute is promised"
+            assert await second.stop() == 0
+    await assert_level(db, simulator)
+
+
+async def test_the_queue_is_truncated(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    """What is lost is put in again when it is due, and a load that was lost with it is begun again by the next sync."""
+    await simulator.reset(900)
+    await simulator.behaviour(page_size=20, latency=0.1)
+    async with daemon(environment, tmp_path) as running:
+        await until(at_least(db, 100), "loading")
+        await db.execute("TRUNCATE queue.pgqueuer")
+        await until(rows(db, 900), "loaded")
+        await simulator.behaviour(latency=0)
+        for number in range(3):
+            await db.execute("TRUNCATE queue.pgqueuer")
+            await simulator.create([{}])
+            await until(rows(db, 901 + number), "followed", patience=20)
+        assert await running.stop() == 0
+    await assert_level(db, simulator)
+
+
+async def test_one_is_paused_beyond_its_leases_and_writes_nothing_when_it_wakes(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await simulator.reset(1000)
+    await simulator.behaviour(page_size=20, latency=0.2)
+    async with daemon(environment, tmp_path, **SLOW) as first:
+        await until(at_least(db, 100), "loading")
+        os.kill(first.process.pid, signal.SIGSTOP)
+        await db.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'referral-sync'"
+        )
+        for statement in TIME_PASSES:
+            await db.execute(statement)
+        await simulator.behaviour(latency=0)
+        async with daemon(environment, tmp_path, **SLOW) as second:
+            await until(rows(db, 1000), "taken over")
+
+            async def loaded() -> bool:
+                return bool(await db.fetchval("SELECT count(*) FROM sync.watermarks"))
+
+            await until(loaded, "loaded")
+            stored = await db.fetch("SELECT id, xmin::text FROM partner_center.referrals ORDER BY id")
+            os.kill(first.process.pid, signal.SIGCONT)
+            await until(said(first, "run_failed", kind="backfill"), "refused")
+            assert await db.fetch("SELECT id, xmin::text FROM partner_center.referrals ORDER BY id") == stored
+            assert await second.stop() == 0
+        assert await first.stop() == 0
+    await assert_level(db, simulator)
+    await assert_chain(db)
+
+
+async def test_asked_to_stop_it_hands_back_what_it_has_in_hand(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await simulator.reset(1500)
+    await simulator.behaviour(page_size=20, latency=0.2)
+    async with daemon(environment, tmp_path, **SLOW) as first:
+        await until(at_least(db, 100), "loading")
+        began = time.monotonic()
+        assert await first.stop() == 0
+        assert time.monotonic() - began < 5
+    assert await db.fetchval("SELECT outcome FROM sync.runs ORDER BY id DESC LIMIT 1") == "stopped"
+    waiting = await db.fetch("SELECT entrypoint, status::text FROM queue.pgqueuer WHERE entrypoint <> 'history'")
+    assert {tuple(row) for row in waiting} >= {("backfill", "queued")}
+    assert "picked" not in {row["status"] for row in waiting}
+    async with daemon(environment, tmp_path, **SLOW) as second:
+        began = time.monotonic()
+        await until(runs_of(db, second), "gone on")
+        assert time.monotonic() - began < 20, "at once, not when a lease or a heartbeat is over"
+        await simulator.behaviour(latency=0)
+        await until(rows(db, 1500), "loaded")
+        assert await second.stop() == 0
+    await assert_level(db, simulator)
+
+
+async def test_jobs_that_nobody_here_can_do_keep_nobody_waiting(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    """Of a kind that a newer release knows, of an account that was taken out of the configuration, and nonsense."""
+    await simulator.reset(20)
+    await db.execute(
+        """
+        INSERT INTO queue.pgqueuer (priority, status, entrypoint, payload, attempts) VALUES
+            (99, 'queued', 'later', '{"account": "contoso"}', 0),
+            (99, 'queued', 'sync', '{"account": "adatum"}', 5),
+            (99, 'queued', 'sync', 'nonsense', 0)
+        """
+    )
+    async with daemon(environment, tmp_path) as running:
+        await until(rows(db, 20), "loaded")
+        await until(said(running, "account_unknown", account="adatum"), "said whose it was")
+        await until(said(running, "job_unreadable"), "said that it is nonsense")
+        await simulator.create([{}])
+        await until(rows(db, 21), "followed")
+        assert await running.stop() == 0
+    left = await db.fetch("SELECT entrypoint FROM queue.pgqueuer WHERE priority = 99")
+    assert [row["entrypoint"] for row in left] == ["later"], "for who knows it"
+
+
+async def test_two_configurations_on_one_database_are_said(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await simulator.reset(20)
+    other = {
+        "REFERRAL_SYNC_ACCOUNTS__ADATUM__AUTH": "static_token",
+        "REFERRAL_SYNC_ACCOUNTS__ADATUM__ACCESS_TOKEN": "simulator",
+    }
+    async with daemon(environment, tmp_path) as first, daemon(environment, tmp_path, **other) as second:
+        await until(rows(db, 40), "both accounts loaded")
+        await until(said(first, "configurations_differ"), "said by the first")
+        await until(said(second, "configurations_differ"), "said by the second")
+        await simulator.create([{}])
+        await until(rows(db, 42), "both accounts followed")
+        assert await second.stop() == 0
+        assert await first.stop() == 0
+    twice = await db.fetchval(
+        "SELECT count(*) FROM (SELECT account, due_at FROM sync.runs WHERE due_at IS NOT NULL AND outcome = 'done'"
+        " GROUP BY 1, 2 HAVING count(*) > 1) twice"
+    )
+    assert twice == 0, "what is due is done once"
+
+
+@pytest.mark.parametrize("damage", ["DROP SCHEMA queue CASCADE", "ALTER TABLE queue.pgqueuer DROP COLUMN attempts"])
+async def test_tables_of_the_queue_that_are_not_the_engines_are_said(
+    damage: str, environment: dict[str, str], db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await db.execute(damage)
+    async with daemon(environment, tmp_path) as running:
+
+        async def ended() -> bool:
+            return running.process.poll() is not None
+
+        await until(ended, "ended")
+        assert running.process.returncode == 1
+        assert "are not those of PgQueuer 1.6.0" in running.output()
+        assert "Traceback" not in running.output()
