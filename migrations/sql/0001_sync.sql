@@ -461,6 +461,7 @@ LEFT JOIN LATERAL (
     WHERE b.account = a.account AND b.loaded_at IS NULL AND w.position IS NULL
     GROUP BY b.id ORDER BY b.id DESC LIMIT 1
 ) loading ON true
+LEFT JOIN LATERAL (
     SELECT max(c.not_before) AS until, (array_agg(c.because ORDER BY c.not_before DESC))[1] AS because
     FROM sync.schedules c WHERE c.account = a.account AND c.not_before > now()
 ) backing_off ON true
