@@ -144,8 +144,8 @@ async def plan_of(connection: asyncpg.Connection, sql: str) -> list[dict[str, An
 def faults(plan: list[dict[str, Any]], *, twice: bool = False) -> list[str]:
     """Name what does not end: a table read from end to end for each row of another, or again and again.
 
-    `twice`: versions are compared with those before them, and first ones with what is estimated before them, so history
-    and estimates may be read a second time.
+    `twice`: versions are compared with those before them and named by the present ones, first ones are compared with
+    what is estimated before them: so each of these may be read a second time.
     """
     found, read = [], list[str]()
     for node in plan:
@@ -159,7 +159,7 @@ def faults(plan: list[dict[str, Any]], *, twice: bool = False) -> list[str]:
     found += [
         f"{name} is read {read.count(name)} times"
         for name in set(read)
-        if read.count(name) > 1 + (twice and name in ("referral_versions", "estimated_stages"))
+        if read.count(name) > 1 + (twice and name in ("referrals", "referral_versions", "estimated_stages"))
     ]
     return found
 
