@@ -83,7 +83,12 @@ def test_its_network_is_what_it_needs() -> None:
 
 def test_every_address_of_a_database_is_verified() -> None:
     """Whatever is copied from here verifies the server's certificate."""
-    files = [ROOT / "README.md", ROOT / "config.example.toml", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("*.yaml")]
+    files = [
+        ROOT / "README.md",
+        ROOT / "config.example.toml",
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "docs").glob("*.yaml"),
+    ]
     addresses = [
         found
         for file in files
