@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache
 from urllib.parse import quote
@@ -17,6 +17,9 @@ from worker.notify.words import address, amount, counted, harmless, moment, span
 
 SHOWN = 25
 """Referrals in one section of a digest at most; the others are counted."""
+
+LONGEST_HTML = 90_000
+"""Gmail cuts off what is beyond 102 kB."""
 
 _FEWER = (SHOWN, 10, 5, 3, 1, 0)
 _HEADINGS = {
@@ -85,8 +88,14 @@ class Page:
         return f"{chr(10).join(self._lines(0))[: max(longest - 1, 0)]}…"
 
     def html(self) -> str:
-        """Write it as a page for e-mail."""
-        return _template().render(page=self)
+        """Write it as a page for e-mail, small enough that readers of mail show all of it."""
+        html = ""
+        for shown in _FEWER[:-1]:
+            sections = [replace(section, entries=section.entries[:shown]) for section in self.sections]
+            html = _template().render(page=replace(self, sections=sections))
+            if len(html) <= LONGEST_HTML:
+                break
+        return html
 
     def _lines(self, shown: int) -> list[str]:
         lines = list(self.first)
