@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -17,7 +17,7 @@ from worker.daemon.http import Books
 from worker.daemon.scheduler import Job
 from worker.daemon.service import serve as serve_daemon
 from worker.database import database_url, pool_size, prepare_database, refresh_history
-from worker.errors import LeaseError, SourceUnavailable
+from worker.errors import LeaseError, SourceUnavailable, StoreUnavailable
 from worker.notify import outbox, records
 from worker.notify.delivery import deliver_due
 from worker.source.client import TokenSource
@@ -80,8 +80,12 @@ async def nightly(settings: Settings, database: Database, name: str, standing: S
 
 
 async def _deliver(settings: Settings, database: Database, channel: str, began: datetime) -> None:
-    """Tell one channel what is due; each has a job of its own, so that none waits for another."""
-    await deliver_due(database, settings, channel, up_since=began)
+    """Tell one channel what is due; each has a job of its own, so that none waits for another.
+
+    While the database is away there is nothing to say that the accounts' jobs do not, and this comes every few seconds.
+    """
+    with suppress(StoreUnavailable):
+        await deliver_due(database, settings, channel, up_since=began)
 
 
 @asynccontextmanager
