@@ -328,7 +328,7 @@ async def test_nothing_is_said_to_wait_only_from_a_fresh_copy(
     await db.execute("UPDATE sync.channels SET digested_at = now() - interval '1 day'")
     await deliver_due(pipeline.database, chosen)
     old = taking.messages()[1]
-    assert old["text"].startswith("Careful: the data of contoso is old: as of ")
+    assert old["text"].startswith("Warning: the data of contoso is old: as of ")
     assert "5 hours ago" in old["text"].splitlines()[0]
     assert "Nothing awaits" not in old["text"]
     assert old["title"] == "Data 5 hours old. Referrals"
@@ -348,7 +348,7 @@ async def test_stale_and_well_again_are_told_once(
     await tick(pipeline)
     for _ in range(3):
         await deliver_due(pipeline.database, chosen)
-    assert [one["title"] for one in taking.messages()] == ["No fresh data: contoso", "Well again: contoso"]
+    assert [one["title"] for one in taking.messages()] == ["No fresh data: contoso", "Recovered: contoso"]
 
 
 async def test_a_refused_sign_in_is_told_once(
