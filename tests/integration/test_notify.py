@@ -16,7 +16,7 @@ from tests.steps import load as load_all
 from tests.steps import prove, tick
 from worker.config.models import Settings, load
 from worker.demo.control import Control
-from worker.errors import LeaseError
+from worker.errors import LeaseError, SignInError
 from worker.notify import outbox, records
 from worker.notify.delivery import deliver_due, preview
 from worker.store import erase, leases
@@ -328,7 +328,7 @@ async def test_nothing_is_said_to_wait_only_from_a_fresh_copy(
     await db.execute("UPDATE sync.channels SET digested_at = now() - interval '1 day'")
     await deliver_due(pipeline.database, chosen)
     old = taking.messages()[1]
-    assert old["text"].startswith("Careful: the data of contoso is old: as of ")
+    assert old["text"].startswith("Warning: the data of contoso is old: as of ")
     assert "5 hours ago" in old["text"].splitlines()[0]
     assert "Nothing awaits" not in old["text"]
     assert old["title"] == "Data 5 hours old. Referrals"
@@ -348,7 +348,7 @@ async def test_stale_and_well_again_are_told_once(
     await tick(pipeline)
     for _ in range(3):
         await deliver_due(pipeline.database, chosen)
-    assert [one["title"] for one in taking.messages()] == ["No fresh data: contoso", "Well again: contoso"]
+    assert [one["title"] for one in taking.messages()] == ["No fresh data: contoso", "Recovered: contoso"]
 
 
 async def test_a_refused_sign_in_is_told_once(
@@ -364,6 +364,36 @@ async def test_a_refused_sign_in_is_told_once(
         await deliver_due(pipeline.database, chosen)
     assert [one["title"] for one in taking.messages()] == ["Action required: contoso"]
     assert "The API refused" in taking.messages()[0]["text"]
+
+
+async def test_an_mfa_refusal_says_so(pipeline: Pipeline, simulator: Control, taking: Receiver) -> None:
+    chosen = settings(taking.url)
+    await simulator.reset(3)
+    await introduced(pipeline, chosen, taking)
+    await simulator.faults({"kind": "status", "status": 401, "code": 900421, "body": "family", "times": -1})
+    with pytest.raises(SignInError, match="asks for a sign-in with MFA"):
+        await tick(pipeline)
+    await deliver_due(pipeline.database, chosen)
+    (message,) = taking.messages()
+    assert "Partner Center asks for a sign-in with MFA (HTTP 401 900421" in message["text"]
+
+
+async def test_what_was_decided_is_remembered_as_long_as_it_waits(
+    pipeline: Pipeline, simulator: Control, taking: Receiver, db: asyncpg.Connection
+) -> None:
+    chosen = settings(taking.url)
+    await simulator.reset(0)
+    await introduced(pipeline, chosen, taking)
+    waiting, closed = await simulator.create([incoming(10), incoming(10)])
+    await simulator.update(waiting["id"], {"name": "Waiting"})
+    await tick(pipeline)
+    await simulator.update(closed["id"], {"status": "Closed", "substatus": "Lost"})
+    await tick(pipeline)
+    await deliver_due(pipeline.database, chosen)
+    while await records.delete_old(pipeline.database, "-1 seconds"):
+        pass
+    assert await db.fetchval("SELECT count(*) FROM sync.messages") == 0
+    assert [row["referral_id"] for row in await db.fetch("SELECT referral_id FROM sync.events")] == [waiting["id"]]
 
 
 async def test_a_stranger_writes_no_markup(pipeline: Pipeline, simulator: Control, taking: Receiver) -> None:

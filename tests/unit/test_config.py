@@ -321,3 +321,33 @@ def test_a_file_of_certificates_that_cannot_be_used_is_named(text: str | None, t
 def test_what_docker_mounts_may_be_read_and_not_changed(mode: int, good: bool) -> None:
     assert (exposed(Path("/run/secrets/sign-in.key"), mode) == "") == good
     assert exposed(Path("/srv/secrets/sign-in.key"), mode)
+
+
+def test_a_channel_is_a_secret_that_may_be_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("mailto://hidden:hidden@example.com\n")
+    prefix = "REFERRAL_SYNC_NOTIFY__CHANNELS__SALES__"
+    settings = load(GOOD | {f"{prefix}URL_FILE": str(tmp_path / "url"), f"{prefix}WHERE__COUNTRY": "DE, AT"}, tmp_path)
+    channel = settings.notify.channels["sales"]
+    assert channel.url.get_secret_value() == "mailto://hidden:hidden@example.com"
+    assert channel.where.country == ["DE", "AT"]
+    assert "hidden" not in render(settings) + repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("CHANNELS__SALES__URL", "hidden"),
+        ("CHANNELS__SALES__EVENTS", "new,hidden"),
+        ("CHANNELS__SALES__DUE_DAYS", "0"),
+        ("CHANNELS__SALES__DIGEST", "5m"),
+        ("CHANNELS__SALES__ACCOUNTS", "nobody"),
+        ("CHANNELS__sales two__URL", "json://hidden"),
+        ("LINK", "http://example.com/{id}"),
+        ("LINK", "https://example.com/{name}"),
+    ],
+)
+def test_a_channel_that_is_none_is_a_fault(key: str, value: str, tmp_path: Path) -> None:
+    sales = {"REFERRAL_SYNC_NOTIFY__CHANNELS__SALES__URL": "json://example.com"}
+    (fault,) = faults(GOOD | sales | {f"REFERRAL_SYNC_NOTIFY__{key}": value}, tmp_path)
+    assert "notify" in fault.lower()
+    assert "hidden" not in fault

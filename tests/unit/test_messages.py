@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
@@ -70,6 +71,21 @@ def test_nothing_is_said_to_wait_only_where_all_accounts_are_fresh() -> None:
         told = frame(*accounts)
         page = messages.digest(messages.awaiting_title(nothing, told), nothing, [], told)
         assert ("othing awaits" in page.title + page.text(32_768) + page.html()) == said
+
+
+def test_what_cannot_be_counted_is_said() -> None:
+    told = frame(replace(HEALTH, unknown_direction=2, rejects=1))
+    text = messages.digest("x", Waiting(0, 0, []), [], told).text(32_768)
+    assert "2 referrals without a direction may await an answer too." in text
+    assert "1 record could not be stored, and may too" in text
+
+
+def test_html_is_bounded() -> None:
+    long = replace(DEAL, name="n" * 500, customer="c" * 500, sellers=(("s" * 500, "one@contoso.example"),) * 9)
+    events = [happening(kind, long) for kind in Kind for _ in range(100)]
+    html = messages.digest("Many", None, events, frame()).html()
+    assert len(html) <= messages.LONGEST_HTML
+    assert "more</p>" in html
 
 
 def test_html_is_escaped() -> None:

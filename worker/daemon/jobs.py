@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -22,7 +22,7 @@ from worker.daemon.planner import Member, Pulse, next_due, plan_until, spec
 from worker.daemon.service import serve as serve_daemon
 from worker.daemon.workers import Lane, Workers
 from worker.database import database_url, pool_size, prepare_database
-from worker.errors import LeaseError, SourceUnavailable, StoreError, SyncError
+from worker.errors import LeaseError, SourceUnavailable, StoreError, StoreUnavailable, SyncError
 from worker.notify import outbox, records
 from worker.notify.delivery import deliver_due
 from worker.source.client import TokenSource, open_session
@@ -193,10 +193,18 @@ class Jobs:
             await self._enqueue(_load(job.account, 0))
             return
         if not standing.replayed:
-            if await rejects.open_rejects(self.database, job.account, limit=1, other_release=True):
-                await replay_account(pipeline, other_release=True)
-            standing.replayed = True
+            await self._replay(pipeline, standing)
         await sync_account(pipeline, due_at=job.due_at)
+
+    async def _replay(self, pipeline: Pipeline, standing: Standing) -> None:
+        """Try again what an earlier release rejected; whatever comes of that, the sync goes on."""
+        try:
+            if await rejects.open_rejects(self.database, pipeline.account, limit=1, other_release=True):
+                await replay_account(pipeline, other_release=True)
+        except SyncError as error:
+            _log.warning("run_failed", account=pipeline.account, kind="replay", error=str(error), hint=error.hint)
+        else:
+            standing.replayed = True
 
     async def _reconcile(self, job: Taken, pipeline: Pipeline) -> None:
         if await ledger.watermark(self.database, job.account) is not None:
@@ -249,10 +257,15 @@ class Jobs:
             raise
 
     async def _deliver(self, job: Taken) -> None:
-        """Tell one channel what is due; each has jobs of its own, so that none waits for another."""
+        """Tell one channel what is due; each has jobs of its own, so that none waits for another.
+
+        While the database is unavailable there is nothing to say that the accounts' jobs do not, and this comes every
+        few seconds.
+        """
         channel = outbox.channel_of(job.account)
         if channel in self.settings.notify.channels:
-            await deliver_due(self.database, self.settings, channel, up_since=self.up_since)
+            with suppress(StoreUnavailable):
+                await deliver_due(self.database, self.settings, channel, up_since=self.up_since)
 
     async def _enqueue(self, *jobs: Job) -> None:
         async with self.database.transaction() as connection:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache
 from urllib.parse import quote
@@ -18,6 +18,9 @@ from worker.notify.words import address, amount, counted, harmless, moment, span
 SHOWN = 25
 """Referrals in one section of a digest at most; the others are counted."""
 
+LONGEST_HTML = 90_000
+"""Gmail cuts off what is beyond 102 kB."""
+
 _FEWER = (SHOWN, 10, 5, 3, 1, 0)
 _HEADINGS = {
     Kind.OVERDUE: "Deadline passed",
@@ -28,7 +31,7 @@ _HEADINGS = {
     Kind.VALUE_CHANGED: "Value changed",
     Kind.ACTION_REQUIRED: "Action required",
     Kind.STALE: "No fresh data",
-    Kind.RECOVERED: "Well again",
+    Kind.RECOVERED: "Recovered",
 }
 _FOUND_LATE = ("reconcile", "replay", "refresh", "backfill")
 
@@ -85,8 +88,14 @@ class Page:
         return f"{chr(10).join(self._lines(0))[: max(longest - 1, 0)]}…"
 
     def html(self) -> str:
-        """Write it as a page for e-mail."""
-        return _template().render(page=self)
+        """Write it as a page for e-mail, small enough that readers of mail show all of it."""
+        html = ""
+        for shown in _FEWER[:-1]:
+            sections = [replace(section, entries=section.entries[:shown]) for section in self.sections]
+            html = _template().render(page=replace(self, sections=sections))
+            if len(html) <= LONGEST_HTML:
+                break
+        return html
 
     def _lines(self, shown: int) -> list[str]:
         lines = list(self.first)
@@ -183,11 +192,11 @@ def _age(one: Health, frame: Frame) -> str:
     if one.verified_through is not None:
         verified = f"; verified through {moment(one.verified_through, frame.zone)}"
     if one.fresh_as_of is None:
-        return f"Careful: {name} was not loaded yet, so nothing is known of it."
+        return f"Warning: {name} was not loaded yet, so nothing is known of it."
     told = f"{moment(one.fresh_as_of, frame.zone)}, {span(frame.now - one.fresh_as_of)} ago"
     if one.is_fresh:
         return f"{name}: data as of {told}{verified or '; not verified yet'}."
-    return f"Careful: the data of {name} is old: as of {told}{verified}. What happened since is not in it."
+    return f"Warning: the data of {name} is old: as of {told}{verified}. What happened since is not in it."
 
 
 def _entry(event: Happening, frame: Frame) -> Entry:
@@ -198,7 +207,8 @@ def _entry(event: Happening, frame: Frame) -> Entry:
         case Kind.NEW:
             lines = [f"Created {moment(event.happened_at, frame.zone)}{_late(event, frame)}", _deadline(deal, frame)]
         case Kind.EXPIRED | Kind.CLOSED:
-            lines = [f"Closed {moment(event.happened_at, frame.zone)}{_late(event, frame)}"]
+            ending = "Closed" if event.kind is Kind.EXPIRED else _ending(deal)
+            lines = [f"{ending} {moment(event.happened_at, frame.zone)}{_late(event, frame)}"]
         case Kind.VALUE_CHANGED:
             facts = event.facts
             old = amount(facts.get("old_value"), facts.get("old_currency")) or "no value"
@@ -246,9 +256,7 @@ def _deadline(deal: Deal, frame: Frame) -> str:
         return f"Accepted {moment(deal.accepted_at, frame.zone)}" if deal.accepted_at else ""
     left = deal.respond_by - frame.now
     at = moment(deal.respond_by, frame.zone)
-    return (
-        f"Answer by {at}: {span(left)} left" if left.total_seconds() > 0 else f"Overdue: since {at}, {span(left)} ago"
-    )
+    return f"Answer by {at}: {span(left)} left" if left.total_seconds() > 0 else f"Overdue since {at}, {span(left)} ago"
 
 
 def _left(deal: Deal | None, frame: Frame) -> str:

@@ -25,7 +25,9 @@ BURST = 10
 
 BURST_MINUTES = 10
 GIVE_UP = timedelta(days=1)
-FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=30), timedelta(minutes=15)
+FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(minutes=15)
+"""The first is longer than opening a channel and sending take: while one attempt lasts nobody begins another."""
+
 ROUTED_AT_ONCE = 2_000
 
 _UNROUTED = """

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 from typing import Any
 
@@ -18,6 +19,9 @@ _MEMORY = 1 << 30
 """Bytes; an answer that is larger ends the process, which is a failed attempt."""
 
 _READ_SECONDS = 15.0
+_SECONDS = 60
+"""Nobody waits for a message any longer; this process ends then by itself, should the worker be gone."""
+
 _STATUS = re.compile(r"error=(\d{3})\b")
 
 
@@ -75,6 +79,7 @@ def main() -> None:
     answer(ok=True, service=str(service.service_name), longest=longest, title=int(service.title_maxlen))
     for line in lines:
         message = json.loads(line)
+        signal.alarm(_SECONDS)
         told.told = ""
         headers = getattr(service, "headers", None)
         if isinstance(headers, dict):
@@ -87,6 +92,7 @@ def main() -> None:
         elif is_markdown:
             body, form = re.sub(r"\n+", "\n\n", body), apprise.NotifyFormat.MARKDOWN
         sent = bool(many.notify(title=message["title"], body=body, body_format=form))
+        signal.alarm(0)
         answer(ok=sent, why="" if sent else told.told or "the service did not take it")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import msgspec
 from asyncpg.pool import PoolConnectionProxy
@@ -13,18 +13,21 @@ from worker.store.write import Change
 
 _ENCODE = msgspec.json.Encoder().encode
 
+_IS_LOADED = "SELECT EXISTS (SELECT FROM sync.watermarks WHERE account = $1)"
+"""Nothing of an account's first load is news: its summary tells of that."""
+
 _PUT = """
 INSERT INTO sync.events (account, referral_id, kind, key, happened_at, found_by, facts)
 SELECT $1, d.referral_id, d.kind, d.key, d.happened_at::timestamptz, $2, d.facts::jsonb
 FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[]) AS d(referral_id, kind, key, happened_at, facts)
-WHERE EXISTS (SELECT FROM sync.watermarks w WHERE w.account = $1)
 ON CONFLICT DO NOTHING
 """
-"""Nothing of an account's first load is news: its summary tells of that."""
 
 
-async def put(connection: PoolConnectionProxy, run: Run, changes: Iterable[Change]) -> None:
+async def put(connection: PoolConnectionProxy, run: Run, changes: Sequence[Change]) -> None:
     """Write down what the changes of a save mean to people; with them, or not at all."""
+    if not changes or not await connection.fetchval(_IS_LOADED, run.account):
+        return
     events = [
         event
         for change in changes
