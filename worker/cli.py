@@ -267,13 +267,16 @@ def status(
 
         async with migrated_database(settings) as database:
             rows = await ledger.status(database, settings.accounts)
+            queue, workers = await ledger.queue(database), await ledger.workers(database)
         for row in rows:
             row["configured"] = row["account"] in settings.accounts
         if as_json:
-            sys.stdout.write(json.dumps({"accounts": rows}, default=_plain, indent=2) + "\n")
+            told = {"accounts": rows, "queue": queue, "workers": workers}
+            sys.stdout.write(json.dumps(told, default=_plain, indent=2) + "\n")
         else:
             for row in rows:
                 _out.print(render.status(row), markup=False)
+            _out.print(render.queue(queue, workers), markup=False)
         return 1 if any(row["health"] == "needs a person" for row in rows) else 0
 
     _finish(work())

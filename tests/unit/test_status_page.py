@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from worker.web.status_page import bars, sign_in, status_page, until, verdict
+from worker.web.status_page import PER_PAGE, Part, bars, part_of, sign_in, status_page, until, verdict
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\x1b[31m\"'&"
@@ -69,7 +69,7 @@ def test_nothing_that_strangers_wrote_is_alive() -> None:
     row = ROW | dict.fromkeys(("account", "last_error", "last_reconcile_error", "sign_in_refused_because"), HOSTILE)
     row["last_run_outcome"] = "failed"
     run = RUN | {"account": HOSTILE, "kind": HOSTILE, "outcome": HOSTILE}
-    text = status_page([row], [run], [(HOSTILE, HOSTILE, NOW)], NOW)
+    text = status_page(Part([row]), [run], [(HOSTILE, HOSTILE, NOW)], NOW)
     page = Elements()
     page.feed(text)
     assert not page.tags & {"script", "img", "a", "iframe", "form", "link"}
@@ -77,9 +77,28 @@ def test_nothing_that_strangers_wrote_is_alive() -> None:
     assert "&lt;script&gt;" in text
 
 
+def test_of_a_thousand_accounts_the_worst_are_on_the_first_page_and_any_is_found() -> None:
+    rows = [ROW | {"account": f"a{number:04}"} for number in range(1000)]
+    rows[700]["health"] = "needs a person"
+    rows[900]["health"] = "failing"
+    first = part_of(rows, "", "", NOW)
+    assert [row["account"] for row in first.rows[:3]] == ["a0700", "a0900", "a0000"]
+    assert (len(first.rows), first.pages, first.found) == (PER_PAGE, 1000 // PER_PAGE, 1000)
+    everywhere = [
+        row["account"] for page in range(1, first.pages + 1) for row in part_of(rows, "", str(page), NOW).rows
+    ]
+    assert sorted(everywhere) == [row["account"] for row in rows]
+    assert [row["account"] for row in part_of(rows, " A0123 ", "7", NOW).rows] == ["a0123"]
+    for page in ("0", "-1", "x", "9" * 99, "٣"):
+        assert part_of(rows, "", page, NOW).page in (1, first.pages)
+    told = status_page(part_of(rows, '"><script>', "", NOW), [], [], NOW)
+    assert "No account has such a name" in told
+    assert "<script>" not in told
+
+
 def test_it_is_drawn_without_accounts_and_without_runs() -> None:
-    assert "No account yet" in status_page([], [], [], NOW)
-    assert "No run yet" in status_page([ROW], [], [], NOW)
+    assert "No account yet" in status_page(Part([]), [], [], NOW)
+    assert "No run yet" in status_page(Part([ROW]), [], [], NOW)
 
 
 def test_bars_stand_apart_and_within_the_chart() -> None:
