@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import asyncpg
 import pytest
-from asyncpg.pool import PoolConnectionProxy
 
 from tests.integration.test_save import page, referral
 from worker.daemon.jobs import kinds_of_all, put
@@ -23,7 +23,7 @@ from worker.store import leases, ledger, queue, schedules
 from worker.store.database import Database, open_database
 from worker.store.queue import Job, PoolDriver
 from worker.store.save import save
-from worker.store.schedules import Due, Kind
+from worker.store.schedules import Kind
 
 MINUTE = timedelta(minutes=1)
 SYNC = {"sync": Kind("sync", "1m", next_due(MINUTE, "UTC"), priority=10, at_once=True)}
@@ -70,12 +70,12 @@ async def test_a_job_and_its_due_time_are_one_transaction(database: Database, db
     await schedules.ensure(database, NAMES, SYNC, of_all=False)
     before = await db.fetch("SELECT account, due_at FROM sync.schedules ORDER BY 1")
 
-    async def fails(connection: PoolConnectionProxy, due: list[Due]) -> list[bool]:
-        await put(SYNC, connection, due)
-        raise StoreError("no")
+    def fails(_: datetime, __: float) -> datetime:
+        raise OverflowError
 
-    with pytest.raises(StoreError):
-        await schedules.move_due(database, NAMES, SYNC, fails)
+    broken = {"sync": replace(SYNC["sync"], next_due=fails)}
+    with pytest.raises(OverflowError):
+        await schedules.move_due(database, NAMES, broken, partial(put, broken))
     assert await db.fetchval(JOBS) == 0
     assert await db.fetch("SELECT account, due_at FROM sync.schedules ORDER BY 1") == before
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -49,6 +50,9 @@ EARLY_SECONDS, LARGE_RECORDS = 5.0, 1_000
 
 LEASE_SECONDS, LEASE_ATTEMPTS = 5.0, 12
 """So long, and so often, a job waits for who does the same work: a command, or a worker that has just died."""
+
+SPREAD_SECONDS, SPREAD_ATTEMPTS = 1.0, 3
+"""So long, and so often, a worker that reads an account already leaves its other readers to workers that do not."""
 
 STRANGER_ATTEMPTS = 5
 """So many times a job of an account that is not configured here is left to workers where it may be."""
@@ -115,6 +119,7 @@ class Jobs:
     session: ClientSession
     wake: Callable[[], None] = lambda: None
     standings: dict[str, Standing] = field(default_factory=dict)
+    loading: Counter[str] = field(default_factory=Counter)
 
     async def handle(self, job: Taken, attempts: int) -> float:
         """Do a job; a failure is logged, and the next time comes all the same.
@@ -187,7 +192,8 @@ class Jobs:
         """
         readers, turn, shared = self.settings.api.concurrency, job.details["turn"], job.details["shared"]
         share = Share(1, SLICE_SECONDS) if shared else Share(readers, SLICE_SECONDS, EARLY_SECONDS, LARGE_RECORDS)
-        loaded = await backfill_share(pipeline, share)
+        with self._loads(job.account):
+            loaded = await backfill_share(pipeline, share)
         if loaded.free:
             large = not shared and loaded.counts.records >= LARGE_RECORDS
             others = [_window(job.account, number, 0) for number in range(1, readers)] if large else []
@@ -196,7 +202,8 @@ class Jobs:
     async def _window(self, job: Taken, pipeline: Pipeline) -> None:
         """Read a slice of a load that is planned; whoever finds nothing left has it declared loaded."""
         number, turn = job.details["reader"], job.details["turn"]
-        loaded = await help_account(pipeline, str(number), Share(1, SLICE_SECONDS))
+        with self._loads(job.account):
+            loaded = await help_account(pipeline, str(number), Share(1, SLICE_SECONDS))
         if loaded is not None and loaded.whole:
             await self._enqueue(_load(job.account, 0, shared=True))
         elif loaded is not None and loaded.free:
@@ -229,6 +236,14 @@ class Jobs:
             taken = await queue.enqueue(connection, jobs)
         if any(taken):
             self.wake()
+
+    @contextmanager
+    def _loads(self, name: str) -> Iterator[None]:
+        self.loading[name] += 1
+        try:
+            yield
+        finally:
+            self.loading[name] -= 1
 
     def _standing(self, name: str) -> Standing:
         if name not in self.standings:
@@ -287,7 +302,7 @@ async def serve(settings: Settings) -> None:
         at_once = settings.scale.jobs_at_once
         workers = Workers(
             database,
-            (Lane("quick", QUICK, at_once, 2.0), Lane("heavy", HEAVY, max(2, at_once * 2 // 5), 5.0)),
+            (Lane("quick", QUICK, at_once), Lane("heavy", HEAVY, max(2, at_once * 2 // 5))),
             jobs.handle,
         )
         jobs.wake = workers.wake
