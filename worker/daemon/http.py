@@ -5,6 +5,7 @@ Read-only by design. A token guards whatever tells of accounts: as a bearer toke
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hmac
@@ -87,7 +88,8 @@ async def ops_endpoint(listen: str, token: str, ready: Ready, books: Books, puls
             await books.workers(),
             books.by_account,
         )
-        return web.Response(body=exposition(facts), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        body = await asyncio.to_thread(exposition, facts)  # takes a while where there are many accounts
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def status(_: web.Request) -> web.Response:
         rows = await books.status()

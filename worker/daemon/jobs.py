@@ -59,7 +59,10 @@ STRANGER_ATTEMPTS = 5
 
 HOUR = timedelta(hours=1)
 UNKNOWN_FOR = "1 day"
-QUICK = ("sync", "history")
+ACCOUNTS_IN_METRICS = 500
+"""With more, /metrics has no series of single accounts by default: 70,000 of them take seconds to write and to read."""
+
+QUICK = ("incremental", "history")
 HEAVY = ("reconcile", "backfill", "window", "housekeeping")
 
 _log = structlog.get_logger()
@@ -83,7 +86,7 @@ def kinds_of(settings: Settings) -> dict[str, Kind]:
         kind.name: kind
         for kind in (
             Kind(
-                "sync",
+                "incremental",
                 spec(schedule.incremental, zone),
                 next_due(schedule.incremental, zone),
                 priority=10,
@@ -162,14 +165,14 @@ class Jobs:
         async with self._allowed(job.account) as pipeline:
             if pipeline is not None:
                 await {
-                    "sync": self._sync,
+                    "incremental": self._incremental,
                     "reconcile": self._reconcile,
                     "backfill": self._backfill,
                     "window": self._window,
                 }[job.kind](job, pipeline)
         return 0.0
 
-    async def _sync(self, job: Taken, pipeline: Pipeline) -> None:
+    async def _incremental(self, job: Taken, pipeline: Pipeline) -> None:
         """Fetch what changed; an account that is not loaded has its load begun, or begun again where that was lost."""
         standing = self._standing(job.account)
         if await ledger.watermark(self.database, job.account) is None:
@@ -283,6 +286,11 @@ def _window(account: str, reader: int, turn: int, *, again: bool = False) -> Job
     return Job("window", account, keys[turn], details={"reader": reader, "turn": turn}, unless=() if again else keys)
 
 
+def _by_account(settings: Settings) -> bool:
+    asked = settings.http.account_metrics
+    return len(settings.accounts) <= ACCOUNTS_IN_METRICS if asked == "auto" else asked
+
+
 def fingerprint(settings: Settings) -> str:
     """Return what workers on one database should have in common: accounts, and when they are due."""
     kinds = {name: kind.spec for name, kind in kinds_of(settings).items()}
@@ -334,7 +342,7 @@ async def serve(settings: Settings) -> None:
                 upcoming=partial(schedules.upcoming, database),
                 connections=database.connections,
                 in_hand=lambda: len(workers.in_hand),
-                by_account=settings.http.account_metrics,
+                by_account=_by_account(settings),
             ),
             work=work,
             listen=settings.http.listen,
