@@ -433,7 +433,7 @@ async def many(stage: Stage) -> None:
         """
         INSERT INTO sync.schedules (account, kind, spec, due_at)
         SELECT 'm' || n, k, '15m', now() + n * interval '1 second'
-        FROM generate_series(1, $1) n, unnest(ARRAY['sync', 'reconcile']) k
+        FROM generate_series(1, $1) n, unnest(ARRAY['incremental', 'reconcile']) k
         """,
         MANY - ACCOUNTS,
     )

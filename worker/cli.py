@@ -297,16 +297,19 @@ def status(
         async with migrated_database(settings) as database:
             rows = await ledger.status(database, settings.accounts)
             channels = await records.state(database, list(settings.notify.channels))
+            queue, workers = await ledger.queue(database), await ledger.workers(database)
         for row in rows:
             row["configured"] = row["account"] in settings.accounts
         if as_json:
-            told = {"accounts": rows} | ({"channels": channels} if channels else {})
+            told = {"accounts": rows, "queue": queue, "workers": workers}
+            told |= {"channels": channels} if channels else {}
             _out.print(json.dumps(told, default=_plain, indent=2).replace("\x7f", "\\u007f"))
         else:
             for row in rows:
                 _out.print(render.status(row))
             for one in channels:
                 _out.print(render.channel(one))
+            _out.print(render.queue(queue, workers))
         return 1 if any(row["health"] == "needs a person" for row in rows) else 0
 
     _finish(work())

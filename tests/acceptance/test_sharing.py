@@ -70,7 +70,10 @@ async def test_the_queue_is_truncated(
     await simulator.behaviour(page_size=20, latency=0.1)
     async with daemon(environment, tmp_path) as running:
         await until(at_least(db, 100), "loading")
-        await db.execute("TRUNCATE queue.pgqueuer")
+        running.process.kill()
+    await db.execute("TRUNCATE queue.pgqueuer")
+    await db.execute("UPDATE sync.leases SET expires_at = now()")
+    async with daemon(environment, tmp_path) as running:
         await until(rows(db, 900), "loaded")
         await simulator.behaviour(latency=0)
         for number in range(3):
@@ -146,8 +149,8 @@ async def test_jobs_that_nobody_here_can_do_keep_nobody_waiting(
         """
         INSERT INTO queue.pgqueuer (priority, status, entrypoint, payload, attempts) VALUES
             (99, 'queued', 'later', '{"account": "contoso"}', 0),
-            (99, 'queued', 'sync', '{"account": "adatum"}', 5),
-            (99, 'queued', 'sync', 'nonsense', 0)
+            (99, 'queued', 'incremental', '{"account": "adatum"}', 5),
+            (99, 'queued', 'incremental', 'nonsense', 0)
         """
     )
     async with daemon(environment, tmp_path) as running:

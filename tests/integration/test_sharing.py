@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import asyncpg
 import pytest
-from asyncpg.pool import PoolConnectionProxy
 
 from tests.integration.test_save import page, referral
 from worker.daemon.jobs import kinds_of_all, put
@@ -23,10 +26,10 @@ from worker.store import leases, ledger, queue, schedules
 from worker.store.database import Database, open_database
 from worker.store.queue import Job, PoolDriver
 from worker.store.save import save
-from worker.store.schedules import Due, Kind
+from worker.store.schedules import Kind
 
 MINUTE = timedelta(minutes=1)
-SYNC = {"sync": Kind("sync", "1m", next_due(MINUTE, "UTC"), priority=10, at_once=True)}
+SYNC = {"incremental": Kind("incremental", "1m", next_due(MINUTE, "UTC"), priority=10, at_once=True)}
 NAMES = [f"a{number:02}" for number in range(40)]
 JOBS = "SELECT count(*) FROM queue.pgqueuer"
 
@@ -53,7 +56,10 @@ async def test_what_is_due_becomes_one_job_however_many_look(database: Database,
     assert sum(one.jobs for one in moved) == len(NAMES)
     assert await db.fetchval("SELECT count(DISTINCT dedupe_key) FROM queue.pgqueuer") == len(NAMES)
     assert await db.fetchval(JOBS) == len(NAMES)
-    due = [row["due_at"] for row in await db.fetch("SELECT due_at FROM sync.schedules WHERE kind = 'sync' ORDER BY 1")]
+    due = [
+        row["due_at"]
+        for row in await db.fetch("SELECT due_at FROM sync.schedules WHERE kind = 'incremental' ORDER BY 1")
+    ]
     assert due[0] > datetime.now(UTC) - MINUTE
     assert (due[-1] - due[0]).total_seconds() > 50, "spread over the minute"
 
@@ -70,12 +76,12 @@ async def test_a_job_and_its_due_time_are_one_transaction(database: Database, db
     await schedules.ensure(database, NAMES, SYNC, of_all=False)
     before = await db.fetch("SELECT account, due_at FROM sync.schedules ORDER BY 1")
 
-    async def fails(connection: PoolConnectionProxy, due: list[Due]) -> list[bool]:
-        await put(SYNC, connection, due)
-        raise StoreError("no")
+    def fails(_: datetime, __: float) -> datetime:
+        raise OverflowError
 
-    with pytest.raises(StoreError):
-        await schedules.move_due(database, NAMES, SYNC, fails)
+    broken = {"incremental": replace(SYNC["incremental"], next_due=fails)}
+    with pytest.raises(OverflowError):
+        await schedules.move_due(database, NAMES, broken, partial(put, broken))
     assert await db.fetchval(JOBS) == 0
     assert await db.fetch("SELECT account, due_at FROM sync.schedules ORDER BY 1") == before
 
@@ -83,13 +89,13 @@ async def test_a_job_and_its_due_time_are_one_transaction(database: Database, db
 async def test_a_changed_schedule_is_taken_over_and_an_unchanged_one_stays(
     database: Database, db: asyncpg.Connection
 ) -> None:
-    due = "SELECT due_at FROM sync.schedules WHERE kind = 'sync' ORDER BY account"
+    due = "SELECT due_at FROM sync.schedules WHERE kind = 'incremental' ORDER BY account"
     await schedules.ensure(database, NAMES, SYNC, of_all=False)
     await schedules.move_due(database, NAMES, SYNC, partial(put, SYNC))
     before = await db.fetch(due)
     await schedules.ensure(database, NAMES, SYNC, of_all=False)
     assert await db.fetch(due) == before
-    hourly = {"sync": Kind("sync", "1h", next_due(60 * MINUTE, "UTC"), priority=10, at_once=True)}
+    hourly = {"incremental": Kind("incremental", "1h", next_due(60 * MINUTE, "UTC"), priority=10, at_once=True)}
     await schedules.ensure(database, NAMES, hourly, of_all=False)
     after = [row["due_at"] for row in await db.fetch(due)]
     assert max(after) - min(after) > 50 * MINUTE
@@ -99,7 +105,7 @@ async def test_who_backs_off_is_not_due_for_any_worker(database: Database, db: a
     await schedules.ensure(database, NAMES[:2], SYNC, of_all=False)
     await schedules.put_backoff(database, NAMES[0], 3600, "HTTP 429")
     await schedules.move_due(database, NAMES, SYNC, partial(put, SYNC))
-    assert await db.fetchval("SELECT dedupe_key FROM queue.pgqueuer") == f"sync:{NAMES[1]}"
+    assert await db.fetchval("SELECT dedupe_key FROM queue.pgqueuer") == f"incremental:{NAMES[1]}"
     assert await schedules.backing_off(database, NAMES[0]) > 3500
     told = await db.fetchrow("SELECT * FROM sync.status WHERE account = $1", NAMES[0])
     assert told is not None
@@ -161,10 +167,13 @@ async def test_the_engine_has_nothing_to_upgrade(database: Database, db: asyncpg
         await queue.require_tables(database)
 
 
-async def test_variables_of_the_environment_do_not_rename_the_engines_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("TRIGGER", "FUNCTION", "CHANNEL", "QUEUE_TABLE", "PGQUEUER_PREFIX", "PGQUEUER_SCHEMA"):
-        monkeypatch.setenv(name, "elsewhere")
-    assert "elsewhere" not in queue.install_sql()
+def test_variables_of_the_environment_do_not_rename_the_engines_tables() -> None:
+    names = ("TRIGGER", "FUNCTION", "CHANNEL", "QUEUE_TABLE", "PGQUEUER_PREFIX", "PGQUEUER_SCHEMA", "SCHEDULES_TABLE")
+    code = "from worker.store.queue import install_sql; print(install_sql())"
+    environment = {"PATH": os.environ["PATH"], **dict.fromkeys(names, "elsewhere")}
+    told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert "CREATE TABLE queue.pgqueuer (" in told.stdout
+    assert "elsewhere" not in told.stdout
 
 
 async def test_a_job_of_a_kind_that_nobody_knows_stays_for_who_does_and_goes_in_the_end(
@@ -173,10 +182,10 @@ async def test_a_job_of_a_kind_that_nobody_knows_stays_for_who_does_and_goes_in_
     async with database.transaction() as connection:
         assert await queue.enqueue(connection, [Job("later", "contoso", "later:contoso")]) == [True]
         assert await queue.enqueue(connection, [Job("later", "contoso", "later:contoso")]) == [False]
-    assert await queue.delete_unknown(database, ["sync"], "1 day") == 0
+    assert await queue.delete_unknown(database, ["incremental"], "1 day") == 0
     await db.execute("UPDATE queue.pgqueuer SET created = now() - interval '2 days'")
-    assert await queue.delete_unknown(database, ["sync", "later"], "1 day") == 0
-    assert await queue.delete_unknown(database, ["sync"], "1 day") == 1
+    assert await queue.delete_unknown(database, ["incremental", "later"], "1 day") == 0
+    assert await queue.delete_unknown(database, ["incremental"], "1 day") == 1
 
 
 async def windows(database: Database, count: int) -> ledger.Backfill:

@@ -20,7 +20,7 @@ from worker.logs import LibraryLines, configure, traced
 from worker.model.escape import block, line
 from worker.store.rejects import Kept
 from worker.web.report import PAGES
-from worker.web.status_page import status_page
+from worker.web.status_page import Part, status_page
 
 STEERING = "\x1b]0;owned\x07 \x9b31m \u202eevil\u2066 \u200f\x00\x7f\r\u2028"
 SIGNS = set(STEERING) - {" "} - set("]0;owned31mevil")
@@ -71,7 +71,7 @@ def test_what_is_stored_is_shown_on_its_own_line() -> None:
 
 def test_pages_show_what_would_make_a_text_read_as_another() -> None:
     row = ROW | {"account": STEERING, "last_error": STEERING, "last_run_outcome": "failed"}
-    page = status_page([row], [RUN | {"account": STEERING, "kind": STEERING}], [(STEERING, STEERING, NOW)], NOW)
+    page = status_page(Part([row]), [RUN | {"account": STEERING, "kind": STEERING}], [(STEERING, STEERING, NOW)], NOW)
     assert not SIGNS & set(page)
     assert SHOWN in page
     assert PAGES.from_string("{{ a }} {{ b|safe }}").render(a="<\u202e", b="<b>") == r"&lt;\u202e <b>"

@@ -8,7 +8,19 @@ from typing import Any
 
 import pytest
 
-from worker.web.status_page import Loading, bars, chart, loading, sign_in, status_page, until, verdict
+from worker.web.status_page import (
+    PER_PAGE,
+    Loading,
+    Part,
+    bars,
+    chart,
+    loading,
+    part_of,
+    sign_in,
+    status_page,
+    until,
+    verdict,
+)
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\x1b[31m\"'&"
@@ -75,7 +87,7 @@ def test_nothing_that_strangers_wrote_is_alive() -> None:
     row["last_run_outcome"] = "failed"
     run = RUN | {"account": HOSTILE, "kind": HOSTILE, "outcome": HOSTILE}
     row |= {"health": "needs a person", "sign_in_refused_at": NOW}
-    text = status_page([row], [run], [(HOSTILE, HOSTILE, NOW)], NOW)
+    text = status_page(Part([row]), [run], [(HOSTILE, HOSTILE, NOW)], NOW)
     page = Elements()
     page.feed(text)
     assert not page.tags & {"script", "img", "a", "iframe", "form", "link"}
@@ -84,9 +96,28 @@ def test_nothing_that_strangers_wrote_is_alive() -> None:
     assert "\x1b" not in text
 
 
+def test_of_a_thousand_accounts_the_worst_are_on_the_first_page_and_any_is_found() -> None:
+    rows = [ROW | {"account": f"a{number:04}"} for number in range(1000)]
+    rows[700]["health"] = "needs a person"
+    rows[900]["health"] = "failing"
+    first = part_of(rows, "", "", NOW)
+    assert [row["account"] for row in first.rows[:3]] == ["a0700", "a0900", "a0000"]
+    assert (len(first.rows), first.pages, first.found) == (PER_PAGE, 1000 // PER_PAGE, 1000)
+    everywhere = [
+        row["account"] for page in range(1, first.pages + 1) for row in part_of(rows, "", str(page), NOW).rows
+    ]
+    assert sorted(everywhere) == [row["account"] for row in rows]
+    assert [row["account"] for row in part_of(rows, " A0123 ", "7", NOW).rows] == ["a0123"]
+    for page in ("0", "-1", "x", "9" * 99, "٣"):
+        assert part_of(rows, "", page, NOW).page in (1, first.pages)
+    told = status_page(part_of(rows, '"><script>', "", NOW), [], [], NOW)
+    assert "No account has such a name" in told
+    assert "<script>" not in told
+
+
 def test_it_is_drawn_without_accounts_and_without_runs() -> None:
-    assert "No account yet" in status_page([], [], [], NOW)
-    assert "No run yet" in status_page([ROW], [], [], NOW)
+    assert "No account yet" in status_page(Part([]), [], [], NOW)
+    assert "No run yet" in status_page(Part([ROW]), [], [], NOW)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +131,7 @@ def test_it_is_drawn_without_accounts_and_without_runs() -> None:
     ],
 )
 def test_what_to_do_stands_beside_what_is_required(changes: dict[str, Any], command: str | None) -> None:
-    text = status_page([ROW | changes], [], [], NOW)
+    text = status_page(Part([ROW | changes]), [], [], NOW)
     assert ("To fix:" in text) == (command is not None)
     assert command is None or command in text
 
@@ -114,7 +145,7 @@ def test_a_first_load_shows_how_far_it_is() -> None:
     assert loading(row, NOW) == Loading("0 of 40 parts, 1,000 records since 11:50 UTC.", 0.0)
     row |= {"loading_windows_done": 10}
     assert loading(row, NOW) == Loading("10 of 40 parts, 1,000 records since 11:50 UTC; ready in about 30 min.", 0.25)
-    text = status_page([row], [], [], NOW)
+    text = status_page(Part([row]), [], [], NOW)
     assert "Loading for the first time." in text
     assert '<progress max="1" value="0.250">25%</progress>' in text
     assert "never" not in text.replace("data as of</dt><dd>never", "")
@@ -125,7 +156,7 @@ def test_the_chart_has_a_scale_and_a_legend_of_what_is_in_it() -> None:
     drawn = chart(runs)
     assert drawn.scale == ["7 min", "100.0 s", "0"], "half the height is a quarter: a root scale"
     assert drawn.legend == [("done", "done"), ("refused", "refused: action required")]
-    text = status_page([ROW], runs, [], NOW)
+    text = status_page(Part([ROW]), runs, [], NOW)
     assert "height is how long each took" in text
     assert "refused: action required" in text
 

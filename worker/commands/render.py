@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +119,14 @@ def message(row: dict[str, Any]) -> str:
     tries = f" after {row['attempts']} attempts" if row["attempts"] > 1 else ""
     error = f": {line(row['error'])}" if row["error"] else ""
     return f"{moment(row['created_at'])}  {row['channel']}  {row['kind']}{told}  {row['state']}{tries}{error}"
+
+
+def queue(kinds: Sequence[Mapping[str, Any]], workers: int) -> str:
+    """Say what waits for workers, and how many there are."""
+    waiting, in_hand = (sum(kind[name] for kind in kinds) for name in ("waiting", "in_hand"))
+    oldest = max((kind["oldest_seconds"] for kind in kinds), default=0)
+    told = f"{workers} alive, {in_hand} jobs in hand, {waiting} waiting"
+    return f"workers: {told}, the oldest for {oldest:.0f} s" if waiting else f"workers: {told}"
 
 
 def kept_aside(account: str, kept: Kept) -> str:

@@ -436,6 +436,7 @@ class Http(_Section):
 
     listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:8080"
     token: SecretStr = SecretStr("")
+    account_metrics: bool | Literal["auto"] = "auto"
 
 
 class Log(_Section):

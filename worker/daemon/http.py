@@ -5,10 +5,11 @@ Read-only by design. A token guards whatever tells of accounts: as a bearer toke
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from worker.daemon.listener import listening
 from worker.daemon.planner import Pulse
 from worker.errors import StoreError
 from worker.web.metrics import Facts, exposition
-from worker.web.status_page import POLICY, status_page
+from worker.web.status_page import POLICY, part_of, status_page
 
 Rows = Callable[[], Awaitable[list[dict[str, Any]]]]
 """Returns rows of the worker's books; raises StoreError while the database is away."""
@@ -42,20 +43,21 @@ class Books:
     """Where the endpoint reads: accounts, totals, leases, recent runs, the queue, and what is due next.
 
     Also what awaits an answer, and channels. And of this process: its connections by state, and how many jobs it has
-    in hand.
+    in hand. Not `by_account`, metrics are of all accounts together.
     """
 
     status: Rows
     totals: Rows
     leases: Rows
-    runs: Rows
+    runs: Callable[[Sequence[str]], Awaitable[list[dict[str, Any]]]]
     queue: Rows
     workers: Callable[[], Awaitable[int]]
-    upcoming: Callable[[], Awaitable[list[tuple[str, str, datetime]]]]
+    upcoming: Callable[[Sequence[str]], Awaitable[list[tuple[str, str, datetime]]]]
     awaiting: Rows
     channels: Rows
     connections: Callable[[], Mapping[str, int]]
     in_hand: Callable[[], int]
+    by_account: bool = True
 
 
 @asynccontextmanager
@@ -77,7 +79,7 @@ async def ops_endpoint(listen: str, token: str, ready: Ready, books: Books, puls
             return web.json_response({"status": "not ready", "why": str(error)}, status=503)
         return web.json_response({"status": "ready"})
 
-    async def metrics() -> web.Response:
+    async def metrics(_: web.Request) -> web.Response:
         facts = Facts(
             await books.status(),
             await books.totals(),
@@ -86,17 +88,23 @@ async def ops_endpoint(listen: str, token: str, ready: Ready, books: Books, puls
             books.in_hand(),
             await books.queue(),
             await books.workers(),
-            await books.awaiting(),
+            await books.awaiting() if books.by_account else (),
             await books.channels(),
+            books.by_account,
         )
-        return web.Response(body=exposition(facts), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        body = await asyncio.to_thread(exposition, facts)  # takes a while where there are many accounts
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    async def status() -> web.Response:
+    async def status(_: web.Request) -> web.Response:
         rows = await books.status()
         return web.json_response({"accounts": rows}, dumps=lambda value: json.dumps(value, default=_plain))
 
-    async def page() -> web.Response:
-        text = status_page(await books.status(), await books.runs(), await books.upcoming(), datetime.now(UTC))
+    async def page(request: web.Request) -> web.Response:
+        now = datetime.now(UTC)
+        asked = request.query
+        part = part_of(await books.status(), asked.get("search", ""), asked.get("page", ""), now)
+        shown = [row["account"] for row in part.rows]
+        text = status_page(part, await books.runs(shown), await books.upcoming(shown), now)
         return web.Response(text=text, content_type="text/html", headers=HEADERS)
 
     app = web.Application()
@@ -108,7 +116,7 @@ async def ops_endpoint(listen: str, token: str, ready: Ready, books: Books, puls
 
 
 def _guarded(
-    token: str, ready: Ready, answer: Callable[[], Awaitable[web.Response]]
+    token: str, ready: Ready, answer: Callable[[web.Request], Awaitable[web.Response]]
 ) -> Callable[[web.Request], Awaitable[web.Response]]:
     """Ask for the token first, and say so plainly when the database is away."""
 
@@ -119,7 +127,7 @@ def _guarded(
             return refusal
         try:
             await ready()
-            return await answer()
+            return await answer(request)
         except StoreError as error:
             return web.json_response({"error": str(error)}, status=503)
 

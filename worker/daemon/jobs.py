@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -52,6 +53,9 @@ EARLY_SECONDS, LARGE_RECORDS = 5.0, 1_000
 LEASE_SECONDS, LEASE_ATTEMPTS = 5.0, 12
 """So long, and so often, a job waits for who does the same work: a command, or a worker that has just died."""
 
+SPREAD_SECONDS, SPREAD_ATTEMPTS = 1.0, 3
+"""So long, and so often, a worker that reads an account already leaves its other readers to workers that do not."""
+
 STRANGER_ATTEMPTS = 5
 """So many times a job of an account that is not configured here is left to workers where it may be."""
 
@@ -61,10 +65,13 @@ DELIVERY = timedelta(seconds=5)
 
 CHANNELS_AT_ONCE = 4
 UNKNOWN_FOR = "1 day"
-QUICK = ("sync", "history")
+ACCOUNTS_IN_METRICS = 500
+"""With more, /metrics has no series of single accounts by default: 70,000 of them take seconds to write and to read."""
+
+QUICK = ("incremental", "history")
 MESSAGES = ("delivery",)
-RUN_KINDS = {"sync": "incremental", "reconcile": "reconcile", "backfill": "backfill", "window": "backfill"}
-"""What the run of a job is called in the books."""
+RUN_KINDS = {"window": "backfill"}
+"""What the run of a job is called in the books, where that is not as its job."""
 
 HEAVY = ("reconcile", "backfill", "window", "housekeeping")
 
@@ -89,7 +96,7 @@ def kinds_of(settings: Settings) -> dict[str, Kind]:
         kind.name: kind
         for kind in (
             Kind(
-                "sync",
+                "incremental",
                 spec(schedule.incremental, zone),
                 next_due(schedule.incremental, zone),
                 priority=10,
@@ -133,6 +140,7 @@ class Jobs:
     wake: Callable[[], None] = lambda: None
     standings: dict[str, Standing] = field(default_factory=dict)
     up_since: datetime = field(default_factory=lambda: datetime.now(UTC))
+    loading: Counter[str] = field(default_factory=Counter)
 
     async def handle(self, job: Taken, attempts: int) -> float:
         """Do a job; a failure is logged, and the next time comes all the same.
@@ -174,19 +182,19 @@ class Jobs:
             )
             return 0.0
         async with (
-            leases.failures_recorded(self.database, job.account, RUN_KINDS[job.kind]),
+            leases.failures_recorded(self.database, job.account, RUN_KINDS.get(job.kind, job.kind)),
             self._allowed(job.account) as pipeline,
         ):
             if pipeline is not None:
                 await {
-                    "sync": self._sync,
+                    "incremental": self._incremental,
                     "reconcile": self._reconcile,
                     "backfill": self._backfill,
                     "window": self._window,
                 }[job.kind](job, pipeline)
         return 0.0
 
-    async def _sync(self, job: Taken, pipeline: Pipeline) -> None:
+    async def _incremental(self, job: Taken, pipeline: Pipeline) -> None:
         """Fetch what changed; an account that is not loaded has its load begun, or begun again where that was lost."""
         standing = self._standing(job.account)
         if await ledger.watermark(self.database, job.account) is None:
@@ -217,7 +225,8 @@ class Jobs:
         """
         readers, turn, shared = self.settings.api.concurrency, job.details["turn"], job.details["shared"]
         share = Share(1, SLICE_SECONDS) if shared else Share(readers, SLICE_SECONDS, EARLY_SECONDS, LARGE_RECORDS)
-        loaded = await backfill_share(pipeline, share)
+        with self._loads(job.account):
+            loaded = await backfill_share(pipeline, share)
         if loaded.free:
             large = not shared and loaded.counts.records >= LARGE_RECORDS
             others = [_window(job.account, number, 0) for number in range(1, readers)] if large else []
@@ -226,7 +235,8 @@ class Jobs:
     async def _window(self, job: Taken, pipeline: Pipeline) -> None:
         """Read a slice of a load that is planned; whoever finds nothing left has it declared loaded."""
         number, turn = job.details["reader"], job.details["turn"]
-        loaded = await help_account(pipeline, str(number), Share(1, SLICE_SECONDS))
+        with self._loads(job.account):
+            loaded = await help_account(pipeline, str(number), Share(1, SLICE_SECONDS))
         if loaded is not None and loaded.whole:
             await self._enqueue(_load(job.account, 0, shared=True))
         elif loaded is not None and loaded.free:
@@ -273,6 +283,14 @@ class Jobs:
         if any(taken):
             self.wake()
 
+    @contextmanager
+    def _loads(self, name: str) -> Iterator[None]:
+        self.loading[name] += 1
+        try:
+            yield
+        finally:
+            self.loading[name] -= 1
+
     def _standing(self, name: str) -> Standing:
         if name not in self.standings:
             self.standings[name] = Standing(token_source(self.settings, self.database, name))
@@ -311,6 +329,11 @@ def _window(account: str, reader: int, turn: int, *, again: bool = False) -> Job
     return Job("window", account, keys[turn], details={"reader": reader, "turn": turn}, unless=() if again else keys)
 
 
+def _by_account(settings: Settings) -> bool:
+    asked = settings.http.account_metrics
+    return len(settings.accounts) <= ACCOUNTS_IN_METRICS if asked == "auto" else asked
+
+
 def fingerprint(settings: Settings) -> str:
     """Return what workers on one database should have in common: accounts, and when they are due."""
     kinds = {name: kind.spec for name, kind in kinds_of(settings).items()}
@@ -332,9 +355,9 @@ async def serve(settings: Settings) -> None:
         workers = Workers(
             database,
             (
-                Lane("quick", QUICK, at_once, 2.0),
-                Lane("heavy", HEAVY, max(2, at_once * 2 // 5), 5.0),
-                *([Lane("messages", MESSAGES, CHANNELS_AT_ONCE, 5.0)] if channels else []),
+                Lane("quick", QUICK, at_once),
+                Lane("heavy", HEAVY, max(2, at_once * 2 // 5)),
+                *([Lane("messages", MESSAGES, CHANNELS_AT_ONCE)] if channels else []),
             ),
             jobs.handle,
         )
@@ -369,9 +392,10 @@ async def serve(settings: Settings) -> None:
                 workers=partial(ledger.workers, database),
                 awaiting=partial(ledger.awaiting, database),
                 channels=partial(records.state, database, list(settings.notify.channels)),
-                upcoming=partial(schedules.upcoming, database, accounts),
+                upcoming=partial(schedules.upcoming, database),
                 connections=database.connections,
                 in_hand=lambda: len(workers.in_hand),
+                by_account=_by_account(settings),
             ),
             work=work,
             listen=settings.http.listen,

@@ -24,6 +24,9 @@ from worker.store.queue import CHANNEL, PoolDriver, Taken, queries
 DEAD_AFTER = timedelta(seconds=30)
 """A job whose worker has not been heard of for so long is taken by another one."""
 
+LOOK = timedelta(seconds=2)
+"""So often a lane looks for jobs that other processes have put into the queue."""
+
 STOP_SECONDS = 8.0
 """A container's grace period is longer; whatever a run is doing is rolled back by then."""
 
@@ -40,12 +43,11 @@ Handle = Callable[[Taken, int], Awaitable[float]]
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """Kinds of jobs that share a number of places in this process, and how often it looks for them."""
+    """Kinds of jobs that share a number of places in this process."""
 
     name: str
     kinds: Sequence[str]
     at_once: int
-    look_seconds: float
 
 
 class Workers:
@@ -90,7 +92,7 @@ class Workers:
             self._managers[lane.name] = manager
             try:
                 await manager.run(
-                    dequeue_timeout=timedelta(seconds=lane.look_seconds),
+                    dequeue_timeout=LOOK,
                     batch_size=max(1, lane.at_once // 2),
                     max_concurrent_tasks=lane.at_once,
                     heartbeat_timeout=DEAD_AFTER,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -543,14 +543,15 @@ async def status(database: Database, accounts: Iterable[str] = ()) -> list[dict[
     return [rows[account] for account in sorted(rows)]
 
 
-async def recent_runs(database: Database, limit: int = 60) -> list[dict[str, Any]]:
-    """Return the last runs of each account as `bi.runs` shows them, the newest first."""
+async def recent_runs(database: Database, accounts: Sequence[str], limit: int = 60) -> list[dict[str, Any]]:
+    """Return the last runs of some accounts as `bi.runs` shows them, the newest first."""
     async with database.transaction() as connection:
         found = await connection.fetch(
             """
-            SELECT r.* FROM (SELECT DISTINCT account FROM sync.status) a
-            CROSS JOIN LATERAL (SELECT * FROM bi.runs b WHERE b.account = a.account ORDER BY b.run DESC LIMIT $1) r
+            SELECT r.* FROM unnest($1::text[]) a(account)
+            CROSS JOIN LATERAL (SELECT * FROM bi.runs b WHERE b.account = a.account ORDER BY b.run DESC LIMIT $2) r
             """,
+            list(accounts),
             limit,
         )
     return [dict(row) for row in found]

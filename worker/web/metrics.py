@@ -7,6 +7,7 @@ They come from the database and not from this process, so that any replica says 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -88,12 +89,14 @@ class Facts:
     workers: int
     waiting: Sequence[Mapping[str, Any]] = ()
     channels: Sequence[Mapping[str, Any]] = ()
+    by_account: bool = True
 
 
 def exposition(facts: Facts) -> bytes:
     """Write the facts in Prometheus's text format."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Status(facts.status, datetime.now(UTC)))
+    if facts.by_account:
+        registry.register(_Status(facts.status, datetime.now(UTC)))
     registry.register(_Work(facts))
     registry.register(_People(facts, datetime.now(UTC)))
     return generate_latest(registry)
@@ -110,7 +113,7 @@ class _Work(Collector):
             name: CounterMetricFamily(f"referral_sync_{name}", meaning, labels=["account", "kind", *labels])
             for name, (meaning, *labels) in _COUNTERS.items()
         }
-        for row in self._facts.totals:
+        for row in self._facts.totals if self._facts.by_account else _summed(self._facts.totals):
             name, _, detail = row["name"].partition(".")
             metric = _COUNTED.get(name, name)
             label = name if metric == "records" else detail
@@ -118,7 +121,7 @@ class _Work(Collector):
                 counters[metric].add_metric([row["account"], row["kind"], *([label] if label else [])], row["value"])
         yield from counters.values()
         held = _family("lease_held", "1 for who holds the right to a kind of work.", "kind", "owner")
-        for lease in self._facts.leases:
+        for lease in self._facts.leases if self._facts.by_account else ():
             held.add_metric([lease["account"], lease["kind"], lease["owner"]], 1.0)
         yield held
         connections = GaugeMetricFamily(
@@ -135,9 +138,31 @@ class _Work(Collector):
             for row in self._facts.queue:
                 family.add_metric([row["kind"]], float(row[column]))
             yield family
+        accounts = GaugeMetricFamily("referral_sync_accounts", "Accounts by health.", labels=["health"])
+        for word in HEALTHS:
+            accounts.add_metric([word], sum(row["health"] == word for row in self._facts.status))
+        yield accounts
+        ages = [
+            (datetime.now(UTC) - row["fresh_as_of"]).total_seconds()
+            for row in self._facts.status
+            if row["fresh_as_of"] is not None
+        ]
+        oldest = GaugeMetricFamily(
+            "referral_sync_oldest_data_age_seconds", "The data age of the account that is worst."
+        )
+        oldest.add_metric([], max(ages, default=0.0))
+        yield oldest
         workers = GaugeMetricFamily("referral_sync_workers", "Workers that take jobs from the queue.")
         workers.add_metric([], self._facts.workers)
         yield workers
+
+
+def _summed(totals: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Add the totals of all accounts; the label of the account says "all"."""
+    sums = Counter[tuple[str, str]]()
+    for row in totals:
+        sums[row["kind"], row["name"]] += row["value"]
+    return [{"account": "all", "kind": kind, "name": name, "value": value} for (kind, name), value in sums.items()]
 
 
 class _People(Collector):

@@ -15,13 +15,16 @@ from worker.web.report import PAGES, ago
 SOON = timedelta(days=14)
 """A sign-in that lapses sooner is shown as a warning."""
 
+PER_PAGE = 50
+"""Accounts on a page; those that need somebody come first, so that the first page is the one to look at."""
+
 REFRESH_SECONDS = 30
 _BAR_WIDTH, _BAR_HEIGHT = 6, 40
 _STYLE = PAGES.get_template("style.css").render() + PAGES.get_template("status.css").render()
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 
 POLICY = (
-    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 """The page's Content-Security-Policy: nothing but its own style sheet, known by its hash."""
 
@@ -70,13 +73,39 @@ class Loading:
     share: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The accounts that one page shows, of `found` that match `search`, of `known` in all; pages count from 1."""
+
+    rows: Sequence[Mapping[str, Any]]
+    search: str = ""
+    page: int = 1
+    pages: int = 1
+    found: int = 0
+    known: int = 0
+
+
+def part_of(rows: Sequence[Mapping[str, Any]], search: str, page: str, now: datetime) -> Part:
+    """Choose what to show: the worst first, those whose names hold what is searched for."""
+    text = search.strip().casefold()
+    rank = {"bad": 0, "fair": 1, "good": 2}
+    matching = sorted(
+        (row for row in rows if text in row["account"].casefold()),
+        key=lambda row: (rank[verdict(row, now)[0]], row["account"]),
+    )
+    pages = max(1, -(-len(matching) // PER_PAGE))
+    number = min(max(1, int(page) if page.isascii() and page.isdigit() and len(page) < 6 else 1), pages)  # noqa: PLR2004 - digits of any page that there can be
+    shown = matching[(number - 1) * PER_PAGE : number * PER_PAGE]
+    return Part(shown, search.strip(), number, pages, len(matching), len(rows))
+
+
 def status_page(
-    rows: Sequence[Mapping[str, Any]],
+    part: Part,
     runs: Sequence[Mapping[str, Any]],
     upcoming: Sequence[tuple[str, str, datetime]],
     now: datetime,
 ) -> str:
-    """Write the page from the rows of `sync.status`, recent runs (newest first) and what is due in this process."""
+    """Write the page from rows of `sync.status`, recent runs (newest first) and what is due next."""
     of_account = defaultdict[str, list[Mapping[str, Any]]](list)
     for run in runs:
         of_account[run["account"]].append(run)
@@ -87,7 +116,8 @@ def status_page(
         style=_STYLE,
         refresh=REFRESH_SECONDS,
         now=now,
-        rows=rows,
+        part=part,
+        rows=part.rows,
         runs=of_account,
         charts={account: chart(found) for account, found in of_account.items()},
         kinds=KINDS,

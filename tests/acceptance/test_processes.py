@@ -1,0 +1,87 @@
+"""`backfill --processes`: windows of one load are read by several processes with the same claims and fencing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import asyncpg
+
+from tests.acceptance.conftest import Command
+from tests.acceptance.test_daemon import at_least, until
+from tests.steps import assert_chain, assert_level
+from worker.demo.control import Control
+
+OWNERS = "SELECT DISTINCT split_part(owner, ':', 2)::int AS pid FROM sync.runs WHERE kind = 'backfill'"
+
+
+async def test_several_processes_read_one_load_and_each_record_once(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await simulator.reset(1200)
+    await simulator.behaviour(page_size=20, latency=0.3)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "worker", "backfill", "--concurrency", "3", "--processes", "3",
+        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    told, errors = await process.communicate()
+    assert process.returncode == 0, errors
+    assert told.startswith(b"contoso: 1200 inserted, 0 updated, "), "of all processes"
+    assert len(await db.fetch(OWNERS)) == 3
+    assert await db.fetchval("SELECT sum(inserted) FROM sync.runs") == 1200
+    assert await db.fetchval("SELECT count(*) FROM sync.watermarks") == 1
+    await assert_level(db, simulator)
+    await assert_chain(db)
+
+
+async def test_one_that_helps_is_killed(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await simulator.reset(1000)
+    await simulator.behaviour(page_size=20, latency=0.3)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "worker", "backfill", "--concurrency", "2", "--processes", "2",
+        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+    async def helped() -> bool:
+        return len(await db.fetch(OWNERS)) == 2
+
+    await until(helped, "helped")
+    (helper,) = [row["pid"] for row in await db.fetch(OWNERS) if row["pid"] != process.pid]
+    os.kill(helper, signal.SIGKILL)
+    await db.execute("UPDATE sync.leases SET expires_at = now() WHERE kind LIKE 'backfill#%'")  # what 30 s would do
+    await simulator.behaviour(latency=0)
+    _, errors = await process.communicate()
+    assert process.returncode == 0, errors
+    await assert_level(db, simulator)
+
+
+async def test_they_end_with_the_one_that_they_help(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path, command: Command
+) -> None:
+    await simulator.reset(1000)
+    await simulator.behaviour(page_size=20, latency=0.3)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "worker", "backfill", "--concurrency", "2", "--processes", "2",
+        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+    async def helped() -> bool:
+        return len(await db.fetch(OWNERS)) == 2 and await at_least(db, 60)()
+
+    await until(helped, "helped")
+    helpers = [row["pid"] for row in await db.fetch(OWNERS) if row["pid"] != process.pid]
+    process.send_signal(signal.SIGTERM)
+    _, told = await asyncio.wait_for(process.communicate(), 15)
+    assert process.returncode == 1
+    assert re.search(rb"Stopped. What was saved stands", told)
+    assert not [pid for pid in helpers if Path(f"/proc/{pid}").exists()]
+    await simulator.behaviour(latency=0)
+    assert command("backfill").returncode == 0
+    await assert_level(db, simulator)
