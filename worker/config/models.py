@@ -544,7 +544,7 @@ def render(settings: Settings) -> str:
             tables |= {f"notify.channels.{name}": channel for name, channel in value.channels.items()}
         for title, table in tables.items():
             named = [key for key in type(table).model_fields if key != "channels"]
-            lines += ["", f"[{title}]", *(f"{key} = {_toml(getattr(table, key))}" for key in named)]
+            lines += ["", f"[{title}]", *(f"{key} = {_toml(getattr(table, key), key)}" for key in named)]
     return "\n".join(lines[1:]) + "\n"
 
 
@@ -681,7 +681,7 @@ def _told(fault: Any) -> str:
     return f"{'.'.join(where)}: {text}" if where else text
 
 
-def _toml(value: Any) -> str:
+def _toml(value: Any, key: str = "") -> str:
     """Write a value; of a secret, and of a text that is not known to be harmless, only that there is one."""
     match value:
         case SecretStr():
@@ -698,6 +698,8 @@ def _toml(value: Any) -> str:
             return "{ " + ", ".join(f"{key} = {_toml(value)}" for key, value in named.items()) + " }" if named else "{}"
         case bool() | int() | float():
             return json.dumps(value)
+        case list() | tuple() if key != "command":
+            return f"[{', '.join(_toml(one) for one in value)}]"
         case [program, *arguments]:
             return json.dumps([_plain_or_masked(program), *([_MASK] * len(arguments))])
         case Path():
