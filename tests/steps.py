@@ -16,7 +16,7 @@ import asyncpg
 from worker.demo.control import Control
 from worker.model.counts import Counts
 from worker.model.instant import Instant
-from worker.store import leases, ledger
+from worker.store import leases, positions
 from worker.sync.backfill import backfill
 from worker.sync.incremental import incremental
 from worker.sync.pipeline import Pipeline
@@ -34,7 +34,7 @@ async def load(pipeline: Pipeline, since: Instant | None = None, until: Instant 
 
 
 async def tick(pipeline: Pipeline) -> Counts:
-    watermark = await ledger.watermark(pipeline.database, pipeline.account)
+    watermark = await positions.watermark(pipeline.database, pipeline.account)
     assert watermark is not None
     async with leases.run(pipeline.database, pipeline.account, "incremental") as run:
         return await incremental(pipeline, run, watermark)

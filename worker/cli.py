@@ -292,12 +292,12 @@ def status(
     async def work() -> int:
         from worker.database import migrated_database  # noqa: PLC0415 - keeps `--help` quick
         from worker.notify import records  # noqa: PLC0415
-        from worker.store import ledger  # noqa: PLC0415
+        from worker.store import queries  # noqa: PLC0415 - keeps `--help` quick
 
         async with migrated_database(settings) as database:
-            rows = await ledger.status(database, settings.accounts)
+            rows = await queries.status(database, settings.accounts)
             channels = await records.state(database, list(settings.notify.channels))
-            queue, workers = await ledger.queue(database), await ledger.workers(database)
+            queue, workers = await queries.queue(database), await queries.workers(database)
         for row in rows:
             row["configured"] = row["account"] in settings.accounts
         if as_json:
@@ -515,7 +515,7 @@ def _ask(what: str) -> str:
 @app.command()
 def config() -> None:
     """Show the effective configuration, secrets masked."""
-    from worker.config.models import render  # noqa: PLC0415 - keeps `--help` quick
+    from worker.config.render import render  # noqa: PLC0415 - keeps `--help` quick
 
     _out.print(render(_settings()), end="")
 
@@ -660,7 +660,7 @@ def demo(
 
 
 def _settings() -> Settings:
-    from worker.config.models import load  # noqa: PLC0415 - keeps `--help` quick
+    from worker.config.sources import load  # noqa: PLC0415 - keeps `--help` quick
     from worker.logs import configure  # noqa: PLC0415
 
     try:

@@ -10,7 +10,7 @@ import structlog
 from worker.config.models import Settings
 from worker.errors import StoreError
 from worker.model.privacy import Privacy
-from worker.store import analysis, ledger, migrate, privacy, schedules
+from worker.store import analysis, migrate, privacy, queries, schedules, view_settings
 from worker.store.address import without_sign_in
 from worker.store.database import Database, open_database
 
@@ -67,11 +67,11 @@ async def prepare_database(settings: Settings, url: str) -> list[str]:
     """Migrate, hand over the settings that views need, and say what is left for a person with more rights."""
     told = [f"The database is at revision {await migrate.upgrade(url)}."]
     async with open_database(url, connections=1) as database:
-        moved = await ledger.put_setting(database, "bi.timezone", settings.bi.timezone)
-        await ledger.put_labels(database, settings.labels())
+        moved = await view_settings.put_setting(database, "bi.timezone", settings.bi.timezone)
+        await view_settings.put_labels(database, settings.labels())
         await privacy.enforce(database, await configured_rules(settings, database))
         await refresh_history(database, insist=moved)
-        if await ledger.readers_missing(database):
+        if await queries.readers_missing(database):
             told += ["The roles of dashboards could not be made. Somebody with CREATEROLE has to run this once:", ""]
             told.append(migrate.roles_sql())
     return told
@@ -112,5 +112,5 @@ async def refresh_history(database: Database, *, insist: bool = False) -> None:
 
 async def accounts_in_data(database: Database, settings: Settings, *, configured: bool = True) -> list[str]:
     """Return the accounts that the database knows, and with `configured` those of the configuration too."""
-    known = await ledger.accounts(database)
+    known = await queries.accounts(database)
     return sorted(known | set(settings.accounts if configured else ()))

@@ -22,7 +22,7 @@ from worker.model.counts import Counts
 from worker.model.instant import Instant
 from worker.model.strategy import Method
 from worker.source.client import TokenSource, open_client
-from worker.store import leases, ledger, privacy, rejects
+from worker.store import backfills, leases, positions, privacy, rejects
 from worker.store.database import Database
 from worker.sync.backfill import Loaded, Share, backfill, help_backfill, planned
 from worker.sync.by_id import refresh
@@ -226,12 +226,12 @@ async def sync_account(
     due_at: datetime | None = None,
 ) -> Counts:
     """Run one tick; an account without a watermark is loaded first."""
-    watermark = await ledger.watermark(pipeline.database, pipeline.account)
+    watermark = await positions.watermark(pipeline.database, pipeline.account)
     if watermark is None:
         return await backfill_account(pipeline, wait=wait)
     async with recorded(pipeline, "incremental", wait, due_at=due_at) as run:
         if since is not None:
-            await ledger.put_back_watermark(pipeline.database, run, since)
+            await positions.put_back_watermark(pipeline.database, run, since)
             watermark = min(watermark, since)
         counts = await incremental(pipeline, run, watermark)
     return logged(pipeline, "incremental", counts, run)
@@ -261,7 +261,7 @@ async def backfill_share(
     """Plan a load or go on with it, for as long as the share says, and declare it loaded when all is read."""
     async with recorded(pipeline, "backfill", wait) as run:
         if restart:
-            await ledger.forget_backfills(pipeline.database, run)
+            await backfills.forget_backfills(pipeline.database, run)
         loaded = await backfill(pipeline, run, since, until, share)
     logged(pipeline, "backfill", loaded.counts, run)
     return loaded
@@ -288,7 +288,7 @@ async def reconcile_account(
     wait: timedelta = timedelta(0),
 ) -> Reconciled:
     """Compare the copy with a full listing and repair it."""
-    if await ledger.watermark(pipeline.database, pipeline.account) is None:
+    if await positions.watermark(pipeline.database, pipeline.account) is None:
         raise SyncError(
             f"{pipeline.account} is not loaded yet, so there is nothing to compare.",
             f"Run `referral-sync backfill --account {pipeline.account}` first.",

@@ -19,7 +19,7 @@ from worker.model.counts import ToWindow
 from worker.model.instant import Instant
 from worker.model.mapping import Mapped
 from worker.model.window import TimeField, Window
-from worker.store import leases, ledger
+from worker.store import backfills, leases, positions
 from worker.store.save import save
 from worker.sync.pipeline import Pipeline
 
@@ -71,7 +71,7 @@ async def test_stopped_anywhere_it_goes_on_there(
         running.cancel()
         await asyncio.wait({running})
         stops += 1
-        assert await ledger.watermark(pipeline.database, "contoso") is None, "not loaded, so not known"
+        assert await positions.watermark(pipeline.database, "contoso") is None, "not loaded, so not known"
     else:
         await load(pipeline)
     pages = await db.fetchval("SELECT sum(pages) FROM sync.runs")
@@ -93,11 +93,11 @@ async def test_a_changed_range_extends_rather_than_repeats(
         "TRUNCATE partner_center.referrals CASCADE; TRUNCATE sync.backfills CASCADE; DELETE FROM sync.watermarks"
     )
     first = await load(pipeline, since=half)
-    assert await ledger.watermark(pipeline.database, "contoso") is None, "a partial load says nothing of the rest"
+    assert await positions.watermark(pipeline.database, "contoso") is None, "a partial load says nothing of the rest"
     rest = await load(pipeline)
     assert first.inserted + rest.inserted == 600
     assert rest.unchanged <= 20, "what was loaded is not read again"
-    assert await ledger.watermark(pipeline.database, "contoso") is not None
+    assert await positions.watermark(pipeline.database, "contoso") is not None
     again = await load(pipeline)
     assert again.inserted == 0
     assert again.pages <= 2
@@ -124,15 +124,15 @@ async def test_it_is_loaded_when_every_window_is_and_not_before(pipeline: Pipeli
     whole, half = Window(TimeField.CREATED), instant.parse("2024-01-01T00:00:00Z")
     parts = [Window(TimeField.CREATED, None, half), Window(TimeField.CREATED, half, None)]
     async with leases.run(database, "contoso", "backfill") as run:
-        plan = await ledger.plan_backfill(database, run, whole, parts, half)
+        plan = await backfills.plan_backfill(database, run, whole, parts, half)
         for _ in plan.pending:
-            assert not await ledger.backfill_loaded(database, run, plan, sets_watermark=True)
-            assert await ledger.watermark(database, "contoso") is None
-            part = await ledger.claim_window(database, run, plan)
+            assert not await backfills.backfill_loaded(database, run, plan, sets_watermark=True)
+            assert await positions.watermark(database, "contoso") is None
+            part = await backfills.claim_window(database, run, plan)
             assert part is not None
             await save(database, run, Mapped(), advances=[ToWindow(part.id, None, 0, done=True)])
-        assert await ledger.backfill_loaded(database, run, plan, sets_watermark=True)
-    assert await ledger.watermark(database, "contoso") == half
+        assert await backfills.backfill_loaded(database, run, plan, sets_watermark=True)
+    assert await positions.watermark(database, "contoso") == half
 
 
 async def test_it_runs_beside_ticks_and_edits(pipeline: Pipeline, simulator: Control, db: asyncpg.Connection) -> None:

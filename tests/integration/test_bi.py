@@ -26,7 +26,7 @@ from worker.embedded import server as embedded
 from worker.errors import StoreError
 from worker.model.mapping import map_pages
 from worker.model.record import Page, decode_record
-from worker.store import leases, ledger, migrate
+from worker.store import leases, migrate, view_settings
 from worker.store.analysis import refresh_history
 from worker.store.save import mark_gone, save
 from worker.sync.pipeline import Pipeline
@@ -148,7 +148,7 @@ async def test_a_stage_begins_after_a_version_that_cannot_be_read_any_more(
 @pytest.mark.parametrize("zone", ["UTC", "Pacific/Auckland"])
 async def test_the_pipeline_as_of_any_day(zone: str, pipeline: Pipeline, db: asyncpg.Connection) -> None:
     """Compared, day by day, with what the versions say of the end of that day."""
-    await ledger.put_setting(pipeline.database, "bi.timezone", zone)
+    await view_settings.put_setting(pipeline.database, "bi.timezone", zone)
     await put(
         pipeline, *(referral(n, on(1, n), status="New", details={"dealValue": n, "currency": "EUR"}) for n in range(5))
     )

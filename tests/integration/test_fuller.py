@@ -10,7 +10,7 @@ import pytest
 
 from tests.steps import assert_chain, assert_level, listing_requests, load, prove, tick
 from worker.demo.control import Control
-from worker.store import ledger
+from worker.store import capabilities
 from worker.sync.hydrate import only_by_id
 from worker.sync.pipeline import Pipeline
 
@@ -46,7 +46,7 @@ async def test_a_whole_list_is_taken_as_it_is(pipeline: Pipeline, simulator: Con
     await simulator.reset(60)
     await load(pipeline)
     assert len(await by_id(simulator)) == 3, "three records were compared"
-    assert await ledger.parity(pipeline.database, pipeline.account) == {"eTag"}
+    assert await capabilities.parity(pipeline.database, pipeline.account) == {"eTag"}
 
 
 async def test_what_by_id_refuses_is_taken_from_the_list(
@@ -54,7 +54,7 @@ async def test_what_by_id_refuses_is_taken_from_the_list(
 ) -> None:
     await simulator.reset(30)
     await simulator.behaviour(thin_list=True)
-    await ledger.put_parity(pipeline.database, pipeline.account, {"registrations"})
+    await capabilities.put_parity(pipeline.database, pipeline.account, {"registrations"})
     await simulator.faults({"kind": "status", "status": 403, "times": -1, "path": "/referrals/[0-9a-f-]{36}$"})
     assert (await load(pipeline)).inserted == 30
 
@@ -67,7 +67,7 @@ async def test_what_could_not_be_had_by_id_is_made_whole_by_the_next_proof(
     await simulator.reset(30)
     await simulator.behaviour(thin_list=True)
     if known:
-        await ledger.put_parity(pipeline.database, pipeline.account, {"eTag", "registrations"})
+        await capabilities.put_parity(pipeline.database, pipeline.account, {"eTag", "registrations"})
     await simulator.faults({"kind": "status", "status": 404, "times": -1, "path": "/referrals/[0-9a-f-]{36}$"})
     await load(pipeline)
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE etag IS NULL") == 30

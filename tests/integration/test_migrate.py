@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 from worker.errors import StoreError
 from worker.model import instant
 from worker.model.schema import CHILDREN, NESTED, REFERRAL_COLUMNS
-from worker.store import ledger, migrate
+from worker.store import migrate, queries
 from worker.store.address import driver_address
 from worker.store.database import open_database
 
@@ -180,7 +180,7 @@ async def test_an_address_as_postgresql_s_own_clients_take_it(database_url: str)
     ) + "channel_binding=prefer&connect_timeout=5&keepalives=1&keepalives_idle=30&gssencmode=disable"
     assert await migrate.upgrade(database_url + more) == migrate.newest()
     async with open_database(database_url + more + "&application_name=theirs", connections=1) as database:
-        await ledger.reachable(database)
+        await queries.reachable(database)
     address, besides = driver_address("postgresql://u:p%2F@h/d?sslmode=verify-full&sslrootcert=system&keepalives=0")
     assert address == "postgresql://u:p%2F@h/d"
     assert besides["ssl"].check_hostname

@@ -14,7 +14,8 @@ import pytest
 from tests.receiver import Receiver, receiver
 from tests.steps import load as load_all
 from tests.steps import prove, tick
-from worker.config.models import Settings, load
+from worker.config.models import Settings
+from worker.config.sources import load
 from worker.demo.control import Control
 from worker.errors import LeaseError, SignInError
 from worker.notify import outbox, records

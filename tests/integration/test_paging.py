@@ -23,7 +23,7 @@ from worker.source.capabilities import probe
 from worker.source.checks import Anchor
 from worker.source.client import Client
 from worker.source.paging import pages
-from worker.store import leases, ledger
+from worker.store import leases, positions
 from worker.sync.backfill import backfill
 from worker.sync.incremental import incremental
 from worker.sync.pipeline import Pipeline
@@ -317,7 +317,7 @@ async def load(pipeline: Pipeline) -> None:
 
 
 async def tick(pipeline: Pipeline) -> None:
-    watermark = await ledger.watermark(pipeline.database, pipeline.account)
+    watermark = await positions.watermark(pipeline.database, pipeline.account)
     assert watermark is not None
     async with leases.run(pipeline.database, pipeline.account, "incremental") as run:
         await incremental(pipeline, run, watermark)

@@ -17,7 +17,7 @@ import pytest
 from tests.steps import ACCOUNT, assert_chain, load, tick
 from worker import wiring
 from worker.config.models import Settings
-from worker.config.models import load as load_settings
+from worker.config.sources import load as load_settings
 from worker.demo.control import Control
 from worker.errors import StoreError
 from worker.model.counts import Counts

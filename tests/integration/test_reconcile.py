@@ -10,7 +10,7 @@ import pytest
 from tests.steps import assert_chain, assert_level, load, prove, tick
 from worker.demo.control import Control
 from worker.errors import SourceError, SyncError, VanishedError
-from worker.store import ledger
+from worker.store import queries
 from worker.sync.pipeline import Pipeline
 from worker.sync.preview import Preview, preview_reconcile
 
@@ -106,13 +106,13 @@ async def test_a_lost_role_marks_nothing_until_a_person_says_so(
         await prove(pipeline)
     assert await db.fetchval(GONE) == 0
     assert await db.fetchval("SELECT verified_at FROM sync.watermarks") == verified, "nothing was proven"
-    (status,) = await ledger.status(pipeline.database)
+    (status,) = await queries.status(pipeline.database)
     assert (status["health"], status["last_reconcile_outcome"]) == ("needs a person", "refused")
     await tick(pipeline)
-    (status,) = await ledger.status(pipeline.database)
+    (status,) = await queries.status(pipeline.database)
     assert status["health"] == "needs a person", "a good tick does not hide it"
     assert (await prove(pipeline, accept_vanished=True)).vanished > 20
-    (status,) = await ledger.status(pipeline.database)
+    (status,) = await queries.status(pipeline.database)
     assert status["health"] == "ok"
 
 
@@ -207,5 +207,5 @@ async def test_what_ticks_missed_is_counted(pipeline: Pipeline, simulator: Contr
     assert (await tick(pipeline)).inserted == 1, "only the one from the future lies above the overlap"
     assert (await prove(pipeline)).counts.inserted == 1
     assert await db.fetchval("SELECT missed FROM sync.runs WHERE kind = 'reconcile' ORDER BY id DESC LIMIT 1") == 1
-    (status,) = await ledger.status(pipeline.database)
+    (status,) = await queries.status(pipeline.database)
     assert status["overlap_too_small"]

@@ -13,7 +13,7 @@ import pytest
 from tests.steps import load, tick
 from worker.demo.control import Control
 from worker.model.escape import line
-from worker.store import ledger
+from worker.store import view_settings
 from worker.store.analysis import SHOWN, analysis, refresh_history
 from worker.sync.pipeline import Pipeline
 from worker.web import charts
@@ -105,7 +105,7 @@ async def test_one_account_of_two(pipeline: Pipeline, simulator: Control, db: as
     await simulator.create([{"name": "only the other has it", "status": "New", "substatus": "Pending",
                              "direction": "Incoming", "isSpam": False}])  # fmt: skip
     await load(replace(pipeline, account="fabrikam"))
-    await ledger.put_labels(pipeline.database, {"contoso": "Contoso, Wien", "fabrikam": "Fabrikam Nord"})
+    await view_settings.put_labels(pipeline.database, {"contoso": "Contoso, Wien", "fabrikam": "Fabrikam Nord"})
     both = await drawn(pipeline)
     assert "Referrals of Contoso, Wien and Fabrikam Nord" in both.text
     assert both.text.count("Account") > 4, "a column of each table"

@@ -28,7 +28,7 @@ from worker.model.counts import Counts, ToWatermark
 from worker.model.mapping import map_pages
 from worker.model.record import Page, decode_record
 from worker.model.schema import CHILDREN, NESTED
-from worker.store import leases, ledger, migrate
+from worker.store import leases, migrate, queries
 from worker.store.database import Database, open_database
 from worker.store.erase import forget
 from worker.store.leases import Run
@@ -530,21 +530,21 @@ async def test_a_database_that_turned_read_only_is_an_outage_that_ends(
 ) -> None:
     """Readiness proves that it can write; when it can again, so do we, with connections of before."""
     async with new_database(postgres_url, template_database) as url, open_database(url, connections=2) as database:
-        await ledger.reachable(database)
+        await queries.reachable(database)
         admin = await asyncpg.connect(postgres_url)
         name = urlsplit(url).path[1:]
         await admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
         await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
         for _ in range(2):
             with pytest.raises(StoreUnavailable):
-                await ledger.reachable(database)
+                await queries.reachable(database)
         with pytest.raises(StoreUnavailable, match="read-only"):
             async with leases.run(database, "contoso", "incremental"):
                 pass
         await admin.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
         await admin.close()
         if off:
-            await ledger.reachable(database)
+            await queries.reachable(database)
         async with leases.run(database, "contoso", "incremental"):
             pass
 
@@ -556,9 +556,9 @@ async def test_work_that_fails_before_its_run_is_in_the_books(database: Database
     run = await db.fetchrow("SELECT outcome, error FROM sync.runs")
     assert run is not None
     assert (run["outcome"], "ZeroDivisionError" in run["error"]) == ("failed", True)
-    (row,) = await ledger.status(database, ["contoso"])
+    (row,) = await queries.status(database, ["contoso"])
     assert row["health"] == "failing"
-    assert [one["name"] for one in await ledger.totals(database)] == ["runs.failed"]
+    assert [one["name"] for one in await queries.totals(database)] == ["runs.failed"]
     with pytest.raises(StoreError):
         async with (
             leases.failures_recorded(database, "contoso", "incremental"),

@@ -22,7 +22,7 @@ from worker.model.counts import ToWindow
 from worker.model.instant import Instant
 from worker.model.mapping import map_pages
 from worker.model.window import TimeField, Window
-from worker.store import leases, ledger, queue, schedules
+from worker.store import backfills, leases, queue, retention, schedules
 from worker.store.database import Database, open_database
 from worker.store.queue import Job, PoolDriver
 from worker.store.save import save
@@ -188,10 +188,10 @@ async def test_a_job_of_a_kind_that_nobody_knows_stays_for_who_does_and_goes_in_
     assert await queue.delete_unknown(database, ["incremental"], "1 day") == 1
 
 
-async def windows(database: Database, count: int) -> ledger.Backfill:
+async def windows(database: Database, count: int) -> backfills.Backfill:
     cut = [Window(TimeField.CREATED, Instant(lower), Instant(lower + 1)) for lower in range(count)]
     async with leases.run(database, "contoso", "backfill") as run:
-        return await ledger.plan_backfill(database, run, Window(TimeField.CREATED), cut, None)
+        return await backfills.plan_backfill(database, run, Window(TimeField.CREATED), cut, None)
 
 
 async def test_each_window_has_one_reader(database: Database) -> None:
@@ -200,13 +200,13 @@ async def test_each_window_has_one_reader(database: Database) -> None:
 
     async def reader(number: int) -> None:
         async with leases.run(database, "contoso", "backfill", slot=str(number)) as run:
-            while (found := await ledger.claim_window(database, run, plan)) is not None:
+            while (found := await backfills.claim_window(database, run, plan)) is not None:
                 taken.append(found.id)
                 await save(database, run, map_pages([]), advances=[ToWindow(found.id, None, 0, done=True)])
 
     await asyncio.gather(*(reader(number) for number in range(4)))
     assert sorted(taken) == sorted(one.id for one in plan.pending)
-    assert (await ledger.backfill_progress(database, plan.id)).done == 12
+    assert (await backfills.backfill_progress(database, plan.id)).done == 12
 
 
 @pytest.mark.parametrize("end", ["finished", "lease over"])
@@ -215,12 +215,12 @@ async def test_a_window_is_free_again_when_its_run_is_over(
 ) -> None:
     plan = await windows(database, 1)
     async with leases.run(database, "contoso", "backfill", slot="1") as first:
-        assert await ledger.claim_window(database, first, plan) is not None
+        assert await backfills.claim_window(database, first, plan) is not None
         async with leases.run(database, "contoso", "backfill", slot="2") as second:
-            assert await ledger.claim_window(database, second, plan) is None
+            assert await backfills.claim_window(database, second, plan) is None
             if end == "lease over":
                 await db.execute("UPDATE sync.leases SET expires_at = now() WHERE kind = 'backfill#1'")
-                assert await ledger.claim_window(database, second, plan) is not None
+                assert await backfills.claim_window(database, second, plan) is not None
                 with pytest.raises(LeaseError, match="took over a window"):
                     await save(
                         database,
@@ -230,7 +230,7 @@ async def test_a_window_is_free_again_when_its_run_is_over(
                     )
     if end == "finished":
         async with leases.run(database, "contoso", "backfill", slot="3") as third:
-            assert await ledger.claim_window(database, third, plan) is not None
+            assert await backfills.claim_window(database, third, plan) is not None
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals") == 0
 
 
@@ -266,7 +266,7 @@ async def test_old_runs_go_and_those_that_the_status_speaks_of_stay(database: Da
         """
     )
     await db.execute("UPDATE sync.runs SET finished_at = now() - interval '99 days' WHERE kind = 'reconcile'")
-    while await ledger.delete_old_runs(database, "90 days", "2 days", batch=1):
+    while await retention.delete_old_runs(database, "90 days", "2 days", batch=1):
         pass
     left = await db.fetch("SELECT kind, now() - finished_at > interval '90 days' AS old FROM sync.runs ORDER BY id")
     assert [(row["kind"], row["old"]) for row in left] == [

@@ -27,12 +27,12 @@ from tests.steps import ACCOUNT
 from worker import wiring
 from worker.auth import microsoft, refresh
 from worker.config.models import Settings
-from worker.config.models import load as load_settings
+from worker.config.sources import load as load_settings
 from worker.demo.behaviour import Behaviour
 from worker.demo.control import Control
 from worker.demo.simulator import TOKENS
 from worker.errors import ConfigError, PermissionRefused, SignInError, SourceUnavailable, StoreError, SyncError
-from worker.store import ledger, tokens
+from worker.store import queries, tokens
 from worker.store.database import Database, open_database
 from worker.store.seal import Seal, read_keys
 
@@ -42,7 +42,7 @@ ROOT = Path(__file__).parent.parent.parent
 RENEWING = """
 import asyncio, sys
 from worker import wiring
-from worker.config.models import load
+from worker.config.sources import load
 from worker.logs import configure
 from worker.store.database import open_database
 
@@ -123,7 +123,7 @@ async def test_a_configured_refresh_token_becomes_a_chain_that_is_stored_sealed(
     everything = str(await db.fetch("SELECT t::text FROM sync.tokens t"))
     assert newest not in everything
     assert CONFIGURED not in everything
-    (row,) = await ledger.status(database)
+    (row,) = await queries.status(database)
     assert 89 < (row["sign_in_lapses_at"] - await db.fetchval("SELECT now()")).days + 1 <= 90
 
 
@@ -228,7 +228,7 @@ async def test_a_revoked_sign_in_needs_a_person_and_is_not_asked_again_and_again
             await asks_api(settings, database)
         assert caught.value.exit_code == 3
         assert await token_requests(service) == 1, f"asked once, not {number + 1} times"
-    (row,) = await ledger.status(database)
+    (row,) = await queries.status(database)
     assert row["health"] == "needs a person"
     assert "AADSTS700082" in row["sign_in_refused_because"]
     with pytest.raises(SignInError):
@@ -237,7 +237,7 @@ async def test_a_revoked_sign_in_needs_a_person_and_is_not_asked_again_and_again
     await service.tokens(add_refresh=["after-consent"])
     again = with_account(settings, refresh_token=type(settings.http.token)("after-consent"))
     assert await asks_api(again, database) == 30
-    (row,) = await ledger.status(database)
+    (row,) = await queries.status(database)
     assert row["sign_in_refused_at"] is None
 
 

@@ -14,7 +14,7 @@ from worker.demo.control import Control
 from worker.model import instant
 from worker.model.instant import from_datetime, shift
 from worker.model.lag import MAX_SAMPLES, Lag
-from worker.store import ledger
+from worker.store import positions, queries
 from worker.sync.pipeline import Pipeline
 
 WRITES = """
@@ -87,7 +87,7 @@ async def test_a_tick_asks_for_the_pages_of_its_overlap_and_saves_each_once(
     await simulator.behaviour(page_size=50)
     await load(pipeline)
     await tick(pipeline)
-    watermark = await ledger.watermark(pipeline.database, pipeline.account)
+    watermark = await positions.watermark(pipeline.database, pipeline.account)
     assert watermark is not None
     for key in sorted((await simulator.state())["referrals"])[:100]:
         await simulator.update(key, {"salesStage": "later"})
@@ -119,7 +119,7 @@ async def test_changes_within_the_overlap_arrive_and_are_measured(
     assert run["lag_max"] >= run["lag_p95"] >= run["lag_p50"] > 0
     assert 0 < run["late_max"] < 60
     assert run["overlap"] == 600
-    (status,) = await ledger.status(pipeline.database)
+    (status,) = await queries.status(pipeline.database)
     assert not status["overlap_too_small"]
     await assert_level(db, simulator)
 
@@ -134,7 +134,7 @@ async def test_lateness_near_the_overlap_is_warned_of(pipeline: Pipeline, db: as
             """,
             late,
         )
-        (status,) = await ledger.status(pipeline.database)
+        (status,) = await queries.status(pipeline.database)
         assert status["overlap_too_small"] is warned
 
 

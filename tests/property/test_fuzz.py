@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from worker.config.models import keys, load, render
+from worker.config.render import render
+from worker.config.sources import keys, load
 from worker.errors import ConfigError, SourceDistrusted, SourceUnavailable
 from worker.model import instant
 from worker.model.mapping import Reject, Row, map_record

@@ -40,7 +40,7 @@ from worker.demo.simulator import TOKENS
 from worker.errors import SyncError
 from worker.model import instant
 from worker.source.client import open_client
-from worker.store import ledger
+from worker.store import positions
 from worker.store.database import open_database
 from worker.sync.pipeline import Pipeline
 
@@ -323,7 +323,7 @@ class LyingApi(RuleBasedStateMachine):
         await self.db.execute("UPDATE sync.leases SET expires_at = now()")
 
     async def _sync(self) -> None:
-        loaded = await ledger.watermark(self.pipeline.database, "contoso") is not None
+        loaded = await positions.watermark(self.pipeline.database, "contoso") is not None
         await (tick(self.pipeline) if loaded else load(self.pipeline))
 
     @rule(stop_after=SOON)
@@ -338,7 +338,7 @@ class LyingApi(RuleBasedStateMachine):
     @rule(stop_after=SOON)
     def reconcile(self, stop_after: float | None) -> None:
         async def work() -> None:
-            if await ledger.watermark(self.pipeline.database, "contoso") is not None:
+            if await positions.watermark(self.pipeline.database, "contoso") is not None:
                 await prove(self.pipeline)
 
         self.do(self._run(work(), stop_after))
@@ -367,7 +367,7 @@ class LyingApi(RuleBasedStateMachine):
         self.do(self._passed_nothing())
 
     async def _passed_nothing(self) -> None:
-        watermark = await ledger.watermark(self.pipeline.database, "contoso")
+        watermark = await positions.watermark(self.pipeline.database, "contoso")
         if watermark is None:
             return
         rows = await self.db.fetch("SELECT id, version FROM partner_center.referrals")

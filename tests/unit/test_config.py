@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from worker.config.models import Channel, Cron, exposed, keys, load, plain_duration, render
+from worker.config.models import Channel, Cron, exposed, plain_duration
+from worker.config.render import render
+from worker.config.sources import keys, load
 from worker.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent.parent

@@ -16,7 +16,8 @@ import yaml
 from cryptography.fernet import Fernet
 
 from worker import RELEASE, cli
-from worker.config.models import Api, exposed, keys, load
+from worker.config.models import Api, exposed
+from worker.config.sources import keys, load
 
 ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent

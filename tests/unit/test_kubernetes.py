@@ -15,7 +15,8 @@ import yaml
 from cryptography.fernet import Fernet
 
 from worker import RELEASE, cli
-from worker.config.models import Api, keys, load
+from worker.config.models import Api
+from worker.config.sources import keys, load
 
 ROOT = Path(__file__).parent.parent.parent
 VERSION = "1.33"

@@ -15,7 +15,7 @@ from worker.errors import StoreError, SyncError
 from worker.notify.channel import ChannelError
 from worker.notify.delivery import look as notify_channel
 from worker.source.client import TokenSource
-from worker.store import ledger, migrate
+from worker.store import migrate, queries
 from worker.store.database import Database, connect, open_database
 
 
@@ -83,7 +83,7 @@ async def _database(url: str) -> Finding:
 
 
 async def _readers(database: Database) -> Finding:
-    if await ledger.readers_missing(database):
+    if await queries.readers_missing(database):
         return Finding(
             "roles of dashboards",
             "bi_reader and bi_reader_pii are missing, so no dashboard can read.",
@@ -133,7 +133,7 @@ async def _channel(settings: Settings, name: str) -> Finding:
 
 async def _in_data(name: str, database: Database) -> list[Answer]:
     """Say what cannot be asked of the API, and only shows in what was read."""
-    seen = await ledger.seen_in_data(database, name)
+    seen = await queries.seen_in_data(database, name)
     silent, deleted = seen.pop("silent"), seen.pop("gone")
     told = ", ".join(f"{number} {category}" for category, number in seen.items()) or "nothing loaded yet"
     return [

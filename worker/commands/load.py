@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from worker.config.models import PREFIX
+from worker.config.sources import PREFIX
 from worker.model.counts import Counts
 from worker.model.instant import Instant, render
-from worker.store import ledger
+from worker.store import backfills
 from worker.sync.backfill import Loaded, Share
 from worker.sync.pipeline import Pipeline, Step
 from worker.wiring import backfill_share, help_account
@@ -73,7 +73,7 @@ async def help_with(pipeline: Pipeline, asked: Range, reader: str, parent: int) 
         loaded = await help_account(pipeline, reader, Share(pipeline.concurrency), asked.since, asked.until)
         if loaded is not None:
             counts += loaded.counts
-        left = await ledger.unfinished_progress(pipeline.database, pipeline.account)
+        left = await backfills.unfinished_progress(pipeline.database, pipeline.account)
         if left is None or left.done == left.windows:
             break
         await asyncio.sleep(LOOK_SECONDS)
@@ -106,7 +106,7 @@ class _Watched:
         account = self.pipeline.account
         await self.planned.wait()
         while True:
-            left = await ledger.unfinished_progress(self.pipeline.database, account)
+            left = await backfills.unfinished_progress(self.pipeline.database, account)
             if left is not None:
                 read = Counts(unchanged=left.records)
                 self.pipeline.progress(Step(account, "backfill", read, left.done, left.windows))

@@ -27,7 +27,7 @@ from worker.errors import LeaseError, SourceUnavailable, StoreError, StoreUnavai
 from worker.notify import outbox, records
 from worker.notify.delivery import deliver_due
 from worker.source.client import TokenSource, open_session
-from worker.store import analysis, leases, ledger, queue, rejects, schedules
+from worker.store import analysis, leases, positions, queries, queue, rejects, retention, schedules
 from worker.store.database import Database, open_database
 from worker.store.leases import OWNER
 from worker.store.queue import Job, Taken
@@ -197,7 +197,7 @@ class Jobs:
     async def _incremental(self, job: Taken, pipeline: Pipeline) -> None:
         """Fetch what changed; an account that is not loaded has its load begun, or begun again where that was lost."""
         standing = self._standing(job.account)
-        if await ledger.watermark(self.database, job.account) is None:
+        if await positions.watermark(self.database, job.account) is None:
             await self._enqueue(_load(job.account, 0))
             return
         if not standing.replayed:
@@ -215,7 +215,7 @@ class Jobs:
             standing.replayed = True
 
     async def _reconcile(self, job: Taken, pipeline: Pipeline) -> None:
-        if await ledger.watermark(self.database, job.account) is not None:
+        if await positions.watermark(self.database, job.account) is not None:
             await reconcile_account(pipeline, due_at=job.due_at)
 
     async def _backfill(self, job: Taken, pipeline: Pipeline) -> None:
@@ -246,9 +246,9 @@ class Jobs:
         """Let old runs, closed rejects, the engine's log and jobs that nobody knows go."""
         keep = f"{int(self.settings.sync.keep_runs.total_seconds())} seconds"
         unchanged = f"{int(self.settings.sync.keep_unchanged_runs.total_seconds())} seconds"
-        while await ledger.delete_old_runs(self.database, keep, unchanged):
+        while await retention.delete_old_runs(self.database, keep, unchanged):
             pass
-        while await ledger.delete_closed_rejects(self.database, keep):
+        while await retention.delete_closed_rejects(self.database, keep):
             pass
         while await records.delete_old(self.database, keep):
             pass
@@ -382,15 +382,15 @@ async def serve(settings: Settings) -> None:
 
         await serve_daemon(
             prepare=prepare,
-            reachable=partial(ledger.reachable, database),
+            reachable=partial(queries.reachable, database),
             books=Books(
-                status=partial(ledger.status, database, accounts),
-                totals=partial(ledger.totals, database),
-                leases=partial(ledger.held_leases, database),
-                runs=partial(ledger.recent_runs, database),
-                queue=partial(ledger.queue, database),
-                workers=partial(ledger.workers, database),
-                awaiting=partial(ledger.awaiting, database),
+                status=partial(queries.status, database, accounts),
+                totals=partial(queries.totals, database),
+                leases=partial(queries.held_leases, database),
+                runs=partial(queries.recent_runs, database),
+                queue=partial(queries.queue, database),
+                workers=partial(queries.workers, database),
+                awaiting=partial(queries.awaiting, database),
                 channels=partial(records.state, database, list(settings.notify.channels)),
                 upcoming=partial(schedules.upcoming, database),
                 connections=database.connections,

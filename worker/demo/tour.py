@@ -22,7 +22,8 @@ from rich.table import Table
 
 from worker import wiring
 from worker.commands.progress import progress
-from worker.config.models import Settings, load
+from worker.config.models import Settings
+from worker.config.sources import load
 from worker.daemon.jobs import serve
 from worker.database import pool_size, refresh_history
 from worker.demo.control import Control

@@ -18,7 +18,7 @@ from worker.errors import StoreError
 from worker.model.mapping import Row, map_record
 from worker.model.privacy import AfterExpiry, Contacts, Privacy
 from worker.model.record import Record, decode_record
-from worker.store import ledger, sql
+from worker.store import sql, view_settings
 from worker.store.database import Database
 from worker.store.write import copy_children
 
@@ -33,15 +33,15 @@ Admit = Callable[[Record], Record]
 
 async def rules(database: Database, contacts: str, after_expiry: str) -> Privacy:
     """Return the configured rules, with the key that this database hashes with; changes nothing."""
-    return Privacy(Contacts(contacts), AfterExpiry(after_expiry), await ledger.setting(database, _KEY) or "")
+    return Privacy(Contacts(contacts), AfterExpiry(after_expiry), await view_settings.setting(database, _KEY) or "")
 
 
 async def enforce(database: Database, privacy: Privacy) -> None:
     """Put the rules in force: nothing is stored against them from then on, and what is stored is brought under them."""
-    if await ledger.setting(database, _APPLIED) != privacy.contacts:
-        await ledger.put_setting(database, _IN_FORCE, privacy.contacts)
+    if await view_settings.setting(database, _APPLIED) != privacy.contacts:
+        await view_settings.put_setting(database, _IN_FORCE, privacy.contacts)
         await _rewrite(database, privacy.admit)
-        await ledger.put_setting(database, _APPLIED, privacy.contacts)
+        await view_settings.put_setting(database, _APPLIED, privacy.contacts)
 
 
 async def _rewrite(database: Database, admit: Admit) -> None:

@@ -21,9 +21,9 @@ from worker.model.window import TimeField, Window, split, subtract
 from worker.source.capabilities import bounds
 from worker.source.paging import pages
 from worker.source.scan import ends_after
-from worker.store import ledger
+from worker.store import backfills, positions
+from worker.store.backfills import Backfill, LedgerWindow
 from worker.store.leases import Run
-from worker.store.ledger import Backfill, LedgerWindow
 from worker.sync.drain import drain, writing
 from worker.sync.hydrate import fuller, list_is_thin
 from worker.sync.pipeline import Pipeline, Step, distrust, reading_for
@@ -77,16 +77,16 @@ async def backfill(
     share = share or Share(pipeline.concurrency)
     began = time.monotonic()
     counts, unbounded = Counts(), since is None and until is None
-    first = await ledger.watermark(pipeline.database, pipeline.account) is None
+    first = await positions.watermark(pipeline.database, pipeline.account) is None
     while True:
         field, reading = await choose_field(pipeline, run)
         asked = _asked(field, since, until)
-        plan = await ledger.unfinished_backfill(pipeline.database, pipeline.account, field, asked)
+        plan = await backfills.unfinished_backfill(pipeline.database, pipeline.account, field, asked)
         if plan is None:
             plan = await _plan(pipeline, run, asked, reading)
         try:
             counts += await _read(pipeline, run, plan, reading, share, began)
-            left = await ledger.backfill_progress(pipeline.database, plan.id)
+            left = await backfills.backfill_progress(pipeline.database, plan.id)
             if left.done < left.windows:
                 if share.seconds < math.inf:
                     return Loaded(counts, whole=False, free=left.free)
@@ -98,9 +98,9 @@ async def backfill(
                 counts += await _read_untimed(pipeline, run, field, sure=sure)
         except SourceDistrusted as why:
             await distrust(pipeline, field, reading, why)
-            await ledger.release_windows(pipeline.database, run)
+            await backfills.release_windows(pipeline.database, run)
         else:
-            whole = await ledger.backfill_loaded(pipeline.database, run, plan, sets_watermark=unbounded)
+            whole = await backfills.backfill_loaded(pipeline.database, run, plan, sets_watermark=unbounded)
             return Loaded(counts, whole=whole)
 
 
@@ -114,17 +114,17 @@ async def help_backfill(pipeline: Pipeline, run: Run, plan: Backfill, reading: R
     except SourceDistrusted as why:
         await distrust(pipeline, plan.field, reading, why)
         counts = Counts()
-    left = await ledger.backfill_progress(pipeline.database, plan.id)
+    left = await backfills.backfill_progress(pipeline.database, plan.id)
     return Loaded(counts, whole=left.done == left.windows, free=left.free)
 
 
 async def planned(pipeline: Pipeline, since: Instant | None, until: Instant | None) -> tuple[Backfill, Reading] | None:
     """Return the backfill of this range that is under way and has windows that nobody reads, and how it is read."""
     field, reading = await choose_field(pipeline, None)
-    plan = await ledger.unfinished_backfill(pipeline.database, pipeline.account, field, _asked(field, since, until))
+    plan = await backfills.unfinished_backfill(pipeline.database, pipeline.account, field, _asked(field, since, until))
     if plan is None or reading.method is not Method.KEYSET:
         return None
-    left = await ledger.backfill_progress(pipeline.database, plan.id)
+    left = await backfills.backfill_progress(pipeline.database, plan.id)
     return (plan, reading) if left.free else None
 
 
@@ -165,10 +165,10 @@ async def newest_updated(pipeline: Pipeline, run: Run) -> Instant | None:
 
 async def _plan(pipeline: Pipeline, run: Run, asked: Window, reading: Reading) -> Backfill:
     newest = await newest_updated(pipeline, run)
-    covered = await ledger.covered(pipeline.database, pipeline.account, asked.field)
+    covered = await backfills.covered(pipeline.database, pipeline.account, asked.field)
     missing = subtract(asked, covered) if reading.method is Method.KEYSET else [asked]
     whole = await windows_to_read(pipeline, asked, reading) if missing == [asked] else missing
-    return await ledger.plan_backfill(pipeline.database, run, asked, whole, newest)
+    return await backfills.plan_backfill(pipeline.database, run, asked, whole, newest)
 
 
 async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading, share: Share, began: float) -> Counts:
@@ -195,7 +195,7 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading, 
     async def reader() -> None:
         nonlocal done, cuts
         while not over():
-            part = await ledger.claim_window(pipeline.database, run, plan)
+            part = await backfills.claim_window(pipeline.database, run, plan)
             if part is None:
                 return
             cut = Cut(pages(pipeline.client, part.window, reading), over)
@@ -218,7 +218,7 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading, 
             for _ in range(readers):
                 group.create_task(reader())
     if cuts:
-        await ledger.release_windows(pipeline.database, run)
+        await backfills.release_windows(pipeline.database, run)
     return counts
 
 
@@ -227,7 +227,7 @@ async def _order_hides_nothing(pipeline: Pipeline, field: TimeField) -> bool:
 
     Asked at the number that the copy has: where that is not it, this is not seen in two requests, and not said.
     """
-    stored = await ledger.live_count(pipeline.database, pipeline.account)
+    stored = await positions.live_count(pipeline.database, pipeline.account)
     client, ordered = pipeline.client, list_query(field=field)
     return await ends_after(client, stored, ordered) and await ends_after(client, stored)
 

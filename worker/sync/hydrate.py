@@ -14,7 +14,7 @@ from worker.model.decide import Verdict
 from worker.model.mapping import lacking, map_pages
 from worker.model.record import Listing, Page, Record
 from worker.source.client import Client
-from worker.store import ledger
+from worker.store import capabilities
 from worker.store.leases import Run
 from worker.store.save import judge
 from worker.sync.pipeline import Pipeline
@@ -65,12 +65,12 @@ async def only_by_id(client: Client, plain: Listing | None = None) -> set[str] |
 
 async def _compared(pipeline: Pipeline) -> set[str]:
     """Compare a few records list against by id; where none could be compared, nothing is known to be missing."""
-    missing = await ledger.parity(pipeline.database, pipeline.account)
+    missing = await capabilities.parity(pipeline.database, pipeline.account)
     if missing is None:
         missing = await only_by_id(pipeline.client)
         if missing is None:
             return set()
-        await ledger.put_parity(pipeline.database, pipeline.account, missing)
+        await capabilities.put_parity(pipeline.database, pipeline.account, missing)
         if missing - {"eTag"}:
             _log.warning("list_is_thinner", account=pipeline.account, only_by_id=sorted(missing))
     return missing
@@ -88,7 +88,7 @@ async def _changed(pipeline: Pipeline, run: Run, page: Page) -> set[str]:
     verdicts = await judge(pipeline.database, pipeline.account, mapped.rows, pipeline.privacy)
     changed = {key for key, verdict in verdicts if verdict in (Verdict.INSERT, Verdict.UPDATE)}
     if "eTag" in (run.only_by_id or ()):
-        changed |= await ledger.without_etag(pipeline.database, pipeline.account, sorted(mapped.ids - changed))
+        changed |= await capabilities.without_etag(pipeline.database, pipeline.account, sorted(mapped.ids - changed))
     return changed
 
 

@@ -10,7 +10,7 @@ from worker.model.record import Page
 from worker.model.window import TimeField, Window
 from worker.source.checks import Anchor
 from worker.source.paging import pages
-from worker.store import ledger
+from worker.store import positions
 from worker.store.leases import Run
 from worker.sync.drain import drain, writing
 from worker.sync.hydrate import fuller
@@ -34,7 +34,7 @@ async def incremental(pipeline: Pipeline, run: Run, watermark: Instant) -> Count
     while True:
         reading = await reading_for(pipeline, run, TimeField.UPDATED)
         lower = shift(watermark, -pipeline.overlap)
-        known = await ledger.anchor(pipeline.database, pipeline.account, lower, watermark)
+        known = await positions.anchor(pipeline.database, pipeline.account, lower, watermark)
         window = Window(TimeField.UPDATED, lower)
         try:
             found = pages(pipeline.client, window, reading, Anchor(*known) if known else None)
@@ -42,7 +42,7 @@ async def incremental(pipeline: Pipeline, run: Run, watermark: Instant) -> Count
                 await drain(fuller(pipeline, run, found), writer, _to_watermark)
         except SourceDistrusted as why:
             await distrust(pipeline, TimeField.UPDATED, reading, why)
-            watermark = await ledger.watermark(pipeline.database, pipeline.account) or watermark
+            watermark = await positions.watermark(pipeline.database, pipeline.account) or watermark
         else:
             return counts
 

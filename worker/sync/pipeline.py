@@ -15,7 +15,7 @@ from worker.model.strategy import Method, Reading
 from worker.model.window import TimeField
 from worker.source.capabilities import probe
 from worker.source.client import Client
-from worker.store import ledger
+from worker.store import capabilities
 from worker.store.database import Database
 from worker.store.leases import Run, Waiting
 
@@ -67,10 +67,10 @@ async def reading_for(pipeline: Pipeline, run: Run | None, field: TimeField) -> 
     if pipeline.paging is not None:
         reading = Reading(pipeline.paging, evidence="set by api.paging")
     else:
-        stored = await ledger.reading(pipeline.database, pipeline.account, field)
+        stored = await capabilities.reading(pipeline.database, pipeline.account, field)
         reading = stored or await probe(pipeline.client, field)
         if stored is None and run is not None:
-            await ledger.put_reading(pipeline.database, pipeline.account, field, reading)
+            await capabilities.put_reading(pipeline.database, pipeline.account, field, reading)
     if run is not None:
         run.paging = reading.method.value
     return reading
@@ -84,4 +84,4 @@ async def distrust(pipeline: Pipeline, field: TimeField, reading: Reading, why: 
     _log.warning(
         "reading_changed", account=pipeline.account, field=field.value, method=lower.method.value, why=str(why)
     )
-    await ledger.put_reading(pipeline.database, pipeline.account, field, lower)
+    await capabilities.put_reading(pipeline.database, pipeline.account, field, lower)

@@ -12,7 +12,7 @@ from worker.model.mapping import Row, map_pages
 from worker.model.record import Page
 from worker.model.window import TimeField, Window
 from worker.source.paging import pages
-from worker.store import ledger
+from worker.store import capabilities, positions
 from worker.store.save import judge
 from worker.sync.pipeline import Pipeline, reading_for
 from worker.sync.reconcile import agreed_by_id, doubted, look
@@ -29,7 +29,7 @@ class Preview:
 
 async def preview_incremental(pipeline: Pipeline) -> AsyncIterator[Preview]:
     """Say what an incremental sync would write."""
-    watermark = await ledger.watermark(pipeline.database, pipeline.account)
+    watermark = await positions.watermark(pipeline.database, pipeline.account)
     lower = shift(watermark, -pipeline.overlap) if watermark is not None else None
     window = Window(TimeField.UPDATED, lower)
     reading = await reading_for(pipeline, None, window.field)
@@ -54,7 +54,7 @@ async def preview_reconcile(pipeline: Pipeline) -> AsyncIterator[Preview]:
                         yield Preview(referral_id, Verdict.UPDATE.value)
             elif not isinstance(verdict, Verdict) or verdict.changes:
                 yield Preview(referral_id, str(verdict))
-    for referral_id in sorted(await ledger.listed_here(pipeline.database, pipeline.account, window, began) - seen):
+    for referral_id in sorted(await positions.listed_here(pipeline.database, pipeline.account, window, began) - seen):
         if await look(pipeline, referral_id) is None:
             yield Preview(referral_id, "deleted")
 
@@ -70,7 +70,7 @@ async def _judged(
             rejects = [reject for reject in mapped.rejects if (reject.id or reject.digest.hex()) not in seen]
             seen |= rows.keys() | {reject.id or reject.digest.hex() for reject in rejects}
             verdicts = await judge(pipeline.database, pipeline.account, list(rows.values()), pipeline.privacy)
-            known = await ledger.parity(pipeline.database, pipeline.account)
+            known = await capabilities.parity(pipeline.database, pipeline.account)
             doubts = await doubted(pipeline, list(rows.values()), known or set())
             for referral_id, verdict in verdicts:
                 yield referral_id, rows[referral_id] if referral_id in doubts and not verdict.changes else verdict

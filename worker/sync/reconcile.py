@@ -17,7 +17,7 @@ from worker.model.record import Ended, Page
 from worker.model.strategy import Method, Reading
 from worker.model.window import TimeField, Window
 from worker.source.paging import pages
-from worker.store import ledger
+from worker.store import capabilities, positions
 from worker.store.leases import Run
 from worker.store.save import judge, less_than_stored, mark_gone, save
 from worker.sync.backfill import choose_field, newest_updated, windows_to_read
@@ -75,7 +75,7 @@ async def reconcile(pipeline: Pipeline, run: Run, *, accept_vanished: bool = Fal
     VanishedError beyond the cap, with nothing marked. Moves no watermark. Where the end of the listing cannot be
     proven, what it showed is stored, nothing is marked, and nothing is called verified.
     """
-    run.lag.watermark, run.lag.proven = await ledger.proven_so_far(pipeline.database, pipeline.account)
+    run.lag.watermark, run.lag.proven = await positions.proven_so_far(pipeline.database, pipeline.account)
     run.lag.overlap = pipeline.overlap
     while True:
         field, reading = await choose_field(pipeline, run)
@@ -85,16 +85,16 @@ async def reconcile(pipeline: Pipeline, run: Run, *, accept_vanished: bool = Fal
             found = await _compare(pipeline, run, field, reading, began)
             found.counts += await _settle(pipeline, run, found.doubts)
             if Ended.UNPROVEN in found.ends:
-                await ledger.put_unverified(pipeline.database, run, UNPROVEN_END)
+                await positions.put_unverified(pipeline.database, run, UNPROVEN_END)
                 return Reconciled(found.counts, 0, UNPROVEN_END)
             gone = await _really_gone(pipeline, run, found, reading, accept_vanished=accept_vanished)
         except SourceDistrusted as why:
             await distrust(pipeline, field, reading, why)
             continue
         run.vanished = await mark_gone(pipeline.database, run, gone) if gone else 0
-        through = verified or await ledger.watermark(pipeline.database, pipeline.account)
+        through = verified or await positions.watermark(pipeline.database, pipeline.account)
         how = f"{reading.method.value} by {field.value}, ends seen by {', '.join(sorted(found.ends))}"
-        await ledger.put_verified(pipeline.database, run, through, how)
+        await positions.put_verified(pipeline.database, run, through, how)
         return Reconciled(found.counts, run.vanished)
 
 
@@ -110,7 +110,7 @@ async def _compare(pipeline: Pipeline, run: Run, field: TimeField, reading: Read
         pipeline.progress(Step(pipeline.account, "reconcile", found.counts, done, total))
         one_pass = _pass if reading.method is Method.KEYSET else _agreeing_passes
         seen = await one_pass(pipeline, run, found, window, reading)
-        known = await ledger.listed_here(pipeline.database, pipeline.account, window, began)
+        known = await positions.listed_here(pipeline.database, pipeline.account, window, began)
         found.missing.update(dict.fromkeys(known - seen, window))
     if reading.method is not Method.SWEEP:
         pipeline.progress(Step(pipeline.account, "reconcile", found.counts, len(windows), total))
@@ -198,7 +198,7 @@ async def _settle(pipeline: Pipeline, run: Run, doubts: dict[str, Doubt]) -> Cou
             _log.warning("version_went_back", account=pipeline.account, run=run.id, referral=referral_id)
         elif doubt.lacks:
             only_by_id = only_by_id | doubt.lacks
-            await ledger.put_parity(pipeline.database, pipeline.account, only_by_id)
+            await capabilities.put_parity(pipeline.database, pipeline.account, only_by_id)
     run.only_by_id = only_by_id
     return counts
 
@@ -218,7 +218,7 @@ async def _really_gone(
     Such a window is read again until two passes agree: only what they lack as well is gone.
     """
     missing = dict(found.missing)
-    live = await ledger.live_count(pipeline.database, pipeline.account)
+    live = await positions.live_count(pipeline.database, pipeline.account)
     allowed = max(int(live * pipeline.max_vanished_percent / 100), MIN_VANISHED)
     gone, doubtful = list[str](), set[Window]()
     for referral_id in sorted(missing):

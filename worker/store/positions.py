@@ -1,0 +1,107 @@
+"""How far the copy of an account goes: its watermark, and through when it was verified."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from worker.model.instant import Instant, to_datetime
+from worker.model.window import TimeField, Window
+from worker.store import leases
+from worker.store.database import Database
+from worker.store.leases import Run
+
+
+async def watermark(database: Database, account: str) -> Instant | None:
+    """Return the account's watermark, or None while it was never loaded."""
+    async with database.transaction() as connection:
+        position = await connection.fetchval("SELECT position FROM sync.watermarks WHERE account = $1", account)
+    return None if position is None else Instant(position)
+
+
+async def anchor(database: Database, account: str, lower: Instant, watermark: Instant) -> tuple[str, Instant] | None:
+    """Return id and version of the newest live row from `lower` up to the watermark, which a listing must show."""
+    async with database.transaction() as connection:
+        found = await connection.fetchrow(
+            """
+            SELECT id, version FROM partner_center.referrals
+            WHERE account = $1 AND version BETWEEN $2 AND $3 AND deleted_at IS NULL ORDER BY version DESC LIMIT 1
+            """,
+            account,
+            lower,
+            watermark,
+        )
+    return (found["id"], Instant(found["version"])) if found else None
+
+
+async def proven_so_far(database: Database, account: str) -> tuple[Instant | None, Instant | None]:
+    """Return the account's watermark, and through when its copy was last verified."""
+    async with database.transaction() as connection:
+        found = await connection.fetchrow(
+            "SELECT position, verified_through FROM sync.watermarks WHERE account = $1", account
+        )
+    return (found["position"], found["verified_through"]) if found else (None, None)
+
+
+async def put_back_watermark(database: Database, run: Run, position: Instant) -> None:
+    """Move the watermark back because a person said so; it never goes forward this way."""
+    async with database.transaction() as connection:
+        await leases.check(connection, run)
+        await connection.execute(
+            "UPDATE sync.watermarks SET position = $2, moved_at = now() WHERE account = $1 AND position > $2",
+            run.account,
+            position,
+        )
+
+
+async def listed_here(database: Database, account: str, window: Window, before: datetime) -> set[str]:
+    """Return ids of rows whose time lies in the window, not marked gone, and stored before a moment.
+
+    Bounds of a window are whole seconds, so comparing floored timestamps is exact. A window without a lower end also
+    holds the rows without a time.
+    """
+    column = "created_at" if window.field is TimeField.CREATED else "updated_at"
+    async with database.transaction() as connection:
+        found = await connection.fetch(
+            f"""
+            SELECT id FROM partner_center.referrals
+            WHERE account = $1 AND deleted_at IS NULL AND observed_at < $2
+                AND (({column} IS NULL AND $3::timestamptz IS NULL)
+                    OR (({column} >= $3 OR $3 IS NULL) AND ({column} < $4 OR $4 IS NULL) AND {column} IS NOT NULL))
+            """,  # noqa: S608 - one of two constants
+            account,
+            before,
+            None if window.lower is None else to_datetime(window.lower),
+            None if window.upper is None else to_datetime(window.upper),
+        )
+    return {one["id"] for one in found}
+
+
+async def live_count(database: Database, account: str) -> int:
+    """Count the rows that are not marked gone."""
+    async with database.transaction() as connection:
+        count: int = await connection.fetchval(
+            "SELECT count(*) FROM partner_center.referrals WHERE account = $1 AND deleted_at IS NULL", account
+        )
+    return count
+
+
+async def put_verified(database: Database, run: Run, through: Instant | None, how: str) -> None:
+    """Record that a complete listing agreed with the copy about everything updated before `through`, and how so."""
+    async with database.transaction() as connection:
+        await leases.check(connection, run)
+        await connection.execute(
+            """
+            UPDATE sync.watermarks SET verified_through = $2, verified_at = now(), verified_by = $3, not_verified = NULL
+            WHERE account = $1
+            """,
+            run.account,
+            through,
+            how,
+        )
+
+
+async def put_unverified(database: Database, run: Run, why: str) -> None:
+    """Record why the last reconcile could verify nothing; what was verified before keeps its date."""
+    async with database.transaction() as connection:
+        await leases.check(connection, run)
+        await connection.execute("UPDATE sync.watermarks SET not_verified = $2 WHERE account = $1", run.account, why)
