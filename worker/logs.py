@@ -69,6 +69,8 @@ def configure(level: str, form: str) -> None:
     # Libraries log through the standard library; only what they warn of matters here.
     logging.basicConfig(level=logging.WARNING, stream=lines, format="%(levelname)s %(name)s %(message)s")
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
+    # What ends its loop is logged where that begins again; what it could not write in an outage it writes later.
+    logging.getLogger("pgqueuer").setLevel(logging.CRITICAL + 1)
     # They quote whole answers of the identity service that they cannot read; our errors say what those come to.
     for quoting in ("msal", "urllib3"):
         logging.getLogger(quoting).setLevel(logging.CRITICAL + 1)
