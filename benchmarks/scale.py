@@ -472,6 +472,10 @@ SCENES = {
 }
 
 
+ORDER = ("start", "peace", "changes", "killed", "truncated", "paused", "away", "large", "bouncer", "many")
+"""The last one leaves schedules that no other scene can use."""
+
+
 @asynccontextmanager
 async def source() -> AsyncIterator[str]:
     """Start the source; gives its origin."""
@@ -526,7 +530,7 @@ async def main(names: list[str]) -> int:
         async with source() as origin:
             stage = Stage(folder, url, origin, await asyncpg.connect(url))
             try:
-                for scene in names or [*SCENES, "away"]:
+                for scene in names or ORDER:
                     if scene == "away":
                         if not stage.workers:
                             for _ in range(WORKERS):

@@ -108,7 +108,10 @@ def kinds_of(settings: Settings) -> dict[str, Kind]:
 
 
 def kinds_of_all() -> dict[str, Kind]:
-    """Return the kinds of scheduled work that are of the whole database."""
+    """Return the kinds of scheduled work that are of the whole database.
+
+    A further one is an entry here, its name in a lane (`QUICK` or `HEAVY`), and what it does in `Jobs._handle`.
+    """
     return {
         "housekeeping": Kind("housekeeping", spec(HOUR, "UTC"), next_due(HOUR, "UTC"), priority=0),
         schedules.HISTORY: Kind(schedules.HISTORY, "after a change", None, priority=5),

@@ -100,7 +100,7 @@ class Workers:
                 )
             except Exception as error:  # noqa: BLE001 - whatever it was, the lane has to go on
                 if not away:
-                    _log.warning("queue_away", lane=lane.name, error=str(error).partition("\n")[0])
+                    _log.warning("queue_unreachable", lane=lane.name, error=str(error).partition("\n")[0])
                 away = True
                 await pause(self._stopping, AGAIN_SECONDS)
             else:

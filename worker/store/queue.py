@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import version
@@ -232,15 +233,15 @@ class PoolDriver(Driver):
             callback(payload)
 
 
-class _as_driver:  # noqa: N801 - reads as the function it is
-    """Give back the driver's own error where ours wraps one."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, StoreError) and isinstance(error.__cause__, asyncpg.PostgresError):
-            raise error.__cause__
+@contextmanager
+def _as_driver() -> Iterator[None]:
+    """Raise the driver's own error where ours wraps one."""
+    try:
+        yield
+    except StoreError as error:
+        if isinstance(error.__cause__, asyncpg.PostgresError):
+            raise error.__cause__ from None
+        raise
 
 
 def _queries(driver: Driver) -> Queries:
