@@ -288,7 +288,7 @@ def status(
         for row in rows:
             row["configured"] = row["account"] in settings.accounts
         if as_json:
-            told = {"accounts": rows} | ({"channels": channels} if channels else {})
+            told = {"release": RELEASE, "accounts": rows} | ({"channels": channels} if channels else {})
             _out.print(json.dumps(told, default=_plain, indent=2).replace("\x7f", "\\u007f"))
         else:
             for row in rows:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hmac
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from worker import RELEASE
 from worker.daemon.listener import listening
 from worker.daemon.scheduler import Clockwork
 from worker.errors import StoreError
@@ -52,11 +53,12 @@ class Books:
 
 @asynccontextmanager
 async def ops_endpoint(
-    listen: str, token: str, ready: Ready, books: Books, clockwork: Clockwork
+    listen: str, token: str, ready: Ready, books: Books, clockwork: Clockwork, *, configured: Collection[str]
 ) -> AsyncIterator[None]:
     """Serve the page at `/`, `/healthz`, `/readyz`, `/metrics` and `/status` at `host:port`.
 
-    A `token`, when not empty, guards the page, the metrics and the status.
+    A `token`, when not empty, guards the page, the metrics and the status. `configured` names the accounts of the
+    configuration; the data may have others.
     """
 
     async def healthz(_: web.Request) -> web.Response:
@@ -84,8 +86,9 @@ async def ops_endpoint(
         return web.Response(body=exposition(facts), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def status() -> web.Response:
-        rows = await books.status()
-        return web.json_response({"accounts": rows}, dumps=lambda value: json.dumps(value, default=_plain))
+        rows = [row | {"configured": row["account"] in configured} for row in await books.status()]
+        told = {"release": RELEASE, "accounts": rows}
+        return web.json_response(told, dumps=lambda value: json.dumps(value, default=_plain))
 
     async def page() -> web.Response:
         text = status_page(await books.status(), await books.runs(), clockwork.due(), datetime.now(UTC))

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from worker import RELEASE
 from worker.daemon.http import Books, ops_endpoint
 from worker.daemon.scheduler import Clockwork, Job, run_until, stop_on_signal
 from worker.errors import LeaseError, StoreError, StoreUnavailable
@@ -37,8 +38,9 @@ async def serve(
         await reachable()
 
     clockwork = Clockwork()
-    async with ops_endpoint(listen, token, prepared, books, clockwork):
-        _log.info("started", listen=listen)
+    configured = {job.account for job in jobs}
+    async with ops_endpoint(listen, token, prepared, books, clockwork, configured=configured):
+        _log.info("started", release=RELEASE, listen=listen)
         await _prepared(prepare, stopped)
         if not stopped.is_set():
             ready.set()
