@@ -119,7 +119,7 @@ async def test_the_page_says_how_it_is(
         assert "<script" not in page
         assert " style=" not in page
         assert 'http-equiv="refresh"' in page
-        assert "incremental in" in page
+        assert "incremental sync in" in page
         assert "reconcile in" in page
         assert "backfill" in page
         for method in ("POST", "PUT", "DELETE"):
