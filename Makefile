@@ -2,11 +2,12 @@
 PYTHON ?= python3
 ROUNDS ?= 20
 RECORDS ?= 50000
+UPGRADE ?= --upgrade
 BIN := .venv/bin
-LOCKED := --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 -q --upgrade
+LOCKED := --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 -q $(UPGRADE)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test test-system torture check audit sbom bench bench-peers bench-growth bench-scale bench-dashboards \
+.PHONY: help demo test test-system torture coverage check check-sql audit sbom bench bench-peers bench-growth bench-scale bench-dashboards \
 	dictionary messages lock clean
 .DEFAULT_GOAL := help
 
@@ -30,11 +31,23 @@ test-system: .venv/.dev .venv/.dbt ## what needs dbt and Debian packages (pgboun
 torture: .venv/.dev ## kills, outages and the lying API again and again; ROUNDS=20 takes about a quarter of an hour
 	@$(BIN)/python -m pytest -q tests/property tests/acceptance/test_kills.py tests/torture --rounds $(ROUNDS) --timeout 7200
 
-check: .venv/.dev ## lint, format, types, layers
+coverage: .venv/.dev ## run the suite and say which lines it reached, in the processes that it starts too; htmlcov/ shows them
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -q -n 2 --dist worksteal $(TESTS)
+	@$(BIN)/coverage combine -q
+	@$(BIN)/coverage html -q
+	@$(BIN)/coverage report
+
+check: .venv/.dev ## lint, format, types, layers, spelling, whitespace
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/codespell
+	@! git grep -nIE '[[:space:]]+$$'
+
+check-sql: .venv/.dev ## lint the SQL of the migrations, which takes half a minute
+	@$(BIN)/sqlfluff lint -q --disable-progress-bar migrations/sql
 
 audit: .venv/.dev ## look the pinned dependencies up among known vulnerabilities; needs the network
 	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements.lock -r requirements-build.lock
@@ -66,7 +79,7 @@ dictionary: .venv/.dev ## write docs/data-dictionary.md and dbt/models/sources.y
 messages: .venv/.dev ## write docs/messages.md, the text of each kind of message, and a picture of one (needs chromium)
 	@$(BIN)/python -m tests.messages --picture
 
-lock: .venv/.dev ## resolve the dependencies anew
+lock: .venv/.dev ## resolve the dependencies anew; UPGRADE= keeps the pins that still fit
 	@$(BIN)/pip install -q uv
 	@$(BIN)/uv pip compile pyproject.toml $(LOCKED) --extra demo --extra notify -o requirements.lock
 	@$(BIN)/uv pip compile $(LOCKED) --group build -c requirements.lock -o requirements-build.lock
@@ -75,7 +88,7 @@ lock: .venv/.dev ## resolve the dependencies anew
 	@$(BIN)/uv pip compile tests/system/dbt.in $(LOCKED) --no-strip-extras -o tests/system/dbt.lock
 
 clean: ## remove what was made here
-	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv build dist htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/.runtime: requirements.lock requirements-build.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -31,7 +31,7 @@ from worker.store.save import mark_gone, save
 WRITERS = Path(__file__).parent / "integration" / "writers"
 TICKS = 12
 COPY = "COPY"
-"""How a call begins that copies records: its arguments are schema, table, columns and records."""
+"""How a call begins that copies rows: its arguments are schema, table, columns, and rows in its text form."""
 
 
 class Recorder:
@@ -52,25 +52,33 @@ class Recorder:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Hear every connection that is opened, and what it copies, which is no statement to its loggers."""
-        copy, initialise = asyncpg.Connection.copy_records_to_table, asyncpg.Connection.__init__
+        """Hear every connection that is opened, and what it copies, which is no statement to its loggers.
+
+        `copy_to_table` is what `store/write.py` calls; a copy by another method would go unseen.
+        """
+        copy, initialise = asyncpg.Connection.copy_to_table, asyncpg.Connection.__init__
 
         def opened(connection: asyncpg.Connection, *arguments: Any, **named: Any) -> None:
             initialise(connection, *arguments, **named)
             connection.add_query_logger(self.note)
 
         async def copied(connection: asyncpg.Connection, table: str, **named: Any) -> str:
-            named["records"] = list(named["records"])
-            told = await copy(connection, table, **named)
-            call = (named.get("schema_name"), table, list(named["columns"]), named["records"])
+            sent = [piece async for piece in named.pop("source")]
+            told = await copy(connection, table, source=_pieces(sent), **named)
+            call = (named.get("schema_name"), table, list(named["columns"]), b"".join(sent).decode())
             asyncio.get_running_loop().call_soon(self.add, COPY, call)  # as its loggers are called
             return told
 
         with (
             mock.patch.object(asyncpg.Connection, "__init__", opened),
-            mock.patch.object(asyncpg.Connection, "copy_records_to_table", copied),
+            mock.patch.object(asyncpg.Connection, "copy_to_table", copied),
         ):
             yield
+
+
+async def _pieces(sent: list[bytes]) -> AsyncIterator[bytes]:
+    for piece in sent:
+        yield piece
 
 
 def _json(value: Any) -> Any:

@@ -24,6 +24,9 @@ from worker.sync.reconcile import Reconciled, reconcile
 
 ACCOUNT = "contoso"
 
+MEASURED = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+"""What a process under test needs in its environment to be measured by `make coverage`."""
+
 TALLY = Counter[str]()
 """What a session came to: kills, faults, rows compared. Printed at its end."""
 

@@ -33,7 +33,7 @@ app = typer.Typer(
     name="referral-sync",
     help="Keeps a faithful copy of a Microsoft partner's Partner Center referrals in the partner's own PostgreSQL.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -301,7 +301,7 @@ def status(
         for row in rows:
             row["configured"] = row["account"] in settings.accounts
         if as_json:
-            told = {"accounts": rows, "queue": queue, "workers": workers}
+            told = {"release": RELEASE, "accounts": rows, "queue": queue, "workers": workers}
             told |= {"channels": channels} if channels else {}
             _out.print(json.dumps(told, default=_plain, indent=2).replace("\x7f", "\\u007f"))
         else:

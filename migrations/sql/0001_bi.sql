@@ -572,7 +572,7 @@ SELECT
 FROM sync.status s
 LEFT JOIN (
     SELECT b.*, p.unreadable IS NOT NULL AS has_unreadable,
-        EXISTS (SELECT FROM partner_center.referral_customer_contacts c WHERE c.referral_key = p.referral_key) AS has_contacts
+        EXISTS (SELECT FROM partner_center.referral_customer_contacts c WHERE c.referral_key = p.referral_key) AS has_contacts -- noqa: LT01,LT06,CP03
     FROM bi.referrals b JOIN partner_center.referrals p ON p.account = b.account AND p.id = b.id
 ) r ON r.account = s.account
 GROUP BY s.account, s.open_rejects;

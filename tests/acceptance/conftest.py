@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.steps import MEASURED
 from worker.demo.control import Control
 
 ROOT = Path(__file__).parent.parent.parent
@@ -20,7 +21,7 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 def environment(database_url: str, simulator: Control, simulator_origin: str, tmp_path: Path) -> dict[str, str]:
     """Give the variables of a worker with one account, from the simulator to the test's database."""
     del simulator  # reset for this test
-    return {
+    return MEASURED | {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT),
         "HOME": str(tmp_path),

@@ -19,6 +19,7 @@ from cryptography.fernet import Fernet
 from tests.acceptance.test_daemon import daemon, until
 from tests.integration.test_personal_data import personal
 from tests.secure import CONFIGURED, SECRET, Secure, environment, secure_simulator
+from tests.steps import MEASURED
 from worker.demo.behaviour import Behaviour
 from worker.demo.control import Control
 
@@ -55,12 +56,16 @@ async def test_nothing_leaks(database_url: str, secure: Secure, service: Control
     (tmp_path / "keys").touch(mode=0o600)
     (tmp_path / "keys").write_text(key)
     await service.tokens(add_refresh=[configured])
-    variables = environment(database_url, secure, tmp_path / "keys", REFRESH_TOKEN=configured) | {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(ROOT),
-        "REFERRAL_SYNC_LOG__LEVEL": "debug",
-        "REFERRAL_SYNC_HTTP__TOKEN": http_token,
-    }
+    variables = (
+        environment(database_url, secure, tmp_path / "keys", REFRESH_TOKEN=configured)
+        | MEASURED
+        | {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "REFERRAL_SYNC_LOG__LEVEL": "debug",
+            "REFERRAL_SYNC_HTTP__TOKEN": http_token,
+        }
+    )
     await service.raw(
         "bad", json.dumps({"id": "bad", "isSpam": "?", "details": {"notes": "very secret words"}}).encode()
     )

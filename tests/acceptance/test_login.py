@@ -17,6 +17,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from tests.secure import SECRET, Secure, environment, secure_simulator
+from tests.steps import MEASURED
 from worker.demo.behaviour import Behaviour
 from worker.demo.control import Control
 
@@ -45,7 +46,7 @@ def variables(database_url: str, secure: Secure, service: Control, tmp_path: Pat
     key_file.touch(mode=0o600)
     key_file.write_bytes(Fernet.generate_key())
     given = environment(database_url, secure, key_file, REFRESH_TOKEN="")
-    return given | {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    return given | MEASURED | {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
 
 
 def run(variables: dict[str, str], folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.acceptance.test_daemon import Daemon, daemon, rows, until
 from tests.integration.test_notify import incoming
+from worker import RELEASE
 from worker.demo.control import Control
 
 ROOT = Path(__file__).parent.parent.parent
@@ -77,6 +79,7 @@ async def test_every_metric_is_documented_and_every_alert_can_fire(
     assert headers["Content-Type"].startswith("text/plain")
     found = metrics_of(text)
     assert all(name.startswith("referral_sync_") for name in found)
+    assert f'referral_sync_build_info{{version="{RELEASE}"}} 1.0' in text
     assert not {label for labels in found.values() for label in labels} & PEOPLE
     assert 'referral_sync_requests_total{account="contoso",kind="backfill",status="429"} 1.0' in text
     assert 'referral_sync_records_total{account="contoso",count="inserted",kind="backfill"} 41.0' in text
@@ -116,13 +119,28 @@ async def test_the_page_says_how_it_is(
         assert "<script" not in page
         assert " style=" not in page
         assert 'http-equiv="refresh"' in page
-        assert "incremental in" in page
+        assert "incremental sync in" in page
         assert "reconcile in" in page
         assert "backfill" in page
         for method in ("POST", "PUT", "DELETE"):
             async with aiohttp.ClientSession() as session, session.request(method, running.origin + "/") as answer:
                 assert answer.status == 405
         assert await running.stop() == 0
+
+
+async def test_status_has_the_release_and_says_which_accounts_are_configured(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await simulator.reset(1)
+    await db.execute("INSERT INTO sync.watermarks (account, position) VALUES ('former', 1)")
+    channel = {"REFERRAL_SYNC_NOTIFY__CHANNELS__SALES__URL": "json://127.0.0.1:9/x"}
+    async with daemon(environment | channel, tmp_path) as running:
+        await until(rows(db, 1), "loaded")
+        told = json.loads((await get(running, "/status"))[1])
+        started = next(one for one in map(json.loads, running.output().splitlines()) if one["event"] == "started")
+        assert await running.stop() == 0
+    assert told["release"] == started["release"] == RELEASE
+    assert {one["account"]: one["configured"] for one in told["accounts"]} == {"contoso": True, "former": False}
 
 
 @pytest.mark.parametrize("path", ["/", "/status", "/metrics"])

@@ -13,6 +13,7 @@ from worker.demo.control import Control
 from worker.store import capabilities
 from worker.sync.hydrate import only_by_id
 from worker.sync.pipeline import Pipeline
+from worker.sync.preview import Preview, preview_incremental, preview_reconcile
 
 CONTACTS = "SELECT count(*) FROM partner_center.referral_customer_contacts"
 
@@ -107,3 +108,36 @@ async def test_an_answer_by_id_may_be_newer_than_its_page(
     await tick(pipeline)
     assert await db.fetchval("SELECT position FROM sync.watermarks") > before
     await assert_level(db, simulator)
+
+
+async def test_a_dry_run_judges_what_a_run_would_store(
+    pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    """Rows that were stored from the list agree with it: only their answers by id show what a run would change."""
+    await simulator.reset(30)
+    await simulator.behaviour(thin_list=True)
+    await capabilities.put_parity(pipeline.database, pipeline.account, {"eTag", "registrations"})
+    await simulator.faults({"kind": "status", "status": 404, "times": -1, "path": "/referrals/[0-9a-f-]{36}$"})
+    await load(pipeline)
+    await simulator.clear_faults()
+    foretold = {one.id: one.verdict async for one in preview_reconcile(pipeline)}
+    assert foretold.keys() == (await simulator.state())["referrals"].keys()
+    assert set(foretold.values()) <= {"update", "etag"}
+    updated = sum(verdict == "update" for verdict in foretold.values())
+    assert updated > 0
+    assert (await prove(pipeline)).counts.updated == updated
+    assert [one async for one in preview_reconcile(pipeline)] == []
+
+
+async def test_a_dry_run_writes_down_nothing_of_a_comparison(
+    pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    await simulator.reset(40)
+    await simulator.behaviour(thin_list=True)
+    await load(pipeline)
+    await db.execute("DELETE FROM sync.parity")
+    (created,) = await simulator.create([{}])
+    await simulator.clear_requests()
+    assert [one async for one in preview_incremental(pipeline)] == [Preview(created["id"], "insert")]
+    assert f"/v1.0/engagements/referrals/{created['id']}" in await by_id(simulator)
+    assert await capabilities.parity(pipeline.database, pipeline.account) is None

@@ -23,7 +23,7 @@ from aiohttp import web
 from cryptography.fernet import Fernet
 
 from tests.secure import CONFIGURED, SECRET, Secure, environment, secure_simulator
-from tests.steps import ACCOUNT
+from tests.steps import ACCOUNT, MEASURED
 from worker import wiring
 from worker.auth import microsoft, refresh
 from worker.config.models import Settings
@@ -151,7 +151,8 @@ async def test_processes_that_are_killed_lose_no_token(
     settings: Settings, database: Database, secure: Secure, database_url: str, key_file: Path, tmp_path: Path
 ) -> None:
     """The former token stays good at the service, so whoever was killed between asking and storing harms nobody."""
-    variables = environment(database_url, secure, key_file) | {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin"}
+    variables = environment(database_url, secure, key_file) | MEASURED
+    variables |= {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin"}
     for _ in range(3):
         with subprocess.Popen(
             [sys.executable, "-c", RENEWING, database_url],

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import typer
 
@@ -19,3 +23,11 @@ def test_an_unforeseen_error_is_a_sentence_without_its_message(capsys: pytest.Ca
     assert "An unforeseen ValueError in test_cli.py" in told
     assert "customer" not in told
     assert "Traceback" not in told
+
+
+def test_a_shell_can_complete_commands() -> None:
+    environment = {"COMP_WORDS": "referral-sync st", "COMP_CWORD": "1", "_REFERRAL_SYNC_COMPLETE": "complete_bash"}
+    command = [str(Path(sys.executable).parent / "referral-sync")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["status"]
+    assert done.stderr == ""

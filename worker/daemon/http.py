@@ -9,7 +9,7 @@ import asyncio
 import base64
 import hmac
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +18,7 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from worker import RELEASE
 from worker.daemon.listener import listening
 from worker.daemon.planner import Pulse
 from worker.errors import StoreError
@@ -61,10 +62,13 @@ class Books:
 
 
 @asynccontextmanager
-async def ops_endpoint(listen: str, token: str, ready: Ready, books: Books, pulse: Pulse) -> AsyncIterator[None]:
+async def ops_endpoint(
+    listen: str, token: str, ready: Ready, books: Books, pulse: Pulse, *, configured: Collection[str]
+) -> AsyncIterator[None]:
     """Serve the page at `/`, `/healthz`, `/readyz`, `/metrics` and `/status` at `host:port`.
 
-    A `token`, when not empty, guards the page, the metrics and the status.
+    A `token`, when not empty, guards the page, the metrics and the status. `configured` names the accounts of the
+    configuration; the data may have others.
     """
 
     async def healthz(_: web.Request) -> web.Response:
@@ -96,8 +100,9 @@ async def ops_endpoint(listen: str, token: str, ready: Ready, books: Books, puls
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def status(_: web.Request) -> web.Response:
-        rows = await books.status()
-        return web.json_response({"accounts": rows}, dumps=lambda value: json.dumps(value, default=_plain))
+        rows = [row | {"configured": row["account"] in configured} for row in await books.status()]
+        told = {"release": RELEASE, "accounts": rows}
+        return web.json_response(told, dumps=lambda value: json.dumps(value, default=_plain))
 
     async def page(request: web.Request) -> web.Response:
         now = datetime.now(UTC)

@@ -403,4 +403,5 @@ async def serve(settings: Settings) -> None:
             work=work,
             listen=settings.http.listen,
             token=settings.http.token.get_secret_value(),
+            configured=accounts,
         )

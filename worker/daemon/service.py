@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 import structlog
 
+from worker import RELEASE
 from worker.daemon.http import Books, ops_endpoint
 from worker.daemon.planner import Pulse, stop_on_signal
 from worker.errors import LeaseError, StoreError, StoreUnavailable
@@ -24,10 +25,12 @@ async def serve(
     work: Callable[[asyncio.Event, Pulse], Awaitable[None]],
     listen: str,
     token: str,
+    configured: Collection[str],
 ) -> None:
     """Run until SIGTERM or SIGINT. `prepare` migrates; while the database is away it is tried again.
 
-    `work` goes on until its event is set, and shows by its pulse that it moves.
+    `work` goes on until its event is set, and shows by its pulse that it moves. `configured` names the accounts of the
+    configuration.
     """
     stopped = asyncio.Event()
     stop_on_signal(stopped)
@@ -39,8 +42,8 @@ async def serve(
         await reachable()
 
     pulse = Pulse()
-    async with ops_endpoint(listen, token, prepared, books, pulse):
-        _log.info("started", listen=listen)
+    async with ops_endpoint(listen, token, prepared, books, pulse, configured=configured):
+        _log.info("started", release=RELEASE, listen=listen)
         await _prepared(prepare, stopped)
         if not stopped.is_set():
             ready.set()

@@ -26,17 +26,19 @@ _log = structlog.get_logger()
 
 async def list_is_thin(pipeline: Pipeline, run: Run) -> bool:
     """Say whether the list is thinner than answers by id; looked up once a run, compared at the API once a day."""
-    if run.only_by_id is None:
-        run.only_by_id = await _compared(pipeline)
-    return bool(run.only_by_id - {"eTag"})
+    return bool(await _lacking_in_list(pipeline, run) - {"eTag"})
 
 
-async def fuller(pipeline: Pipeline, run: Run, found: AsyncGenerator[Page]) -> AsyncGenerator[Page]:
-    """Pass pages on; where the list is thin, put what is new or changed on a page before it as fetched by id."""
+async def fuller(pipeline: Pipeline, run: Run | None, found: AsyncGenerator[Page]) -> AsyncGenerator[Page]:
+    """Pass pages on; where the list is thin, put what is new or changed on a page before it as fetched by id.
+
+    Without a run nothing is written down of what a comparison showed.
+    """
     async with aclosing(found):
-        thin = await list_is_thin(pipeline, run)
+        lacking_members = await _lacking_in_list(pipeline, run)
+        thin = bool(lacking_members - {"eTag"})
         async for page in found:
-            if thin and (changed := await _changed(pipeline, run, page)):
+            if thin and (changed := await _changed(pipeline, lacking_members, page)):
                 by_id, rest = await _fetched(pipeline, page, changed)
                 for one in by_id:
                     yield one
@@ -63,20 +65,30 @@ async def only_by_id(client: Client, plain: Listing | None = None) -> set[str] |
     return fuller if compared else None
 
 
-async def _compared(pipeline: Pipeline) -> set[str]:
+async def _lacking_in_list(pipeline: Pipeline, run: Run | None) -> set[str]:
+    """Return the members that only answers by id have, as this run knows them."""
+    if run is None:
+        return await _compared(pipeline, write=False)
+    if run.only_by_id is None:
+        run.only_by_id = await _compared(pipeline, write=True)
+    return run.only_by_id
+
+
+async def _compared(pipeline: Pipeline, *, write: bool) -> set[str]:
     """Compare a few records list against by id; where none could be compared, nothing is known to be missing."""
     missing = await capabilities.parity(pipeline.database, pipeline.account)
     if missing is None:
         missing = await only_by_id(pipeline.client)
         if missing is None:
             return set()
-        await capabilities.put_parity(pipeline.database, pipeline.account, missing)
+        if write:
+            await capabilities.put_parity(pipeline.database, pipeline.account, missing)
         if missing - {"eTag"}:
             _log.warning("list_is_thinner", account=pipeline.account, only_by_id=sorted(missing))
     return missing
 
 
-async def _changed(pipeline: Pipeline, run: Run, page: Page) -> set[str]:
+async def _changed(pipeline: Pipeline, lacking_members: set[str], page: Page) -> set[str]:
     """Name what is new or changed on a page, and what was only ever had from the list: then by id was out of reach.
 
     Such a row agrees with the list, so nothing else would make it whole. It is known by its missing eTag, where answers
@@ -87,7 +99,7 @@ async def _changed(pipeline: Pipeline, run: Run, page: Page) -> set[str]:
         return set()
     verdicts = await judge(pipeline.database, pipeline.account, mapped.rows, pipeline.privacy)
     changed = {key for key, verdict in verdicts if verdict in (Verdict.INSERT, Verdict.UPDATE)}
-    if "eTag" in (run.only_by_id or ()):
+    if "eTag" in lacking_members:
         changed |= await capabilities.without_etag(pipeline.database, pipeline.account, sorted(mapped.ids - changed))
     return changed
 

@@ -14,6 +14,7 @@ from worker.model.window import TimeField, Window
 from worker.source.paging import pages
 from worker.store import capabilities, positions
 from worker.store.save import judge
+from worker.sync.hydrate import fuller
 from worker.sync.pipeline import Pipeline, reading_for
 from worker.sync.reconcile import agreed_by_id, doubted, look
 from worker.sync.untimed import without_time
@@ -63,7 +64,7 @@ async def _judged(
     pipeline: Pipeline, listing: AsyncGenerator[Page], seen: set[str]
 ) -> AsyncIterator[tuple[str, Verdict | Row | str]]:
     """Say for each record, once, what saving it would do: the row itself where only a look by id can decide."""
-    async with aclosing(listing) as found:
+    async with aclosing(fuller(pipeline, None, listing)) as found:
         async for page in found:
             mapped = map_pages([page])
             rows = {row.id: row for row in mapped.rows if row.id not in seen}

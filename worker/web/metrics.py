@@ -1,8 +1,8 @@
 """Metrics for Prometheus, made from what the database knows whenever they are asked for.
 
 They come from the database and not from this process, so that any replica says the same, a standby too; only
-`connections` and `work_in_hand` are the process's own. Labels are account names, fixed words and the owners of leases
-(host, process); no personal data.
+`connections`, `work_in_hand` and `build_info` are the process's own. Labels are account names, fixed words and the
+owners of leases (host, process); no personal data.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
+
+from worker import RELEASE
 
 HEALTHS = ("ok", "loading", "never ran", "failing", "needs a person")
 
@@ -108,7 +110,7 @@ class _Work(Collector):
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
 
-    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily | InfoMetricFamily]:
         counters = {
             name: CounterMetricFamily(f"referral_sync_{name}", meaning, labels=["account", "kind", *labels])
             for name, (meaning, *labels) in _COUNTERS.items()
@@ -155,6 +157,7 @@ class _Work(Collector):
         workers = GaugeMetricFamily("referral_sync_workers", "Workers that take jobs from the queue.")
         workers.add_metric([], self._facts.workers)
         yield workers
+        yield InfoMetricFamily("referral_sync_build", "The release of this process.", value={"version": RELEASE})
 
 
 def _summed(totals: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
