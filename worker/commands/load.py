@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from worker.config.sources import PREFIX
+from worker.config.models import PREFIX
 from worker.model.counts import Counts
 from worker.model.instant import Instant, render
 from worker.store import backfills

@@ -21,8 +21,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from worker.config.sources import PREFIX
-
+PREFIX = "REFERRAL_SYNC_"
 ACCOUNT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
@@ -299,7 +298,7 @@ class Password(_SignIn):
 Account = Annotated[RefreshToken | DeviceCode | Password | StaticToken | TokenCommand, Field(discriminator="auth")]
 
 
-_ACCOUNTS: tuple[type[BaseModel], ...] = (RefreshToken, DeviceCode, Password, StaticToken, TokenCommand)
+ACCOUNT_MODELS: tuple[type[BaseModel], ...] = (RefreshToken, DeviceCode, Password, StaticToken, TokenCommand)
 
 
 class Schedule(_Section):

@@ -15,11 +15,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource
 
-from worker.config.models import _ACCOUNTS, Channel, Settings, Where
+from worker.config.models import ACCOUNT_MODELS, PREFIX, Channel, Settings, Where
 from worker.errors import ConfigError
-
-PREFIX = "REFERRAL_SYNC_"
-
 
 _NOT_SETTINGS = frozenset({"CONFIG", "SECRETS_DIR"})
 
@@ -65,7 +62,7 @@ def keys() -> list[str]:
     ]
     named += [f"notify.channels.*.{key}" for key in Channel.model_fields]
     named += [f"notify.channels.*.where.{key}" for key in Where.model_fields]
-    return named + sorted({f"accounts.*.{key}" for model in _ACCOUNTS for key in model.model_fields})
+    return named + sorted({f"accounts.*.{key}" for model in ACCOUNT_MODELS for key in model.model_fields})
 
 
 def _with_sources(variables: Mapping[str, str], toml: dict[str, Any]) -> type[Settings]:
@@ -181,7 +178,7 @@ def _is_setting(variable: str, faults: list[str]) -> bool:
 
 
 def _told(fault: Any) -> str:
-    tags = {tag for model in _ACCOUNTS for tag in get_args(model.model_fields["auth"].annotation)}
+    tags = {tag for model in ACCOUNT_MODELS for tag in get_args(model.model_fields["auth"].annotation)}
     where = [str(part) for part in fault["loc"]]
     if where[:1] == ["accounts"] and len(where) > 2 and where[2] in tags:  # noqa: PLR2004 - accounts.NAME.TAG.KEY
         del where[2]

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from worker.config.sources import PREFIX
+from worker.config.models import PREFIX
 from worker.errors import SyncError
 from worker.notify.messages import Page
 
