@@ -33,10 +33,8 @@ torture: .venv/.dev ## kills, outages and the lying API again and again; ROUNDS=
 
 coverage: .venv/.dev ## run the suite and say which lines it reached, in the processes that it starts too; htmlcov/ shows them
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest -q -n 2 --dist worksteal $(TESTS)
-	@$(BIN)/coverage combine -q
-	@$(BIN)/coverage html -q
-	@$(BIN)/coverage report
+	@$(BIN)/coverage run -m pytest -q -n 2 --dist worksteal $(TESTS); ended=$$?; \
+		$(BIN)/coverage combine -q && $(BIN)/coverage html -q && $(BIN)/coverage report; exit $$ended
 
 check: .venv/.dev ## lint, format, types, layers, spelling, whitespace
 	@$(BIN)/ruff check .

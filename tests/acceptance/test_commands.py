@@ -150,6 +150,7 @@ async def test_status_has_the_documented_keys(command: Command, simulator: Contr
     command("sync")
     told = command("status", "--json")
     assert told.returncode == 0
+    assert json.loads(told.stdout)["release"] == RELEASE
     (account,) = json.loads(told.stdout)["accounts"]
     assert account["health"] == "ok"
     assert account["live_referrals"] == 20

@@ -235,7 +235,7 @@ def test_a_page_drops_nothing() -> None:
     records = [
         decode_record(b'{"id":"a"}'),
         decode_record(b"7"),
-        decode_record(b'{"id":"b","x":' + b"[" * 3000 + b"]" * 3000 + b"}"),
+        decode_record(b'{"id":"b","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
     ]
     found: Mapped = map_pages([Page(records, None, NOW)])
     assert ([one.id for one in found.rows], [one.id for one in found.rejects]) == (["a"], [None, "b"])
