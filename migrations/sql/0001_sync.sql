@@ -235,10 +235,12 @@ CREATE TABLE sync.backfills (
     upper bigint,
     newest_updated bigint,
     planned_at timestamptz NOT NULL DEFAULT now(),
-    loaded_at timestamptz
+    loaded_at timestamptz,
+    from_empty boolean NOT NULL DEFAULT false
 );
 CREATE INDEX backfills_account ON sync.backfills (account);
 COMMENT ON TABLE sync.backfills IS 'A range of one time field that was asked for; loaded only when every window of it is.';
+COMMENT ON COLUMN sync.backfills.from_empty IS 'Nothing of the account was stored before, so that what is stored when all windows are read came from them.';
 COMMENT ON COLUMN sync.backfills.newest_updated IS 'The newest updatedDateTime that the source showed when the windows were planned; becomes the watermark of an account without one.';
 
 CREATE TABLE sync.backfill_windows (

@@ -25,13 +25,17 @@ class LedgerWindow:
 
 @dataclass(frozen=True, slots=True)
 class Backfill:
-    """A backfill that is not loaded: its windows still to read, and how many there are in all."""
+    """A backfill that is not loaded: its windows still to read, and how many there are in all.
+
+    `from_empty`: nothing of the account was stored before it was planned.
+    """
 
     id: int
     field: TimeField
     newest_updated: Instant | None
     pending: list[LedgerWindow]
     windows: int
+    from_empty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +201,7 @@ async def unfinished_backfill(database: Database, account: str, field: TimeField
     async with database.transaction() as connection:
         found = await connection.fetchrow(
             """
-            SELECT id, newest_updated FROM sync.backfills
+            SELECT id, newest_updated, from_empty FROM sync.backfills
             WHERE account = $1 AND field = $2 AND lower IS NOT DISTINCT FROM $3 AND upper IS NOT DISTINCT FROM $4
                 AND loaded_at IS NULL
             ORDER BY id DESC LIMIT 1
@@ -218,7 +222,7 @@ async def unfinished_backfill(database: Database, account: str, field: TimeField
         for one in windows
         if one["done_at"] is None
     ]
-    return Backfill(found["id"], field, found["newest_updated"], pending, len(windows))
+    return Backfill(found["id"], field, found["newest_updated"], pending, len(windows), found["from_empty"])
 
 
 async def claim_window(database: Database, run: Run, backfill: Backfill) -> LedgerWindow | None:
@@ -294,14 +298,21 @@ async def covered(database: Database, account: str, field: TimeField) -> list[tu
 
 
 async def plan_backfill(
-    database: Database, run: Run, asked: Window, windows: list[Window], newest_updated: Instant | None
+    database: Database,
+    run: Run,
+    asked: Window,
+    windows: list[Window],
+    newest_updated: Instant | None,
+    *,
+    from_empty: bool = False,
 ) -> Backfill:
     """Write down a backfill and its windows; returns it as still to do."""
     async with database.transaction() as connection:
         await leases.check(connection, run)
         backfill_id = await connection.fetchval(
             """
-            INSERT INTO sync.backfills (account, field, lower, upper, newest_updated) VALUES ($1, $2, $3, $4, $5)
+            INSERT INTO sync.backfills (account, field, lower, upper, newest_updated, from_empty)
+            VALUES ($1, $2, $3, $4, $5, $6)
             RETURNING id
             """,
             run.account,
@@ -309,6 +320,7 @@ async def plan_backfill(
             asked.lower,
             asked.upper,
             newest_updated,
+            from_empty,
         )
         ids = [
             await connection.fetchval(
@@ -320,7 +332,7 @@ async def plan_backfill(
             for window in windows
         ]
     pending = [LedgerWindow(key, window) for key, window in zip(ids, windows, strict=True)]
-    return Backfill(backfill_id, asked.field, newest_updated, pending, len(windows))
+    return Backfill(backfill_id, asked.field, newest_updated, pending, len(windows), from_empty)
 
 
 async def backfill_loaded(database: Database, run: Run, backfill: Backfill, *, sets_watermark: bool) -> bool:

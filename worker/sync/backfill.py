@@ -20,7 +20,7 @@ from worker.model.window import TimeField, Window, split, subtract
 from worker.source.capabilities import bounds
 from worker.source.paging import pages
 from worker.source.scan import ends_after
-from worker.store import ledger
+from worker.store import ledger, rejects
 from worker.store.leases import Run
 from worker.store.ledger import Backfill, LedgerWindow
 from worker.sync.drain import drain, writing
@@ -77,13 +77,13 @@ async def backfill(
     began = time.monotonic()
     counts, unbounded = Counts(), since is None and until is None
     first = await ledger.watermark(pipeline.database, pipeline.account) is None
-    stored_before = await ledger.live_count(pipeline.database, pipeline.account) if first else 0
+    empty = first and await ledger.live_count(pipeline.database, pipeline.account) == 0
     while True:
         field, reading = await choose_field(pipeline, run)
         asked = _asked(field, since, until)
         plan = await ledger.unfinished_backfill(pipeline.database, pipeline.account, field, asked)
         if plan is None:
-            plan = await _plan(pipeline, run, asked, reading)
+            plan = await _plan(pipeline, run, asked, reading, from_empty=empty)
         try:
             counts += await _read(pipeline, run, plan, reading, share, began)
             left = await ledger.backfill_progress(pipeline.database, plan.id)
@@ -94,7 +94,7 @@ async def backfill(
                 await asyncio.sleep(OTHERS_SECONDS)
                 continue
             if unbounded and reading.method is Method.KEYSET:
-                sure = not first or (stored_before == 0 and counts.rejected == 0 and await _holds_all(pipeline))
+                sure = not first or (plan.from_empty and await _holds_all(pipeline))
                 counts += await _read_untimed(pipeline, run, field, sure=sure)
         except SourceDistrusted as why:
             await distrust(pipeline, field, reading, why)
@@ -163,12 +163,12 @@ async def newest_updated(pipeline: Pipeline, run: Run) -> Instant | None:
     return (await bounds(pipeline.client, TimeField.UPDATED)).newest if reading.method is not Method.SWEEP else None
 
 
-async def _plan(pipeline: Pipeline, run: Run, asked: Window, reading: Reading) -> Backfill:
+async def _plan(pipeline: Pipeline, run: Run, asked: Window, reading: Reading, *, from_empty: bool) -> Backfill:
     newest = await newest_updated(pipeline, run)
     covered = await ledger.covered(pipeline.database, pipeline.account, asked.field)
     missing = subtract(asked, covered) if reading.method is Method.KEYSET else [asked]
     whole = await windows_to_read(pipeline, asked, reading) if missing == [asked] else missing
-    return await ledger.plan_backfill(pipeline.database, run, asked, whole, newest)
+    return await ledger.plan_backfill(pipeline.database, run, asked, whole, newest, from_empty=from_empty)
 
 
 async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading, share: Share, began: float) -> Counts:
@@ -242,7 +242,9 @@ class Cut:
 
 
 async def _holds_all(pipeline: Pipeline) -> bool:
-    """Say whether the listing without order was seen to end with as many records as the copy has."""
+    """Say whether the listing without order was seen to end with as many records as the copy has, none rejected."""
+    if await rejects.open_rejects(pipeline.database, pipeline.account, limit=1):
+        return False
     return await ends_after(pipeline.client, await ledger.live_count(pipeline.database, pipeline.account))
 
 
