@@ -338,7 +338,7 @@ async def large(stage: Stage) -> None:
 
     async def begun() -> bool:
         found: bool = await stage.db.fetchval(
-            "SELECT count(*) > 6000 FROM partner_center.referrals WHERE account = 'big'"
+            "SELECT count(*) > 15000 FROM partner_center.referrals WHERE account = 'big'"
         )
         return found
 

@@ -53,7 +53,7 @@ EARLY_SECONDS, LARGE_RECORDS = 5.0, 1_000
 LEASE_SECONDS, LEASE_ATTEMPTS = 5.0, 12
 """So long, and so often, a job waits for who does the same work: a command, or a worker that has just died."""
 
-SPREAD_SECONDS, SPREAD_ATTEMPTS = 1.0, 3
+SPREAD_SECONDS, SPREAD_ATTEMPTS = 1.0, 6
 """So long, and so often, a worker that reads an account already leaves its other readers to workers that do not."""
 
 STRANGER_ATTEMPTS = 5
