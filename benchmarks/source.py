@@ -31,6 +31,7 @@ HOUR = 3600 * instant.TICKS_PER_SECOND
 FIELDS = ("createdDateTime", "updatedDateTime")
 _BOUND = re.compile(r"(createdDateTime|updatedDateTime) (ge|lt) '?([0-9TZ:.-]+)'?")
 _SKIP = re.compile(r"\$skiptoken=(\w+)_(\d+)_(\d+)")
+_PASSED = re.compile(r"\$skip=(\d+)")
 LIST = "/v1.0/engagements/referrals"
 
 
@@ -89,6 +90,8 @@ class Listing:
             for _, operator, bound in _BOUND.findall(text):
                 place = bisect_left(times, instant.parse(bound))
                 start, end = (max(start, place), end) if operator == "ge" else (start, min(end, place))
+            if passed := _PASSED.search(text):
+                start = min(end, start + int(passed[1]))
             if " desc" in text:
                 newest = [self._rendered(number) for number in self._orders[field][max(start, end - PAGE) : end]]
                 return b'{"value":[' + b",".join(newest[::-1]) + b"]}"

@@ -68,16 +68,28 @@ async def load(pipeline: Pipeline, asked: Range, processes: int, wait: timedelta
 
 async def help_with(pipeline: Pipeline, asked: Range, reader: str, parent: int) -> Counts:
     """Read windows of a load that `parent` has planned, until none is left or the parent is gone."""
+    helping = asyncio.create_task(_help(pipeline, asked, reader))
+    try:
+        while not helping.done():
+            await asyncio.wait({helping}, timeout=LOOK_SECONDS)
+            if os.getppid() != parent:
+                helping.cancel()
+        return await helping
+    finally:
+        helping.cancel()
+        await asyncio.wait({helping})
+
+
+async def _help(pipeline: Pipeline, asked: Range, reader: str) -> Counts:
     counts = Counts()
-    while os.getppid() == parent:
+    while True:
         loaded = await help_account(pipeline, reader, Share(pipeline.concurrency), asked.since, asked.until)
         if loaded is not None:
             counts += loaded.counts
         left = await backfills.unfinished_progress(pipeline.database, pipeline.account)
         if left is None or left.done == left.windows:
-            break
+            return counts
         await asyncio.sleep(LOOK_SECONDS)
-    return counts
 
 
 async def _own(pipeline: Pipeline, asked: Range, share: Share | None, wait: timedelta) -> Loaded:

@@ -94,8 +94,9 @@ async def backfill(
                 await asyncio.sleep(OTHERS_SECONDS)
                 continue
             if unbounded and reading.method is Method.KEYSET:
+                ends = await bounds(pipeline.client, field)  # also shows this client how large pages are
                 sure = not first or await _order_hides_nothing(pipeline, field)
-                counts += await _read_untimed(pipeline, run, field, sure=sure)
+                counts += await _read_untimed(pipeline, run, field, look=not sure or ends.untimed)
         except SourceDistrusted as why:
             await distrust(pipeline, field, reading, why)
             await backfills.release_windows(pipeline.database, run)
@@ -251,7 +252,7 @@ class Cut:
                     return
 
 
-async def _read_untimed(pipeline: Pipeline, run: Run, field: TimeField, *, sure: bool) -> Counts:
+async def _read_untimed(pipeline: Pipeline, run: Run, field: TimeField, *, look: bool) -> Counts:
     """Load the records that no window of a field can hold.
 
     They are looked for where an end of the listing shows that there are any, and where it is not sure that there are
@@ -263,7 +264,7 @@ async def _read_untimed(pipeline: Pipeline, run: Run, field: TimeField, *, sure:
         nonlocal counts
         counts += saved
 
-    if not sure or (await bounds(pipeline.client, field)).untimed:
+    if look:
         async with writing(pipeline.database, run, observe) as writer:
             await drain(fuller(pipeline, run, without_time(pipeline, run, field)), writer, lambda _: None)
     return counts
