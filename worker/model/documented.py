@@ -1,4 +1,10 @@
-"""The objects of a record as they are documented, and the structures that msgspec fills with them."""
+"""The objects of a record as they are documented, and the structures that msgspec fills with them.
+
+A dictionary for every object of every record, and a look at each member, is most of what a load would cost. msgspec fills
+one structure for each object, checks the types on the way, and leaves nothing for the garbage collector to walk through.
+A member takes every form that the documents show for it: an array may be one object, an element a bare text, a number
+a text. What is not documented at all is brought into this form first (`conform.py`).
+"""
 
 from __future__ import annotations
 
@@ -7,14 +13,13 @@ from functools import cache
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
 from worker.model.schema import CHILDREN, KNOWN_UNSTORED, REFERRAL, Child, Group, Kind
 
 _TYPES: dict[Kind | None, Any] = {
-    Kind.TEXT: str | None | UnsetType,
-    Kind.TIMESTAMP: str | None | UnsetType,
-    Kind.BOOLEAN: bool | None | UnsetType,
+    Kind.TEXT: str | None,
+    Kind.TIMESTAMP: str | None,
+    Kind.BOOLEAN: bool | str | None,
     Kind.NUMERIC: Any,
     None: Any,
 }
@@ -24,15 +29,17 @@ _TYPES: dict[Kind | None, Any] = {
 class Node:
     """An object: its members by name, each a kind of value, an object, or an array (of these elements).
 
-    `learned` are members of `kinds` that no document names; `structure` is the type that `build` made of all.
+    `child` is the table of the array whose element it is. `structure` is the type that `build` made of all, and `empty`
+    what stands in the place of an object that is absent or null.
     """
 
     name: str
+    child: Child | None = None
     kinds: dict[str, Kind | None] = field(default_factory=dict)
     objects: dict[str, Node] = field(default_factory=dict)
     arrays: dict[str, Node] = field(default_factory=dict)
-    learned: set[str] = field(default_factory=set)
     structure: type[msgspec.Struct] = msgspec.Struct
+    empty: msgspec.Struct = field(default_factory=msgspec.Struct)
 
     def knows(self, member: str) -> bool:
         """Tell whether it has such a member."""
@@ -48,42 +55,52 @@ class Node:
     def build(self) -> type[msgspec.Struct]:
         """Make the types of this and all inside, members in the order of their names: that of the canonical encoding.
 
-        Absent members are UNSET, so that they are absent again when it is encoded.
+        Members that are absent have their default, and are absent again when it is encoded.
         """
-        types: dict[str, Any] = {name: _TYPES[kind] for name, kind in self.kinds.items()}
-        types |= {name: node.build() | None | UnsetType for name, node in self.objects.items()}
+        fields: dict[str, tuple[Any, Any]] = {name: (_TYPES[kind], None) for name, kind in self.kinds.items()}
+        for name, node in self.objects.items():
+            fields[name] = node.build() | None, node.empty
         for name, node in self.arrays.items():
             element: Any = node.build()
-            types[name] = list[element | str | None] | None | UnsetType
+            one: Any = dict[str, str] if node.child and node.child.keyed_by else element
+            fields[name] = list[element | str | None] | one | None, None
         self.structure = msgspec.defstruct(
             self.name,
-            [(identifier(name), types[name], UNSET) for name in sorted(types)],
-            rename={identifier(name): name for name in types},
+            [(identifier(name), *fields[name]) for name in sorted(fields)],
+            rename={identifier(name): name for name in fields},
             forbid_unknown_fields=True,
+            omit_defaults=True,
+            frozen=True,
             gc=False,
         )
+        self.empty = self.structure()
         return self.structure
 
 
 @cache
 def identifier(member: str) -> str:
     """Name a structure's field after a member; the prefix keeps it from being a keyword, or one of its own."""
-    return "m_" + "".join(sign if sign.isascii() and sign.isalnum() else f"_{ord(sign):x}_" for sign in member)
+    return f"m_{member}"
 
 
 def documented() -> Node:
     """Return a referral as the documents describe it."""
-    root = _node("Referral", REFERRAL, CHILDREN)
+    root = _node("Referral", REFERRAL, CHILDREN, None)
     root.kinds |= dict.fromkeys(KNOWN_UNSTORED, None) | {"id": Kind.TEXT}
+    root.build()
     return root
 
 
-def _node(name: str, groups: tuple[Group, ...], children: tuple[Child, ...]) -> Node:
-    node = Node(name)
+def _node(name: str, groups: tuple[Group, ...], children: tuple[Child, ...], child: Child | None) -> Node:
+    node = Node(name, child)
     for group in groups:
         holder = node.at(group.path)
         holder.kinds |= {member: column.kind for column in group.columns for member in column.members}
-    for child in children:
-        for _, path in child.arrays:
-            node.at(path[:-1]).arrays[path[-1]] = _node(".".join((name, *path)), child.groups, child.nested)
+    for inner in children:
+        for _, path in inner.arrays:
+            node.at(path[:-1]).arrays[path[-1]] = _node(".".join((name, *path)), inner.groups, inner.nested, inner)
     return node
+
+
+REFERRAL_NODE = documented()
+"""A referral, with the structures that are filled with it."""

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """How a value is checked and which PostgreSQL type holds it."""
+    """How a value is checked and which PostgreSQL type holds it; columns of a table are in this order."""
 
     TEXT = "text"
     NUMERIC = "numeric"
@@ -56,13 +56,18 @@ class Child:
     @property
     def columns(self) -> tuple[Column, ...]:
         """The columns that hold members of an element, without the keys."""
-        return tuple(column for group in self.groups for column in group.columns)
+        return _by_kind(self.groups)
 
     @property
     def keys(self) -> tuple[str, ...]:
         """The columns that tell the elements of one referral apart."""
         tagged = ("kind",) if len(self.arrays) > 1 else ()
         return ("position", *tagged, *(("parent_position",) if self in NESTED else ()))
+
+
+def _by_kind(groups: tuple[Group, ...]) -> tuple[Column, ...]:
+    """Return the columns of some groups, those of a kind together: so they are read together (`reader.py`)."""
+    return tuple(column for kind in Kind for group in groups for column in group.columns if column.kind is kind)
 
 
 def _texts(**members: str) -> tuple[Column, ...]:
@@ -329,7 +334,7 @@ CHILDREN: tuple[Child, ...] = (
 
 NESTED: tuple[Child, ...] = tuple(nested for child in CHILDREN for nested in child.nested)
 
-REFERRAL_COLUMNS: tuple[Column, ...] = tuple(column for group in REFERRAL for column in group.columns)
+REFERRAL_COLUMNS: tuple[Column, ...] = _by_kind(REFERRAL)
 
 VERSION_COLUMNS: tuple[str, ...] = (
     "name",

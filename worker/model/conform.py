@@ -1,0 +1,109 @@
+"""What no document describes is brought into the documented form, so that there is one way from there to a row.
+
+Members that no document names are named and set aside; a text column takes what stands in its place as JSON; a member
+that cannot be read is left out, so null, and named as such. It never costs the record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from worker.model.documented import REFERRAL_NODE, Node
+from worker.model.naming import shown
+from worker.model.schema import Kind, is_content
+from worker.model.values import READERS, text
+
+Path = tuple[str | int, ...]
+
+_ABSENT = object()
+
+
+@dataclass(slots=True)
+class Conformed:
+    """A record in the documented form.
+
+    `unknown` and `unreadable` are dotted paths; `rest` is what was set aside of its content, by path and in order.
+    """
+
+    structure: msgspec.Struct
+    unknown: set[str]
+    unreadable: set[str]
+    rest: list[tuple[Path, Any]]
+
+
+def conform(tree: dict[str, Any]) -> Conformed:
+    """Bring a decoded record into the documented form."""
+    work = _Work()
+    structure = msgspec.convert(work.object(tree, REFERRAL_NODE, ()), REFERRAL_NODE.structure)
+    return Conformed(structure, work.unknown, work.unreadable, sorted(work.rest, key=lambda one: list(map(str, one[0]))))
+
+
+@dataclass(slots=True)
+class _Work:
+    """What is found on the way through a record."""
+
+    unknown: set[str] = field(default_factory=set)
+    unreadable: set[str] = field(default_factory=set)
+    rest: list[tuple[Path, Any]] = field(default_factory=list)
+
+    def object(self, tree: dict[str, Any], node: Node, path: Path) -> dict[str, Any]:
+        regular = {}
+        for name, value in tree.items():
+            if not node.knows(name):
+                self._set_aside(name, value, path)
+            elif value is not None and (found := self._member(name, value, node, (*path, name))) is not _ABSENT:
+                regular[name] = found
+        return regular
+
+    def _set_aside(self, name: str, value: Any, path: Path) -> None:
+        if not name.startswith("@"):
+            self.unknown.add(_dotted((*path, shown(name))))
+        if value is not None and (path or is_content(name)):
+            self.rest.append(((*path, name), value))
+
+    def _member(self, name: str, value: Any, node: Node, path: Path) -> Any:
+        if inner := node.arrays.get(name):
+            return self._array(value, inner, path)
+        if inner := node.objects.get(name):
+            return self.object(value, inner, path) if isinstance(value, dict) else self._unreadable(value, path)
+        kind = node.kinds[name]
+        if kind is None:
+            return value
+        if kind is Kind.TEXT:
+            return text(value)
+        try:
+            READERS[kind](value)
+        except (ValueError, OverflowError):
+            return self._unreadable(value, path)
+        return value
+
+    def _array(self, value: Any, node: Node, path: Path) -> Any:
+        child = node.child
+        if child is None or not isinstance(value, list | dict):
+            return self._unreadable(value, path)
+        if isinstance(value, dict):
+            if not child.keyed_by:
+                return self.object(value, node, path)
+            single = child.keyed_by in value
+            if all(isinstance(item, str) for item in value.values()) and (not single or all(map(node.knows, value))):
+                return value
+            value = [value] if single else [{child.keyed_by: key, child.scalar: item} for key, item in value.items()]
+        return [
+            item
+            if item is None or isinstance(item, str)
+            else self.object(item if isinstance(item, dict) else {child.scalar: item}, node, (*path, position))
+            for position, item in enumerate(value)
+        ]
+
+    def _unreadable(self, value: Any, path: Path) -> Any:
+        self.unreadable.add(_dotted(path))
+        self.rest.append((path, value))
+        return _ABSENT
+
+
+def _dotted(path: Path) -> str:
+    """Write a path without positions: `team[].email`."""
+    return "".join("[]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
