@@ -6,6 +6,7 @@ that cannot be read is left out, so null, and named as such. It never costs the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +14,8 @@ import msgspec
 
 from worker.model.documented import REFERRAL_NODE, Node
 from worker.model.naming import shown
-from worker.model.schema import Kind, is_content
-from worker.model.values import READERS, text
+from worker.model.schema import is_content
+from worker.model.values import boolean, text
 
 Path = tuple[str | int, ...]
 
@@ -50,12 +51,17 @@ class _Work:
     rest: list[tuple[Path, Any]] = field(default_factory=list)
 
     def object(self, tree: dict[str, Any], node: Node, path: Path) -> dict[str, Any]:
-        regular = {}
+        regular, readers = {}, node.readers
         for name, value in tree.items():
-            if not node.knows(name):
+            read = readers.get(name)
+            if read is text and value.__class__ is str:
+                regular[name] = value
+            elif read is None and name not in node.objects and name not in node.arrays:
                 self._set_aside(name, value, path)
-            elif value is not None and (found := self._member(name, value, node, (*path, name))) is not _ABSENT:
-                regular[name] = found
+            elif value is not None:
+                found = self._value(value, read, (*path, name)) if read else self._inside(value, node, (*path, name))
+                if found is not _ABSENT:
+                    regular[name] = found
         return regular
 
     def _set_aside(self, name: str, value: Any, path: Path) -> None:
@@ -64,21 +70,18 @@ class _Work:
         if value is not None and (path or is_content(name)):
             self.rest.append(((*path, name), value))
 
-    def _member(self, name: str, value: Any, node: Node, path: Path) -> Any:
-        if inner := node.arrays.get(name):
-            return self._array(value, inner, path)
-        if inner := node.objects.get(name):
-            return self.object(value, inner, path) if isinstance(value, dict) else self._unreadable(value, path)
-        kind = node.kinds[name]
-        if kind is None:
-            return value
-        if kind is Kind.TEXT:
-            return text(value)
+    def _value(self, value: Any, read: Callable[[Any], Any], path: Path) -> Any:
         try:
-            READERS[kind](value)
+            known = read(value)
         except (ValueError, OverflowError):
             return self._unreadable(value, path)
-        return value
+        return known if read is text else known == "true" if read is boolean else value
+
+    def _inside(self, value: Any, node: Node, path: Path) -> Any:
+        name = str(path[-1])
+        if inner := node.arrays.get(name):
+            return self._array(value, inner, path)
+        return self.object(value, node.objects[name], path) if isinstance(value, dict) else self._unreadable(value, path)
 
     def _array(self, value: Any, node: Node, path: Path) -> Any:
         child = node.child
@@ -88,7 +91,7 @@ class _Work:
             if not child.keyed_by:
                 return self.object(value, node, path)
             single = child.keyed_by in value
-            if all(isinstance(item, str) for item in value.values()) and (not single or all(map(node.knows, value))):
+            if all(isinstance(item, str) for item in value.values()) and (not single or value.keys() <= node.kinds.keys()):
                 return value
             value = [value] if single else [{child.keyed_by: key, child.scalar: item} for key, item in value.items()]
         return [

@@ -8,6 +8,7 @@ a text. What is not documented at all is brought into this form first (`conform.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -15,11 +16,12 @@ from typing import Any
 import msgspec
 
 from worker.model.schema import CHILDREN, KNOWN_UNSTORED, REFERRAL, Child, Group, Kind
+from worker.model.values import READERS
 
 _TYPES: dict[Kind | None, Any] = {
     Kind.TEXT: str | None,
     Kind.TIMESTAMP: str | None,
-    Kind.BOOLEAN: bool | str | None,
+    Kind.BOOLEAN: bool | None,
     Kind.NUMERIC: Any,
     None: Any,
 }
@@ -29,8 +31,8 @@ _TYPES: dict[Kind | None, Any] = {
 class Node:
     """An object: its members by name, each a kind of value, an object, or an array (of these elements).
 
-    `child` is the table of the array whose element it is. `structure` is the type that `build` made of all, and `empty`
-    what stands in the place of an object that is absent or null.
+    `child` is the table of the array whose element it is, and `build` made of all the `readers` of
+    the members that are no objects, and the `structure` that is filled.
     """
 
     name: str
@@ -38,12 +40,13 @@ class Node:
     kinds: dict[str, Kind | None] = field(default_factory=dict)
     objects: dict[str, Node] = field(default_factory=dict)
     arrays: dict[str, Node] = field(default_factory=dict)
+    readers: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
     structure: type[msgspec.Struct] = msgspec.Struct
-    empty: msgspec.Struct = field(default_factory=msgspec.Struct)
 
-    def knows(self, member: str) -> bool:
-        """Tell whether it has such a member."""
-        return member in self.kinds or member in self.objects or member in self.arrays
+    @property
+    def members(self) -> list[str]:
+        """The names of all members, in the order that the structure has."""
+        return sorted((*self.kinds, *self.objects, *self.arrays))
 
     def at(self, path: tuple[str, ...]) -> Node:
         """Return the object at a path inside this one, made where there was none."""
@@ -55,26 +58,28 @@ class Node:
     def build(self) -> type[msgspec.Struct]:
         """Make the types of this and all inside, members in the order of their names: that of the canonical encoding.
 
-        Members that are absent have their default, and are absent again when it is encoded.
+        What is null or absent is None, and is absent when it is encoded.
         """
-        fields: dict[str, tuple[Any, Any]] = {name: (_TYPES[kind], None) for name, kind in self.kinds.items()}
-        for name, node in self.objects.items():
-            fields[name] = node.build() | None, node.empty
+        self.readers = {name: READERS[kind] if kind else _as_it_is for name, kind in self.kinds.items()}
+        types = {name: _TYPES[kind] for name, kind in self.kinds.items()}
+        types |= {name: node.build() | None for name, node in self.objects.items()}
         for name, node in self.arrays.items():
             element: Any = node.build()
             one: Any = dict[str, str] if node.child and node.child.keyed_by else element
-            fields[name] = list[element | str | None] | one | None, None
+            types[name] = list[element | str | None] | one | None
         self.structure = msgspec.defstruct(
             self.name,
-            [(identifier(name), *fields[name]) for name in sorted(fields)],
-            rename={identifier(name): name for name in fields},
+            [(identifier(name), types[name], None) for name in self.members],
+            rename={identifier(name): name for name in types},
             forbid_unknown_fields=True,
             omit_defaults=True,
-            frozen=True,
             gc=False,
         )
-        self.empty = self.structure()
         return self.structure
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 @cache

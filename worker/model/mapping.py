@@ -12,11 +12,11 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
 import msgspec
-from msgspec.structs import force_setattr
 
 from worker.model.conform import Conformed, Path, conform
 from worker.model.documented import REFERRAL_NODE, identifier
@@ -35,6 +35,7 @@ _CANONICAL = msgspec.json.Encoder(decimal_format="number", order="deterministic"
 """Keys of dictionaries in order; the members of a structure are in order by themselves."""
 
 _NOT_CONTENT = [identifier(name) for name in REFERRAL_NODE.kinds if not is_content(name)]
+_take_not_content = attrgetter(*_NOT_CONTENT)
 _PLACES = {column.name: place for place, column in enumerate(REFERRAL_COLUMNS)}
 
 
@@ -167,12 +168,12 @@ def _read(record: Record) -> tuple[msgspec.Struct, Values, Parts, Conformed | No
 
 def _hash(structure: msgspec.Struct, rest: list[tuple[Path, Any]] | None) -> UUID:
     """Hash the content: the same for every order of members, and whether one is null or absent."""
-    kept = [(name, getattr(structure, name)) for name in _NOT_CONTENT]
+    kept = _take_not_content(structure)
     for name in _NOT_CONTENT:
-        force_setattr(structure, name, None)
+        setattr(structure, name, None)
     content = _CANONICAL.encode([structure, rest] if rest else structure)
-    for name, value in kept:
-        force_setattr(structure, name, value)
+    for name, value in zip(_NOT_CONTENT, kept, strict=True):
+        setattr(structure, name, value)
     return UUID(bytes=hashlib.blake2b(content, digest_size=16).digest())
 
 

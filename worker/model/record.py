@@ -47,7 +47,7 @@ class Record:
     repaired: bool = False
     structure: msgspec.Struct | None = field(default=None, repr=False, compare=False)
     found_id: str | None = field(default=None, compare=False)
-    _times: dict[TimeField, Instant | None] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _times: dict[TimeField, Instant | None] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def tree(self) -> dict[str, Any] | None:
@@ -64,6 +64,8 @@ class Record:
 
     def time(self, field: TimeField) -> Instant | None:
         """Return the record's own time, or None when it is absent, unset (`0001-01-01`) or unreadable."""
+        if self._times is None:
+            self._times = {}
         if field not in self._times:
             self._times[field] = _time(self.member(field.value))
         return self._times[field]

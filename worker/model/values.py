@@ -60,9 +60,9 @@ def boolean(value: Any) -> str | None:
 
 def timestamp(value: Any) -> str | None:
     """Read a time, floored to the microsecond; None where it says "not set"."""
-    if not value and (value is None or value == ""):
+    if value is None or value == "":
         return None
-    if not isinstance(value, str):
+    if value.__class__ is not str:
         raise ValueError("not a timestamp")
     return instant.floored(value)
 
