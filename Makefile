@@ -7,7 +7,7 @@ LOCKED := --universal --generate-hashes --no-emit-index-url --no-annotate --no-h
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help demo test test-system torture check audit sbom bench bench-peers bench-growth bench-dashboards \
-	dictionary messages lock clean
+	columns dictionary messages lock clean
 .DEFAULT_GOAL := help
 
 help: ## say what can be made
@@ -56,6 +56,9 @@ bench-growth: .venv/.dev ## memory and ticks at 20,000 and at 1,000,000 records
 
 bench-dashboards: .venv/.dev ## how long dashboards wait at 200,000 referrals with a million versions
 	@$(BIN)/python -m benchmarks.dashboards
+
+columns: .venv/.dev ## write worker/model/columns.py from worker/model/schema.py
+	@$(BIN)/python -m tests.columns
 
 dictionary: .venv/.dev ## write docs/data-dictionary.md and dbt/models/sources.yml from the comments in the database
 	@$(BIN)/python -m tests.dictionary

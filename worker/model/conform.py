@@ -39,7 +39,9 @@ def conform(tree: dict[str, Any]) -> Conformed:
     """Bring a decoded record into the documented form."""
     work = _Work()
     structure = msgspec.convert(work.object(tree, REFERRAL_NODE, ()), REFERRAL_NODE.structure)
-    return Conformed(structure, work.unknown, work.unreadable, sorted(work.rest, key=lambda one: list(map(str, one[0]))))
+    return Conformed(
+        structure, work.unknown, work.unreadable, sorted(work.rest, key=lambda one: list(map(str, one[0])))
+    )
 
 
 @dataclass(slots=True)
@@ -81,25 +83,30 @@ class _Work:
         name = str(path[-1])
         if inner := node.arrays.get(name):
             return self._array(value, inner, path)
-        return self.object(value, node.objects[name], path) if isinstance(value, dict) else self._unreadable(value, path)
+        if isinstance(value, dict):
+            return self.object(value, node.objects[name], path)
+        return self._unreadable(value, path)
 
     def _array(self, value: Any, node: Node, path: Path) -> Any:
+        if isinstance(value, list):
+            return [self._element(item, node, (*path, position)) for position, item in enumerate(value)]
         child = node.child
-        if child is None or not isinstance(value, list | dict):
+        if child is None or not isinstance(value, dict):
             return self._unreadable(value, path)
-        if isinstance(value, dict):
-            if not child.keyed_by:
-                return self.object(value, node, path)
-            single = child.keyed_by in value
-            if all(isinstance(item, str) for item in value.values()) and (not single or value.keys() <= node.kinds.keys()):
-                return value
-            value = [value] if single else [{child.keyed_by: key, child.scalar: item} for key, item in value.items()]
-        return [
-            item
-            if item is None or isinstance(item, str)
-            else self.object(item if isinstance(item, dict) else {child.scalar: item}, node, (*path, position))
-            for position, item in enumerate(value)
-        ]
+        if not child.keyed_by:
+            return self.object(value, node, path)
+        is_element = child.keyed_by in value
+        if set(map(type, value.values())) <= {str} and (not is_element or value.keys() <= node.kinds.keys()):
+            return value
+        elements = [value] if is_element else [{child.keyed_by: key, child.scalar: item} for key, item in value.items()]
+        return [self._element(one, node, (*path, position)) for position, one in enumerate(elements)]
+
+    def _element(self, value: Any, node: Node, path: Path) -> Any:
+        if value is None or isinstance(value, str):
+            return value
+        if not isinstance(value, dict) and node.child is not None:
+            value = {node.child.scalar: value}
+        return self.object(value, node, path)
 
     def _unreadable(self, value: Any, path: Path) -> Any:
         self.unreadable.add(_dotted(path))

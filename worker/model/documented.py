@@ -1,21 +1,21 @@
 """The objects of a record as they are documented, and the structures that msgspec fills with them.
 
-A dictionary for every object of every record, and a look at each member, is most of what a load would cost. msgspec fills
-one structure for each object, checks the types on the way, and leaves nothing for the garbage collector to walk through.
-A member takes every form that the documents show for it: an array may be one object, an element a bare text, a number
-a text. What is not documented at all is brought into this form first (`conform.py`).
+A dictionary for every object of every record, and a look at each member, is most of what a load would cost. msgspec
+fills one structure for each object, checks the types on the way, and leaves nothing for the garbage collector to walk
+through. A member takes every form that the documents show for it: an array may be one object, an element a bare text,
+a number a text. What is not documented at all is brought into this form first (`conform.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import msgspec
 
-from worker.model.schema import CHILDREN, KNOWN_UNSTORED, REFERRAL, Child, Group, Kind
+from worker.model.schema import ANNOTATIONS, CHILDREN, KNOWN_UNSTORED, REFERRAL, Child, Group, Kind
 from worker.model.values import READERS
 
 _TYPES: dict[Kind | None, Any] = {
@@ -85,13 +85,13 @@ def _as_it_is(value: Any) -> Any:
 @cache
 def identifier(member: str) -> str:
     """Name a structure's field after a member; the prefix keeps it from being a keyword, or one of its own."""
-    return f"m_{member}"
+    return "m_" + "".join(sign if sign.isascii() and sign.isalnum() else f"_{ord(sign):x}_" for sign in member)
 
 
 def documented() -> Node:
     """Return a referral as the documents describe it."""
     root = _node("Referral", REFERRAL, CHILDREN, None)
-    root.kinds |= dict.fromkeys(KNOWN_UNSTORED, None) | {"id": Kind.TEXT}
+    root.kinds |= dict.fromkeys(KNOWN_UNSTORED | ANNOTATIONS, None) | {"id": Kind.TEXT}
     root.build()
     return root
 
@@ -105,6 +105,19 @@ def _node(name: str, groups: tuple[Group, ...], children: tuple[Child, ...], chi
         for _, path in inner.arrays:
             node.at(path[:-1]).arrays[path[-1]] = _node(".".join((name, *path)), inner.groups, inner.nested, inner)
     return node
+
+
+def empty(table: str, path: tuple[str, ...]) -> Any:
+    """Return what stands in place of an object that is absent: one with nothing in it, inside a row of some table."""
+    node = REFERRAL_NODE if table == "referrals" else next(_elements(REFERRAL_NODE, table))
+    return node.at(path).structure()
+
+
+def _elements(node: Node, table: str) -> Iterator[Node]:
+    for inner in (*node.objects.values(), *node.arrays.values()):
+        if inner.child is not None and inner.child.table == table:
+            yield inner
+        yield from _elements(inner, table)
 
 
 REFERRAL_NODE = documented()

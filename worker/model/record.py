@@ -1,7 +1,7 @@
 """A response body becomes records; nothing in it can make the others unreadable.
 
-The body is taken apart in `envelope.py`; each record is decoded once, into a structure, and what msgspec refuses is judged
-by itself. Numbers are kept as exact decimals from here to the database.
+The body is taken apart in `envelope.py`; each record is decoded once, into a structure, and what msgspec refuses is
+judged by itself. Numbers are kept as exact decimals from here to the database.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _REFUSED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 class Record:
     """One referral as received.
 
-    `raw` is its JSON text in UTF-8, what becomes the payload. Decoded it is a `structure`, where it is as documented, and
-    `tree` on demand; that is None, with the reason in `fault`, where it cannot be. None of them shows in `repr`, for
-    they hold personal data. `repaired` when NUL characters, lone surrogates or invalid UTF-8 were replaced, or control
+    `raw` is its JSON text in UTF-8, what becomes the payload. Decoded it is a `structure`, where it is as documented,
+    and `tree` on demand; that is None, with the reason in `fault`, where it cannot be. None shows in `repr`, for they
+    hold personal data. `repaired` when NUL characters, lone surrogates or invalid UTF-8 were replaced, or control
     characters escaped, which `raw` then shows. `found_id` is the id of a record that cannot be decoded.
     """
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """How a value is checked and which PostgreSQL type holds it; columns of a table are in this order."""
+    """How a value is checked and which PostgreSQL type holds it."""
 
     TEXT = "text"
     NUMERIC = "numeric"
@@ -56,18 +56,13 @@ class Child:
     @property
     def columns(self) -> tuple[Column, ...]:
         """The columns that hold members of an element, without the keys."""
-        return _by_kind(self.groups)
+        return tuple(column for group in self.groups for column in group.columns)
 
     @property
     def keys(self) -> tuple[str, ...]:
         """The columns that tell the elements of one referral apart."""
         tagged = ("kind",) if len(self.arrays) > 1 else ()
         return ("position", *tagged, *(("parent_position",) if self in NESTED else ()))
-
-
-def _by_kind(groups: tuple[Group, ...]) -> tuple[Column, ...]:
-    """Return the columns of some groups, those of a kind together: so they are read together (`reader.py`)."""
-    return tuple(column for kind in Kind for group in groups for column in group.columns if column.kind is kind)
 
 
 def _texts(**members: str) -> tuple[Column, ...]:
@@ -334,7 +329,7 @@ CHILDREN: tuple[Child, ...] = (
 
 NESTED: tuple[Child, ...] = tuple(nested for child in CHILDREN for nested in child.nested)
 
-REFERRAL_COLUMNS: tuple[Column, ...] = _by_kind(REFERRAL)
+REFERRAL_COLUMNS: tuple[Column, ...] = tuple(column for group in REFERRAL for column in group.columns)
 
 VERSION_COLUMNS: tuple[str, ...] = (
     "name",
@@ -356,6 +351,9 @@ VERSION_COLUMNS: tuple[str, ...] = (
 
 KNOWN_UNSTORED: frozenset[str] = frozenset({"id", "eTag", "links", "exception", "businessProfileId"})
 """Top-level members that are documented and need no column of their own: the payload has them."""
+
+ANNOTATIONS: frozenset[str] = frozenset({"@odata.context", "@odata.etag", "@odata.id", "@odata.type"})
+"""What the protocol lets a server write beside every record; others are let by as well, at more cost."""
 
 _NOT_CONTENT = frozenset({"eTag", "links"})
 

@@ -67,6 +67,9 @@ def timestamp(value: Any) -> str | None:
     return instant.floored(value)
 
 
+BOOLEANS: dict[bool | None, str | None] = {None: None, True: "true", False: "false"}
+"""The text of what a structure has."""
+
 READERS: dict[Kind, Callable[[Any], str | None]] = {
     Kind.TEXT: text,
     Kind.NUMERIC: number,
