@@ -167,7 +167,7 @@ def _is_harmless(value: Any, rule: _Is) -> bool:
         case _Is.VALUE:
             return not _reaches_somebody(text)
         case _Is.FIGURE:
-            return value is not text or not text or _FIGURE.fullmatch(text) is not None
+            return value is not text or not text or (_FIGURE.fullmatch(text) is not None and not _PHONE.search(text))
         case _Is.STATUS | _Is.LOCALE | _Is.SWITCH:
             return value is text and (not text or _WORDS[rule].fullmatch(text) is not None)
         case _Is.OWN:
