@@ -8,7 +8,7 @@ LOCKED := --universal --generate-hashes --no-emit-index-url --no-annotate --no-h
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help demo test test-system torture coverage check check-sql audit sbom bench bench-peers bench-growth bench-scale bench-dashboards \
-	dictionary messages lock clean
+	columns dictionary messages lock clean
 .DEFAULT_GOAL := help
 
 help: ## say what can be made
@@ -70,6 +70,9 @@ bench-scale: .venv/.dev ## 200 accounts on three workers: in peace, killed, paus
 
 bench-dashboards: .venv/.dev ## how long dashboards wait at 200,000 referrals with a million versions
 	@$(BIN)/python -m benchmarks.dashboards
+
+columns: .venv/.dev ## write worker/model/columns.py from worker/model/schema.py
+	@$(BIN)/python -m tests.columns
 
 dictionary: .venv/.dev ## write docs/data-dictionary.md and dbt/models/sources.yml from the comments in the database
 	@$(BIN)/python -m tests.dictionary

@@ -21,7 +21,6 @@ import uvloop
 
 from worker.model.mapping import Row, map_pages
 from worker.model.record import Page, parse_listing
-from worker.model.typed import Decoder
 from worker.store import sql
 from worker.store.copying import NewRow, children_as_lines, rows_as_lines
 
@@ -53,7 +52,6 @@ class _Page(msgspec.Struct):
     link: str | None = msgspec.field(name="@odata.nextLink", default=None)
 
 
-DECODER = Decoder()
 _PAGE = msgspec.json.Decoder(_Page)
 _REFERRAL = msgspec.json.Decoder(_Referral)
 
@@ -194,7 +192,7 @@ async def own_tables(origin: str, dsn: str) -> dict[str, Any]:
         for query in await windows(session, origin):
             held: list[Row] = []
             async for body in bodies(session, origin, query):
-                page = parse_listing(body, observed_at=datetime.now(UTC), decoder=DECODER)
+                page = parse_listing(body, observed_at=datetime.now(UTC))
                 held += map_pages([Page(page.records, None, page.observed_at)]).rows
                 if len(held) >= 1000:
                     pieces.put_nowait(await _written(held, key))

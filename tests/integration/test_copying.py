@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from worker.model.mapping import Row, map_record
-from worker.model.reader import Values
 from worker.model.record import decode_record
+from worker.model.values import Values
 from worker.store import sql
 from worker.store.copying import NewRow, children_as_lines, lines, rows_as_lines
 

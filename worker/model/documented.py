@@ -1,20 +1,27 @@
-"""The objects of a record as they are documented, and the structures that msgspec fills with them."""
+"""The objects of a record as they are documented, and the structures that msgspec fills with them.
+
+A dictionary for every object of every record, and a look at each member, is most of what a load would cost. msgspec
+fills one structure for each object, checks the types on the way, and leaves nothing for the garbage collector to walk
+through. A member takes every form that the documents show for it: an array may be one object, an element a bare text,
+a number a text. What is not documented at all is brought into this form first (`conform.py`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
-from worker.model.schema import CHILDREN, KNOWN_UNSTORED, REFERRAL, Child, Group, Kind
+from worker.model.schema import ANNOTATIONS, CHILDREN, KNOWN_UNSTORED, REFERRAL, Child, Group, Kind
+from worker.model.values import READERS
 
 _TYPES: dict[Kind | None, Any] = {
-    Kind.TEXT: str | None | UnsetType,
-    Kind.TIMESTAMP: str | None | UnsetType,
-    Kind.BOOLEAN: bool | None | UnsetType,
+    Kind.TEXT: str | None,
+    Kind.TIMESTAMP: str | None,
+    Kind.BOOLEAN: bool | None,
     Kind.NUMERIC: Any,
     None: Any,
 }
@@ -24,19 +31,22 @@ _TYPES: dict[Kind | None, Any] = {
 class Node:
     """An object: its members by name, each a kind of value, an object, or an array (of these elements).
 
-    `learned` are members of `kinds` that no document names; `structure` is the type that `build` made of all.
+    `child` is the table of the array whose element it is, and `build` made of all the `readers` of
+    the members that are no objects, and the `structure` that is filled.
     """
 
     name: str
+    child: Child | None = None
     kinds: dict[str, Kind | None] = field(default_factory=dict)
     objects: dict[str, Node] = field(default_factory=dict)
     arrays: dict[str, Node] = field(default_factory=dict)
-    learned: set[str] = field(default_factory=set)
+    readers: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
     structure: type[msgspec.Struct] = msgspec.Struct
 
-    def knows(self, member: str) -> bool:
-        """Tell whether it has such a member."""
-        return member in self.kinds or member in self.objects or member in self.arrays
+    @property
+    def members(self) -> list[str]:
+        """The names of all members, in the order that the structure has."""
+        return sorted((*self.kinds, *self.objects, *self.arrays))
 
     def at(self, path: tuple[str, ...]) -> Node:
         """Return the object at a path inside this one, made where there was none."""
@@ -48,21 +58,28 @@ class Node:
     def build(self) -> type[msgspec.Struct]:
         """Make the types of this and all inside, members in the order of their names: that of the canonical encoding.
 
-        Absent members are UNSET, so that they are absent again when it is encoded.
+        What is null or absent is None, and is absent when it is encoded.
         """
-        types: dict[str, Any] = {name: _TYPES[kind] for name, kind in self.kinds.items()}
-        types |= {name: node.build() | None | UnsetType for name, node in self.objects.items()}
+        self.readers = {name: READERS[kind] if kind else _as_it_is for name, kind in self.kinds.items()}
+        types = {name: _TYPES[kind] for name, kind in self.kinds.items()}
+        types |= {name: node.build() | None for name, node in self.objects.items()}
         for name, node in self.arrays.items():
             element: Any = node.build()
-            types[name] = list[element | str | None] | None | UnsetType
+            one: Any = dict[str, str] if node.child and node.child.keyed_by else element
+            types[name] = list[element | str | None] | one | None
         self.structure = msgspec.defstruct(
             self.name,
-            [(identifier(name), types[name], UNSET) for name in sorted(types)],
+            [(identifier(name), types[name], None) for name in self.members],
             rename={identifier(name): name for name in types},
             forbid_unknown_fields=True,
+            omit_defaults=True,
             gc=False,
         )
         return self.structure
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 @cache
@@ -73,17 +90,35 @@ def identifier(member: str) -> str:
 
 def documented() -> Node:
     """Return a referral as the documents describe it."""
-    root = _node("Referral", REFERRAL, CHILDREN)
-    root.kinds |= dict.fromkeys(KNOWN_UNSTORED, None) | {"id": Kind.TEXT}
+    root = _node("Referral", REFERRAL, CHILDREN, None)
+    root.kinds |= dict.fromkeys(KNOWN_UNSTORED | ANNOTATIONS, None) | {"id": Kind.TEXT}
+    root.build()
     return root
 
 
-def _node(name: str, groups: tuple[Group, ...], children: tuple[Child, ...]) -> Node:
-    node = Node(name)
+def _node(name: str, groups: tuple[Group, ...], children: tuple[Child, ...], child: Child | None) -> Node:
+    node = Node(name, child)
     for group in groups:
         holder = node.at(group.path)
         holder.kinds |= {member: column.kind for column in group.columns for member in column.members}
-    for child in children:
-        for _, path in child.arrays:
-            node.at(path[:-1]).arrays[path[-1]] = _node(".".join((name, *path)), child.groups, child.nested)
+    for inner in children:
+        for _, path in inner.arrays:
+            node.at(path[:-1]).arrays[path[-1]] = _node(".".join((name, *path)), inner.groups, inner.nested, inner)
     return node
+
+
+def empty(table: str, path: tuple[str, ...]) -> Any:
+    """Return what stands in place of an object that is absent: one with nothing in it, inside a row of some table."""
+    node = REFERRAL_NODE if table == "referrals" else next(_elements(REFERRAL_NODE, table))
+    return node.at(path).structure()
+
+
+def _elements(node: Node, table: str) -> Iterator[Node]:
+    for inner in (*node.objects.values(), *node.arrays.values()):
+        if inner.child is not None and inner.child.table == table:
+            yield inner
+        yield from _elements(inner, table)
+
+
+REFERRAL_NODE = documented()
+"""A referral, with the structures that are filled with it."""

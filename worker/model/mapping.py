@@ -12,24 +12,30 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
+from worker.model.conform import Conformed, Path, conform
+from worker.model.documented import REFERRAL_NODE, identifier
 from worker.model.instant import MIN_VALUE, Instant
-from worker.model.members import Shape, shape, text
 from worker.model.naming import shown
-from worker.model.reader import Parts, Values
-from worker.model.record import Page, Record, decode_record
-from worker.model.schema import CHILDREN, KNOWN_UNSTORED, NESTED, REFERRAL, REFERRAL_COLUMNS, Child, is_content
-from worker.model.typed import CANONICAL, Typed
+from worker.model.reader import read
+from worker.model.record import Page, Record, decode_record, encode_record
+from worker.model.schema import CHILDREN, NESTED, REFERRAL_COLUMNS, is_content
+from worker.model.values import Parts, Values, text
 from worker.model.window import TimeField
 
 MAX_ID_LENGTH = 200
 """Longer ids cannot be a key: a B-tree entry ends at about 2,700 bytes. The API's are GUIDs of 36."""
 
-_PLAIN = msgspec.json.Encoder(decimal_format="number")
+_CANONICAL = msgspec.json.Encoder(decimal_format="number", order="deterministic")
+"""Keys of dictionaries in order; the members of a structure are in order by themselves."""
+
+_NOT_CONTENT = [identifier(name) for name in REFERRAL_NODE.kinds if not is_content(name)]
+_take_not_content = attrgetter(*_NOT_CONTENT)
 _PLACES = {column.name: place for place, column in enumerate(REFERRAL_COLUMNS)}
 
 
@@ -118,52 +124,57 @@ def map_record(
     record: Record, observed_at: datetime, *, by_id: bool = False, unknown_fields: set[str] | None = None
 ) -> Row | Reject:
     """Map one record; what no document names is added to `unknown_fields`."""
-    unknown = set[str]() if unknown_fields is None else unknown_fields
-    if record.typed is not None and (row := _quickly(record, record.typed, observed_at, unknown, by_id=by_id)):
-        return row
-    tree = record.tree
-    if tree is None:
+    if record.structure is None and record.tree is None:
         return Reject(record.id, record.raw, record.fault)
     record_id = record.id
     if record_id is None or len(record_id) > MAX_ID_LENGTH:
         return Reject(None, record.raw, "the id is missing, empty or too long", "id")
-    version, unreadable = record.time(TimeField.UPDATED) or MIN_VALUE, set[str]()
+    version = record.time(TimeField.UPDATED) or MIN_VALUE
     try:
-        values, objects = _REFERRAL.read(tree, "", unknown, unreadable)
-        children: Parts = {}
-        _add_parts(children, objects, _ARRAYS, (), unknown, unreadable)
-        etag = text(tree.get("eTag"))
-        content_hash = _hash(CANONICAL.encode({name: value for name, value in tree.items() if is_content(name)}))
+        structure, values, children, conformed = _read(record)
+        etag, content_hash = text(record.member("eTag")), _hash(structure, conformed.rest if conformed else None)
     except (RecursionError, ValueError, TypeError, OverflowError) as error:
         return Reject(record_id, record.raw, f"cannot be mapped: {type(error).__name__}", None, version)
+    unreadable: tuple[str, ...] = ()
+    if conformed is not None:
+        unreadable = tuple(sorted(conformed.unreadable))
+        if unknown_fields is not None:
+            unknown_fields |= conformed.unknown
     return Row(
         record_id,
         version,
         content_hash,
         etag,
-        tuple(values),
+        values,
         children,
         record.raw,
         record.repaired,
         observed_at,
         by_id,
-        tuple(sorted(unreadable)),
+        unreadable,
     )
 
 
-def _quickly(record: Record, typed: Typed, observed_at: datetime, unknown: set[str], *, by_id: bool) -> Row | None:
-    """Map a record that is as documented; None where it needs a closer look."""
-    record_id, version = record.id, record.time(TimeField.UPDATED)
-    if record_id is None or len(record_id) > MAX_ID_LENGTH or version is None:
-        return None
-    try:
-        values, children = typed.read(unknown)
-    except (ValueError, OverflowError):
-        return None
-    etag, content_hash = text(typed.member("eTag")), _hash(typed.content())
-    return Row(
-        record_id, version, content_hash, etag, values, children, record.raw, record.repaired, observed_at, by_id
-    )
+def _read(record: Record) -> tuple[msgspec.Struct, Values, Parts, Conformed | None]:
+    """Read a record; one that is not as documented is brought into that form first."""
+    if record.structure is not None:
+        try:
+            return record.structure, *read(record.structure), None
+        except (ValueError, OverflowError, msgspec.ValidationError):
+            pass  # a value that its column does not take
+    conformed = conform(record.tree or {})
+    return conformed.structure, *read(conformed.structure), conformed
+
+
+def _hash(structure: msgspec.Struct, rest: list[tuple[Path, Any]] | None) -> UUID:
+    """Hash the content: the same for every order of members, and whether one is null or absent."""
+    kept = _take_not_content(structure)
+    for name in _NOT_CONTENT:
+        setattr(structure, name, None)
+    content = _CANONICAL.encode([structure, rest] if rest else structure)
+    for name, value in zip(_NOT_CONTENT, kept, strict=True):
+        setattr(structure, name, value)
+    return UUID(bytes=hashlib.blake2b(content, digest_size=16).digest())
 
 
 def merge_missing(newer: Record, older: dict[str, Any]) -> Record:
@@ -172,7 +183,7 @@ def merge_missing(newer: Record, older: dict[str, Any]) -> Record:
     Objects are merged member by member; arrays and scalars are the newer answer's.
     """
     tree = _merged(newer.tree or {}, older)
-    return Record(_PLAIN.encode(tree), tree, repaired=newer.repaired)
+    return encode_record(tree, repaired=newer.repaired)
 
 
 def lacking(full: dict[str, Any], thin: dict[str, Any], prefix: str = "") -> set[str]:
@@ -213,79 +224,3 @@ def _merged(newer: dict[str, Any], older: dict[str, Any]) -> dict[str, Any]:
         elif isinstance(value, dict) and isinstance(newer[key], dict):
             both[key] = _merged(newer[key], value)
     return both
-
-
-def _hash(content: bytes) -> UUID:
-    return UUID(bytes=hashlib.blake2b(content, digest_size=16).digest())
-
-
-# -- child tables ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Array:
-    """An array, prepared: in which of the walked objects it is, and how its elements become rows."""
-
-    child: Child
-    tag: tuple[str, ...]
-    place: int
-    member: str
-    path: str
-    prefix: str
-    elements: Shape
-    nested: tuple[_Array, ...]
-
-
-def _arrays(children: Iterable[Child], outer: Shape, prefix: str = "") -> tuple[_Array, ...]:
-    found = []
-    for child in children:
-        elements = shape(child.groups, child.nested)
-        for tag, path in child.arrays:
-            dotted = prefix + ".".join(path)
-            beyond = f"{dotted}[]."
-            nested = _arrays(child.nested, elements, beyond)
-            tags = (tag,) if tag else ()
-            found.append(_Array(child, tags, outer.places[path[:-1]], path[-1], dotted, beyond, elements, nested))
-    return tuple(found)
-
-
-_REFERRAL = shape(REFERRAL, CHILDREN, KNOWN_UNSTORED)
-_ARRAYS = _arrays(CHILDREN, _REFERRAL)
-
-
-def _add_parts(
-    parts: Parts,
-    objects: list[Any],
-    arrays: tuple[_Array, ...],
-    parent: tuple[str, ...],
-    unknown: set[str],
-    unreadable: set[str],
-) -> None:
-    for array in arrays:
-        holder = objects[array.place]
-        value = holder.get(array.member) if holder.__class__ is dict else None
-        if value is None or value == []:
-            continue
-        rows = parts.setdefault(array.child.table, [])
-        read, prefix, keys = array.elements.read, array.prefix, (*array.tag, *parent)
-        for number, element in enumerate(value if value.__class__ is list else _as_list(value, array, unreadable)):
-            if element.__class__ is not dict:
-                if element is None:
-                    continue
-                element = {array.child.scalar: element}  # noqa: PLW2901 - the object that it stands for
-            values, inner = read(element, prefix, unknown, unreadable)
-            position = str(number)
-            rows.append((position, *keys, *values))
-            if array.nested:
-                _add_parts(parts, inner, array.nested, (position,), unknown, unreadable)
-
-
-def _as_list(value: Any, array: _Array, unreadable: set[str]) -> list[Any]:
-    """Read an object in place of an array: its members are the elements, or it is the only one."""
-    child = array.child
-    if not isinstance(value, dict):
-        unreadable.add(array.path)
-        return []
-    if child.keyed_by and child.keyed_by not in value:
-        return [{child.keyed_by: key, child.scalar: item} for key, item in value.items()]
-    return [value]

@@ -20,10 +20,10 @@ from typing import Any
 
 import msgspec
 
-from worker.model.documented import Node, documented
+from worker.model.documented import REFERRAL_NODE, Node
 from worker.model.mapping import Row
 from worker.model.naming import is_name
-from worker.model.record import Record
+from worker.model.record import Record, encode_record
 from worker.model.schema import CHILDREN, Kind
 
 _CONTACTS = next(child for child in CHILDREN if child.table == "referral_customer_contacts")
@@ -104,7 +104,7 @@ _PHONE = re.compile(r"(?<![\w:])\+\d[\d ()./-]{5,}\d", re.ASCII)
 
 def _known() -> _Place:
     """Return what the documents say of a referral, with what that means for people."""
-    root = _place(documented())
+    root = _place(REFERRAL_NODE)
     profile, team = _inside(root, "customerprofile"), _inside(root, "team")
     contacts, ids = _inside(profile, "team"), _inside(profile, "ids")
     details, invitation = _inside(root, "details"), _inside(root, "invitecontext")
@@ -167,7 +167,7 @@ def _is_harmless(value: Any, rule: _Is) -> bool:
         case _Is.VALUE:
             return not _reaches_somebody(text)
         case _Is.FIGURE:
-            return value is not text or not text or _FIGURE.fullmatch(text) is not None
+            return value is not text or not text or (_FIGURE.fullmatch(text) is not None and not _PHONE.search(text))
         case _Is.STATUS | _Is.LOCALE | _Is.SWITCH:
             return value is text and (not text or _WORDS[rule].fullmatch(text) is not None)
         case _Is.OWN:
@@ -206,10 +206,10 @@ class Privacy:
             return self._withheld(record, record.fault)
         try:
             tree = self._object(record.tree, _REFERRAL)
-            raw = _ENCODE(tree)
+            admitted = encode_record(tree, fault=record.fault, repaired=record.repaired)
         except RecursionError:
             return self._withheld(record, "nested too deeply")
-        return record if raw == record.raw else Record(raw, tree, record.fault, record.repaired)
+        return record if admitted.raw == record.raw else admitted
 
     def _withheld(self, record: Record, fault: str) -> Record:
         """Return what is left of a record in which nobody can tell where people are: its id, and a digest."""
@@ -294,7 +294,7 @@ def _names_in(node: Node) -> set[str]:
     return names.union(*(_names_in(inner) for inner in (*node.objects.values(), *node.arrays.values())))
 
 
-_VOCABULARY = frozenset(map(_folded, _names_in(documented())))
+_VOCABULARY = frozenset(map(_folded, _names_in(REFERRAL_NODE)))
 """Every name that the documents have."""
 
 
@@ -312,4 +312,4 @@ def with_contacts_of(record: Record, before: Record) -> Record:
     """Return an answer with the contacts that an earlier one had."""
     tree, profile = record.tree or {}, (before.tree or {}).get("customerProfile") or {}
     tree = tree | {"customerProfile": (tree.get("customerProfile") or {}) | {"team": profile.get("team")}}
-    return Record(_ENCODE(tree), tree, repaired=record.repaired)
+    return encode_record(tree, repaired=record.repaired)

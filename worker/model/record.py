@@ -1,7 +1,7 @@
 """A response body becomes records; nothing in it can make the others unreadable.
 
-The body is taken apart in `envelope.py`; each record is decoded once, typed, and what msgspec refuses is judged by
-itself. Numbers are kept as exact decimals from here to the database.
+The body is taken apart in `envelope.py`; each record is decoded once, into a structure, and what msgspec refuses is
+judged by itself. Numbers are kept as exact decimals from here to the database.
 """
 
 from __future__ import annotations
@@ -17,25 +17,27 @@ import msgspec
 
 from worker.errors import SourceUnavailable
 from worker.model import instant
+from worker.model.documented import REFERRAL_NODE, identifier
 from worker.model.envelope import error_beside, member_of, open_envelope
 from worker.model.instant import Instant
-from worker.model.typed import Decoder, Typed
 from worker.model.window import TimeField
 
 _NUL_ESCAPE = b"\\u0000"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_DOCUMENTED = msgspec.json.Decoder(REFERRAL_NODE.structure, float_hook=Decimal)
 _DECODER = msgspec.json.Decoder(float_hook=Decimal)
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
+_REFUSED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 @dataclass(slots=True)
 class Record:
     """One referral as received.
 
-    `raw` is its JSON text in UTF-8, what becomes the payload. Decoded it is `typed`, where it is as documented, and
-    `tree` on demand; that is None, with the reason in `fault`, where it cannot be. None of them shows in `repr`, for
-    they hold personal data. `repaired` when NUL characters, lone surrogates or invalid UTF-8 were replaced, or control
+    `raw` is its JSON text in UTF-8, what becomes the payload. Decoded it is a `structure`, where it is as documented,
+    and `tree` on demand; that is None, with the reason in `fault`, where it cannot be. None shows in `repr`, for they
+    hold personal data. `repaired` when NUL characters, lone surrogates or invalid UTF-8 were replaced, or control
     characters escaped, which `raw` then shows. `found_id` is the id of a record that cannot be decoded.
     """
 
@@ -43,32 +45,35 @@ class Record:
     _tree: dict[str, Any] | None = field(repr=False)
     fault: str = ""
     repaired: bool = False
-    typed: Typed | None = field(default=None, repr=False, compare=False)
+    structure: msgspec.Struct | None = field(default=None, repr=False, compare=False)
     found_id: str | None = field(default=None, compare=False)
-    _times: dict[TimeField, Instant | None] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _times: dict[TimeField, Instant | None] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def tree(self) -> dict[str, Any] | None:
-        """The record as a dictionary; the first look at one that is typed decodes it once more."""
-        if self._tree is None and self.typed is not None:
+        """The record as a dictionary; the first look at one that is a structure decodes it once more."""
+        if self._tree is None and self.structure is not None:
             self._tree = _DECODER.decode(self.raw)
         return self._tree
 
     @property
     def id(self) -> str | None:
         """The referral's id, when it has a readable one."""
-        value = self._member("id")
+        value = self.member("id")
         return value if isinstance(value, str) and value else self.found_id
 
     def time(self, field: TimeField) -> Instant | None:
         """Return the record's own time, or None when it is absent, unset (`0001-01-01`) or unreadable."""
+        if self._times is None:
+            self._times = {}
         if field not in self._times:
-            self._times[field] = _time(self._member(field.value))
+            self._times[field] = _time(self.member(field.value))
         return self._times[field]
 
-    def _member(self, name: str) -> Any:
-        if self.typed is not None:
-            return self.typed.member(name)
+    def member(self, name: str) -> Any:
+        """Return a documented member of the record itself, None where it is not there."""
+        if self.structure is not None:
+            return getattr(self.structure, identifier(name))
         return self._tree.get(name) if self._tree is not None else None
 
 
@@ -126,41 +131,48 @@ class Page:
     by_id: bool = False
 
 
-def parse_listing(
-    body: bytes, *, observed_at: datetime, server_time: Instant | None = None, decoder: Decoder | None = None
-) -> Listing:
-    """Split a list response into records, which are typed where there is a decoder for that.
+def parse_listing(body: bytes, *, observed_at: datetime, server_time: Instant | None = None) -> Listing:
+    """Split a list response into records.
 
     Raises SourceUnavailable when the body is no listing, or not whole: cut off, HTML, an error in it, another shape.
     """
     envelope = open_envelope(body.removeprefix(_BYTE_ORDER_MARK))
-    records = [decode_record(raw, decoder) for raw in envelope.records]
+    records = [decode_record(raw) for raw in envelope.records]
     return Listing(records, envelope.next_link, server_time, observed_at, envelope.count)
 
 
-def parse_single(body: bytes, decoder: Decoder | None = None) -> Record:
+def parse_single(body: bytes) -> Record:
     """Read the answer to a request by id; raises SourceUnavailable where it reports an error."""
-    record = decode_record(body.removeprefix(_BYTE_ORDER_MARK).strip(), decoder)
+    record = decode_record(body.removeprefix(_BYTE_ORDER_MARK).strip())
     if b"error" in body.lower() and record.tree is not None and error_beside(iter(record.tree.items())):
         raise SourceUnavailable("The API answered a request for one referral with an error inside a 200.")
     return record
 
 
-def decode_record(raw: bytes, decoder: Decoder | None = None) -> Record:
+def decode_record(raw: bytes) -> Record:
     """Decode one record; what cannot be decoded keeps its bytes and says why."""
     if _NUL_ESCAPE in raw:
         return _decode_leniently(raw)
-    if decoder is not None and (typed := decoder.decode(raw)) is not None:
-        return Record(raw, None, typed=typed)
+    if (structure := _structure(raw)) is not None:
+        return Record(raw, None, structure=structure)
     try:
         tree = _DECODER.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except _REFUSED:
         return _decode_leniently(raw)
-    if not isinstance(tree, dict):
-        return Record(raw, None, "not a JSON object")
-    if decoder is not None:
-        decoder.learn(tree)
-    return Record(raw, tree)
+    return Record(raw, tree) if isinstance(tree, dict) else Record(raw, None, "not a JSON object")
+
+
+def encode_record(tree: dict[str, Any], *, fault: str = "", repaired: bool = False) -> Record:
+    """Return the record that a dictionary stands for; raises RecursionError for one that is nested too deeply."""
+    raw = _ENCODER.encode(tree)
+    return Record(raw, tree, fault, repaired, _structure(raw))
+
+
+def _structure(raw: bytes) -> msgspec.Struct | None:
+    try:
+        return _DOCUMENTED.decode(raw)
+    except _REFUSED:
+        return None
 
 
 def _decode_leniently(raw: bytes) -> Record:
@@ -171,7 +183,7 @@ def _decode_leniently(raw: bytes) -> Record:
         clean = _clean(tree)
         if not isinstance(clean, dict):
             return Record(raw, None, "not a JSON object")
-        return Record(_ENCODER.encode(clean), clean, repaired=controls or clean != tree or _REPLACEMENT in text)
+        return encode_record(clean, repaired=controls or clean != tree or _REPLACEMENT in text)
     except RecursionError:
         return Record(raw, None, "nested too deeply", found_id=_found_id(raw))
     except ValueError as error:

@@ -352,6 +352,9 @@ VERSION_COLUMNS: tuple[str, ...] = (
 KNOWN_UNSTORED: frozenset[str] = frozenset({"id", "eTag", "links", "exception", "businessProfileId"})
 """Top-level members that are documented and need no column of their own: the payload has them."""
 
+ANNOTATIONS: frozenset[str] = frozenset({"@odata.context", "@odata.etag", "@odata.id", "@odata.type"})
+"""What the protocol lets a server write beside every record; others are let by as well, at more cost."""
+
 _NOT_CONTENT = frozenset({"eTag", "links"})
 
 

@@ -33,7 +33,6 @@ from worker.model import instant
 from worker.model.counts import Traffic
 from worker.model.instant import Instant
 from worker.model.record import Listing, Page, Record, parse_listing, parse_single
-from worker.model.typed import Decoder
 from worker.source.throttle import Gate
 
 LIST_PATH = "/v1.0/engagements/referrals"
@@ -96,7 +95,6 @@ class Client:
         self._clock = clock
         self._max_page_bytes = max_page_bytes
         self._admit = admit
-        self._decoder = Decoder() if admit is None else None  # what has to be changed is read as a tree
         self._gate = Gate()
         self.traffic = Traffic()
         self.largest_page = 0
@@ -106,9 +104,7 @@ class Client:
         """Ask for one page of the listing; `query` is raw and is sent byte for byte."""
 
         def read(answer: _Answer) -> Listing:
-            listing = parse_listing(
-                answer.body, observed_at=answer.observed_at, server_time=answer.server_time, decoder=self._decoder
-            )
+            listing = parse_listing(answer.body, observed_at=answer.observed_at, server_time=answer.server_time)
             self.largest_page = max(self.largest_page, len(listing.records))
             if self._admit is None:
                 return listing
@@ -120,7 +116,7 @@ class Client:
         """Ask for one referral by id, the only answer that surely has the eTag; None when there is none to see."""
 
         def read(answer: _Answer) -> Page:
-            record = parse_single(answer.body, self._decoder)
+            record = parse_single(answer.body)
             if (record.id or "").casefold() != referral_id.casefold():  # a GUID is one whatever its case
                 raise SourceUnavailable("The API answered a request for one referral with something else.")
             return Page([self._admit(record) if self._admit else record], None, answer.observed_at, by_id=True)

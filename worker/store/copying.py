@@ -1,6 +1,6 @@
 """Rows in the text form of `COPY`, which PostgreSQL reads as it stands.
 
-Values are text already (`model/members.py`), so a row is joined rather than encoded value by value.
+Values are text already (`model/values.py`), so a row is joined rather than encoded value by value.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from worker.model.mapping import Row
-from worker.model.reader import Values
+from worker.model.values import Values
 
 _PIECE = 64
 """So many rows are written at once: more take memory and no less time."""

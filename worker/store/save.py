@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from datetime import datetime
-from functools import cache
 
 import asyncpg
 import msgspec
@@ -31,7 +30,6 @@ from worker.model.mapping import (
 )
 from worker.model.privacy import AfterExpiry, Privacy, hidden, with_contacts_of
 from worker.model.record import Record, decode_record
-from worker.model.typed import Decoder
 from worker.store import leases, outbox, sql
 from worker.store.database import Database
 from worker.store.leases import Run
@@ -196,7 +194,7 @@ def _judge(row: Row, held: asyncpg.Record | None, after_expiry: AfterExpiry, *, 
         return None
     if held is None or stored is None:
         return Change(row, verdict, "first", [], new_to_us=True)
-    before = map_record(decode_record(held["payload"].encode(), _decoder()), stored.observed_at)
+    before = map_record(decode_record(held["payload"].encode()), stored.observed_at)
     stood = before if isinstance(before, Row) else None
     of = {"key": held["referral_key"], "since": held["valid_from"], "before": stood}
     if verdict is Verdict.RETURN and isinstance(before, Row):
@@ -218,12 +216,6 @@ def _judge(row: Row, held: asyncpg.Record | None, after_expiry: AfterExpiry, *, 
         return Change(row, verdict, None, [], new_to_us=newer, **of)
     columns, tables = _difference(before, row)
     return Change(row, verdict, "changed", columns, tables, new_to_us=newer, erases=hides, **of)
-
-
-@cache
-def _decoder() -> Decoder:
-    """Return what reads payloads that are stored; they are mostly as documented."""
-    return Decoder()
 
 
 def _completed(row: Row, before: Row, after_expiry: AfterExpiry) -> tuple[Row, bool]:
@@ -298,7 +290,7 @@ async def less_than_stored(
     less = dict[str, set[str]]()
     for record in held:
         row = differ[record["id"]]
-        before = map_record(decode_record(record["payload"].encode(), _decoder()), row.observed_at)
+        before = map_record(decode_record(record["payload"].encode()), row.observed_at)
         if isinstance(before, Row):
             keeps = hidden(before, row) and privacy.after_expiry is AfterExpiry.KEEP
             shown = with_contacts_of(row.record, before.record) if keeps else row.record
