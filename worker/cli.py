@@ -286,7 +286,7 @@ def health() -> None:
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs; the keys are in the README.")] = False,
 ) -> None:
-    """Say per account how fresh and complete the copy is; exit 1 when an account needs a person."""
+    """Say per account how fresh and complete the copy is; exit 1 when an account requires action."""
     settings = _settings()
 
     async def work() -> int:
@@ -310,7 +310,7 @@ def status(
             for one in channels:
                 _out.print(render.channel(one))
             _out.print(render.queue(queue, workers))
-        return 1 if any(row["health"] == "needs a person" for row in rows) else 0
+        return 1 if any(row["health"] == "action required" for row in rows) else 0
 
     _finish(work())
 
