@@ -750,7 +750,7 @@ def _bug(error: Exception) -> SyncError:
     """Say where an unforeseen error came from, without its message, which may quote data; debug has the whole of it."""
     import structlog  # noqa: PLC0415 - keeps `--help` quick
 
-    structlog.get_logger().debug("bug", exc_info=error)
+    structlog.get_logger().debug("command_crashed", exc_info=error)
     last = traceback.extract_tb(error.__traceback__)[-1]
     return SyncError(
         f"An unforeseen {type(error).__name__} in {Path(last.filename).name}, line {last.lineno}.",
