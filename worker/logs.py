@@ -30,6 +30,7 @@ WRITE_SECONDS = 1.0
 WORK = ("account", "kind", "run_id")
 """Keys of every line that is logged during work; `run_id` once the run has begun."""
 
+_COUNTS = "inserted updated unchanged rejected deleted pages requests retries"
 EVENTS: dict[str, tuple[str, str]] = {
     "backfill_helper_failed": ("process code", "A process that helped with a backfill ended badly; the others go on."),
     "backfill_helper_started": ("account kind process", "Another process reads windows of a backfill."),
@@ -68,8 +69,7 @@ EVENTS: dict[str, tuple[str, str]] = {
     "run_deferred": ("account retry_seconds", "The API asked for a longer pause than a run waits; backing off."),
     "run_failed": ("account kind error hint", "A run failed."),
     "run_finished": (
-        "account kind run_id inserted updated unchanged rejected deleted pages requests retries paging"
-        + " seconds api_seconds decode_seconds map_seconds store_seconds",
+        f"account kind run_id {_COUNTS} paging seconds api_seconds decode_seconds map_seconds store_seconds",
         "A run succeeded.",
     ),
     "run_progressed": ("account kind records windows left", "How far a command is, every few seconds."),
