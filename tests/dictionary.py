@@ -20,7 +20,7 @@ from worker.demo.behaviour import Behaviour
 from worker.demo.data import make_referrals
 from worker.demo.simulator import start
 from worker.embedded import server as embedded
-from worker.logs import configure
+from worker.logs import EVENTS, configure
 from worker.source.client import open_client
 from worker.store import leases, migrate
 from worker.store.database import open_database
@@ -29,6 +29,15 @@ from worker.sync.pipeline import Pipeline
 
 TARGET = Path(__file__).parent.parent / "docs" / "data-dictionary.md"
 SOURCES = Path(__file__).parent.parent / "dbt" / "models" / "sources.yml"
+LOG_EVENTS = Path(__file__).parent.parent / "docs" / "log-events.md"
+LOG_HEAD = """# Log events
+
+Made from `worker/logs.py` by `make dictionary`. Every line has `event`, `level` and `timestamp`; lines about work carry
+`account`, `kind` and, once the run has begun, `run_id`. Keys without a value at hand are left out.
+
+| event | keys | means |
+|---|---|---|
+"""
 HEAD = """# Data dictionary
 
 Made from the comments in the database by `make dictionary`. Dashboards read schema `bi`, with the role `bi_reader`
@@ -168,6 +177,15 @@ async def load(url: str, count: int = 200) -> None:
         await simulator.stop()
 
 
+def log_events() -> str:
+    """Return the page of log events."""
+    rows = [
+        f"| `{event}` | {', '.join(f'`{key}`' for key in keys.split()) or ' '} | {meaning} |"
+        for event, (keys, meaning) in sorted(EVENTS.items())
+    ]
+    return LOG_HEAD + "\n".join(rows) + "\n"
+
+
 async def main() -> None:
     """Start a server, fill a database, and write the files."""
     configure("warning", "auto")
@@ -181,6 +199,7 @@ async def main() -> None:
             await connection.close()
     TARGET.write_text(told, encoding="utf-8")
     SOURCES.write_text(dbt, encoding="utf-8")
+    LOG_EVENTS.write_text(log_events(), encoding="utf-8")
 
 
 if __name__ == "__main__":

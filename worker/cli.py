@@ -286,7 +286,7 @@ def health() -> None:
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs; the keys are in the README.")] = False,
 ) -> None:
-    """Say per account how fresh and complete the copy is; exit 1 when an account needs a person."""
+    """Say per account how fresh and complete the copy is; exit 1 when an account requires action."""
     settings = _settings()
 
     async def work() -> int:
@@ -310,7 +310,7 @@ def status(
             for one in channels:
                 _out.print(render.channel(one))
             _out.print(render.queue(queue, workers))
-        return 1 if any(row["health"] == "needs a person" for row in rows) else 0
+        return 1 if any(row["health"] == "action required" for row in rows) else 0
 
     _finish(work())
 
@@ -750,7 +750,7 @@ def _bug(error: Exception) -> SyncError:
     """Say where an unforeseen error came from, without its message, which may quote data; debug has the whole of it."""
     import structlog  # noqa: PLC0415 - keeps `--help` quick
 
-    structlog.get_logger().debug("bug", exc_info=error)
+    structlog.get_logger().debug("command_crashed", exc_info=error)
     last = traceback.extract_tb(error.__traceback__)[-1]
     return SyncError(
         f"An unforeseen {type(error).__name__} in {Path(last.filename).name}, line {last.lineno}.",

@@ -105,7 +105,7 @@ async def refresh_history(database: Database, *, insist: bool = False) -> None:
             return
         await analysis.refresh_history(database)
     except StoreError as error:
-        _log.warning("history_not_refreshed", error=str(error), hint=error.hint)
+        _log.warning("history_refresh_failed", error=str(error), hint=error.hint)
         with suppress(StoreError):
             await schedules.ask_for_history(database)
 

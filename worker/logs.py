@@ -18,12 +18,71 @@ from collections.abc import Iterator, MutableMapping
 from typing import Any, TextIO
 
 import structlog
+from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 from worker.errors import SyncError
 from worker.model.escape import block, line
 
 WRITE_SECONDS = 1.0
 """So long a line waits for whoever reads the log; then it is dropped, and the work goes on."""
+
+
+WORK = ("account", "kind", "run_id")
+"""Keys of every line that is logged during work; `run_id` once the run has begun."""
+
+_COUNTS = "inserted updated unchanged rejected deleted pages requests retries"
+EVENTS: dict[str, tuple[str, str]] = {
+    "backfill_helper_failed": ("process code", "A process that helped with a backfill ended badly; the others go on."),
+    "backfill_helper_started": ("account kind process", "Another process reads windows of a backfill."),
+    "command_crashed": ("exception", "An unexpected error ended a command; logged at `debug` only."),
+    "configuration_diverged": ("why hint", "Another worker on this database has other accounts or schedules."),
+    "configured_token_refused": ("account error", "The refresh token of the configuration was refused."),
+    "database_unreachable": ("error hint retry_seconds", "PostgreSQL does not answer; it is tried again."),
+    "embedded_database_died": ("data_dir", "The embedded server was killed; it is started again."),
+    "history_refresh_failed": ("error hint", "`bi.pipeline_daily` could not be refreshed; it is tried again."),
+    "http_exposed": ("listen hint", "The HTTP endpoint has no token on an address that others reach."),
+    "job_dropped": ("why", "A job is of an account that no worker here has in its configuration."),
+    "job_rejected": ("kind job error", "A job in the queue cannot be read."),
+    "jobs_dropped": ("count why", "Jobs of a kind that no release here knows were deleted."),
+    "lease_waiting": (
+        "error holder at_most_seconds retry_seconds",
+        "Another process has the lease; this one waits, or tries again.",
+    ),
+    "message_failed": ("channel message attempts error", "A channel did not take a message; it is tried again."),
+    "message_given_up": ("channel message attempts error", "A channel did not take a message within a day."),
+    "message_sent": ("channel message message_kind events", "A channel took a message."),
+    "overlap_exceeded": (
+        "lag_seconds missed",
+        "Changes arrive later than, or nearly as late as, `sync.overlap` allows.",
+    ),
+    "paging_downgraded": ("account field paging why", "The API contradicted itself; the next paging strategy is used."),
+    "partial_list_found": ("account only_by_id", "Lists lack members that a record has by id; changes are hydrated."),
+    "port_changed": ("port why", "Another program has the port of the embedded database."),
+    "privacy_applied": ("table changed", "Stored rows were rewritten to a stricter `privacy.contacts`."),
+    "queue_unreachable": ("lane error", "The queue cannot be read; it is tried again."),
+    "request_finished": (
+        "path status seconds client_request_id request_id",
+        "One request to the API; logged at `debug` only.",
+    ),
+    "retry_scheduled": ("attempt retry_seconds error", "An attempt failed and is repeated."),
+    "run_crashed": ("exception", "An unexpected error ended a run: a bug."),
+    "run_deferred": ("account retry_seconds", "The API asked for a longer pause than a run waits; backing off."),
+    "run_failed": ("account kind error hint", "A run failed."),
+    "run_finished": (
+        f"account kind run_id {_COUNTS} paging seconds api_seconds decode_seconds map_seconds store_seconds",
+        "A run succeeded.",
+    ),
+    "run_progressed": ("account kind records windows left", "How far a command is, every few seconds."),
+    "run_stopped": ("", "A run was asked to stop; the next one goes on from its checkpoint."),
+    "token_redeemed": ("account rotated stored", "A refresh token was redeemed."),
+    "token_rotation_failed": ("account error", "A token chain could not be rotated ahead of time; it is tried again."),
+    "unknown_fields_found": ("fields", "The API has members that no column holds; they are in `payload`."),
+    "verification_failed": ("account kind run_id why", "A reconcile could not verify that the copy is complete."),
+    "version_reverted": ("referral", "The source went back to an earlier version of a referral."),
+    "worker_started": ("release listen", "A worker is up."),
+    "worker_stopped": ("", "A worker ended as asked."),
+}
+"""Every event, its keys beside those of the work at hand (`WORK`), and what it means."""
 
 
 class Unhindered(io.TextIOBase):
@@ -107,6 +166,15 @@ def _json(event: Any, **settings: Any) -> str:
     return json.dumps(event, **settings).replace("\x7f", "\\u007f")  # the one control that JSON leaves as it is
 
 
+def _log_retry(details: RetryDetails) -> None:
+    """Log an attempt that failed and is repeated, in place of the library's line, which may quote anything."""
+    error = details.caused_by
+    text = str(error) if isinstance(error, SyncError) else f"{type(error).__qualname__}: {_harmless_part(error)}"
+    structlog.get_logger().warning(
+        "retry_scheduled", attempt=details.retry_num, retry_seconds=round(details.wait_for, 2), error=text
+    )
+
+
 class LibraryLines(logging.Formatter):
     """Formats what libraries log: the first line only, for others quote what was at work, and no messages of errors."""
 
@@ -128,6 +196,7 @@ def configure(level: str, form: str) -> None:
     )
     structlog.configure(
         processors=[
+            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _with_trace,
@@ -138,6 +207,7 @@ def configure(level: str, form: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(lines),
         cache_logger_on_first_use=False,
     )
+    set_on_retry_hooks([_log_retry])
     # Libraries log through the standard library; only what they warn of matters here.
     handler = logging.StreamHandler(lines)
     handler.setFormatter(LibraryLines())

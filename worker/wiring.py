@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from aiohttp import ClientSession
+from structlog.contextvars import bound_contextvars
 
 from worker.auth.refresh import SignIn, begin, kept_fresh
 from worker.auth.tokens import command_token, static_token
@@ -193,7 +194,7 @@ async def recorded(
     """
     before = pipeline.client.traffic
     await privacy.enforce(pipeline.database, pipeline.privacy)
-    async with leases.run(
+    holding = leases.run(
         pipeline.database,
         pipeline.account,
         kind,
@@ -202,21 +203,24 @@ async def recorded(
         waiting=pipeline.waiting,
         slot=slot,
         due_at=due_at,
-    ) as run:
-        try:
-            async with asyncio.timeout(RUN_HOURS[kind] * 3600):
-                yield run
-        except TimeoutError:
-            raise SyncError(
-                f"The {kind} of {pipeline.account} took longer than {RUN_HOURS[kind]} hours and was ended.",
-                "What it stored stands; the next run goes on there.",
-            ) from None
-        finally:
-            run.traffic = pipeline.client.traffic.since(before)
-            if run.unknown_fields:
-                _log.warning("unknown_fields", account=run.account, run=run.id, fields=sorted(run.unknown_fields))
-            if run.lag.missed or (run.lag.late or 0) > run.lag.overlap.total_seconds() / 2:
-                _log.warning("overlap_too_small", account=run.account, late=run.lag.late, missed=run.lag.missed)
+    )
+    with bound_contextvars(account=pipeline.account, kind=kind):
+        async with holding as run:
+            with bound_contextvars(run_id=run.id):
+                try:
+                    async with asyncio.timeout(RUN_HOURS[kind] * 3600):
+                        yield run
+                except TimeoutError:
+                    raise SyncError(
+                        f"The {kind} of {pipeline.account} took longer than {RUN_HOURS[kind]} hours and was ended.",
+                        "What it stored stands; the next run goes on there.",
+                    ) from None
+                finally:
+                    run.traffic = pipeline.client.traffic.since(before)
+                    if run.unknown_fields:
+                        _log.warning("unknown_fields_found", fields=sorted(run.unknown_fields))
+                    if run.lag.missed or (run.lag.late or 0) > run.lag.overlap.total_seconds() / 2:
+                        _log.warning("overlap_exceeded", lag_seconds=run.lag.late, missed=run.lag.missed)
 
 
 async def sync_account(
@@ -297,7 +301,9 @@ async def reconcile_account(
         result = await reconcile(pipeline, run, accept_vanished=accept_vanished)
     logged(pipeline, "reconcile", result.counts, run)
     if result.unverified:
-        _log.warning("not_verified", account=pipeline.account, run=run.id, why=result.unverified)
+        _log.warning(
+            "verification_failed", account=pipeline.account, kind="reconcile", run_id=run.id, why=result.unverified
+        )
     return result
 
 
@@ -328,15 +334,15 @@ async def all_rejects(pipeline: Pipeline) -> AsyncIterator[rejects.Kept]:
 def logged(pipeline: Pipeline, kind: str, counts: Counts, run: leases.Run) -> Counts:
     """Log the one event of a run that was good."""
     _log.info(
-        "run",
+        "run_finished",
         account=pipeline.account,
         kind=kind,
-        run=run.id,
+        run_id=run.id,
         inserted=counts.inserted,
         updated=counts.updated,
         unchanged=counts.unchanged,
         rejected=counts.rejected,
-        vanished=run.vanished,
+        deleted=run.vanished,
         pages=counts.pages,
         requests=run.traffic.requests,
         retries=run.traffic.retries,

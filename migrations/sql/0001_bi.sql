@@ -742,7 +742,7 @@ BEGIN
             (NULL, 'from_substatus', 'Substatus before.'),
             (NULL, 'to_substatus', 'Substatus from then on.'),
             (NULL, 'recorded_at', 'When this database stored it.'),
-            (NULL, 'health', 'ok, loading, never ran, failing, or needs a person.'),
+            (NULL, 'health', 'ok, loading, never ran, failing, or action required.'),
             (NULL, 'watermark', 'The newest change at the source that the copy has.'),
             (NULL, 'live_referrals', 'Rows that the source lists.'),
             (NULL, 'open_rejects', 'Rejected records: they could not be stored.'),

@@ -379,7 +379,7 @@ SELECT
     a.account,
     CASE
         WHEN finished.outcome IS NULL AND sign_in.refused_at IS NULL AND loading.since IS NULL THEN 'never ran'
-        WHEN sign_in.refused_at IS NOT NULL OR 'refused' IN (finished.outcome, proof.outcome) THEN 'needs a person'
+        WHEN sign_in.refused_at IS NOT NULL OR 'refused' IN (finished.outcome, proof.outcome) THEN 'action required'
         WHEN finished.outcome IN ('failed', 'abandoned') OR proof.outcome = 'failed' THEN 'failing'
         WHEN w.position IS NULL THEN 'loading'
         ELSE 'ok'
@@ -472,7 +472,7 @@ COMMENT ON COLUMN sync.status.sign_in_lapses_at IS 'When the stored sign-in ends
 COMMENT ON COLUMN sync.status.sign_in_refused_at IS 'When the sign-in was last refused; null while it is good.';
 COMMENT ON COLUMN sync.status.drift IS 'Rows that the last reconcile had to insert, update or mark gone.';
 COMMENT ON COLUMN sync.status.api_seconds IS 'Seconds of the last run spent waiting for the API, all its readers together.';
-COMMENT ON COLUMN sync.status.health IS 'ok, loading, never ran, failing, or needs a person; a failed proof shows here until the next one is good.';
+COMMENT ON COLUMN sync.status.health IS 'ok, loading, never ran, failing, or action required; a failed proof shows here until the next one is good.';
 COMMENT ON COLUMN sync.status.loading_since IS 'When the first backfill, which is not loaded yet, was planned; null where there is none.';
 COMMENT ON COLUMN sync.status.loading_records IS 'Records that the first backfill has read so far.';
 COMMENT ON COLUMN sync.status.loading_windows IS 'Windows that the first backfill was cut into.';

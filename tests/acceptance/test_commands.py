@@ -303,7 +303,7 @@ async def test_one_account_failing_leaves_the_others(
     assert ended.returncode == 3
     assert await count(db) == 10
     health = {row["account"]: row["health"] for row in await db.fetch("SELECT * FROM sync.status")}
-    assert health == {"adatum": "needs a person", "contoso": "ok"}
+    assert health == {"adatum": "action required", "contoso": "ok"}
     assert (
         command(
             "status",

@@ -130,7 +130,7 @@ async def test_it_migrates_loads_follows_and_stops(
         started = datetime.now(UTC)
         assert await running.stop(number) == 0
         assert (datetime.now(UTC) - started).total_seconds() < 10, "the contract's limit"
-        assert running.events("stopped")
+        assert running.events("worker_stopped")
     assert await db.fetchval("SELECT count(*) FROM sync.runs WHERE outcome = 'running'") == 0
     await db.close()
 
@@ -177,7 +177,7 @@ async def test_it_starts_before_the_database_and_outlives_its_loss(
     async with daemon(environment, tmp_path, REFERRAL_SYNC_DATABASE__URL=away) as running:
 
         async def said() -> bool:
-            return bool(running.events("database_unavailable"))
+            return bool(running.events("database_unreachable"))
 
         await until(said, "said that the database is away")
         assert await running.status("/healthz") == 200
@@ -207,7 +207,7 @@ async def test_it_starts_on_a_database_that_is_read_only_and_works_once_it_is_no
 
         async def said() -> bool:
             assert running.process.poll() is None, running.output()
-            return bool(running.events("database_unavailable"))
+            return bool(running.events("database_unreachable"))
 
         await until(said, "said that the database is read-only")
         assert await running.status("/readyz") == 503

@@ -84,13 +84,13 @@ async def test_nothing_leaks(database_url: str, secure: Secure, service: Control
     async with daemon(variables, tmp_path) as running:
 
         async def ticked() -> bool:
-            return bool(running.events("run"))
+            return bool(running.events("run_finished"))
 
         await until(ticked, "a tick")
         assert await running.stop() == 0
         told += running.output()
     assert '"request"' in told or "request " in told, "it was at debug level"
-    assert "signed_in" in told
+    assert "token_redeemed" in told
 
     issued = await access_tokens(service)
     assert len(issued) > 5

@@ -98,7 +98,7 @@ async def test_a_sign_in_by_browser_and_then_the_work(
     assert "Traceback" not in refused.stderr
     status = run(variables, tmp_path, "status")
     assert status.returncode == 1
-    assert "needs a person" in status.stdout
+    assert "action required" in status.stdout
     assert "refused" in status.stdout
 
 

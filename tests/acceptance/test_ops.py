@@ -137,7 +137,9 @@ async def test_status_has_the_release_and_says_which_accounts_are_configured(
     async with daemon(environment | channel, tmp_path) as running:
         await until(rows(db, 1), "loaded")
         told = json.loads((await get(running, "/status"))[1])
-        started = next(one for one in map(json.loads, running.output().splitlines()) if one["event"] == "started")
+        started = next(
+            one for one in map(json.loads, running.output().splitlines()) if one["event"] == "worker_started"
+        )
         assert await running.stop() == 0
     assert told["release"] == started["release"] == RELEASE
     assert {one["account"]: one["configured"] for one in told["accounts"]} == {"contoso": True, "former": False}

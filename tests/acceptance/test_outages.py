@@ -103,7 +103,7 @@ async def test_postgresql_restarted_while_the_daemon_starts(
 
                 async def told() -> bool:
                     assert running.process.poll() is None, running.output()
-                    return bool(running.events("database_unavailable") or running.events("run_failed"))
+                    return bool(running.events("database_unreachable") or running.events("run_failed"))
 
                 await until(told, "said")
                 async with embedded.server(Path(folder)) as again:
@@ -236,7 +236,7 @@ async def test_an_api_that_asks_for_a_long_pause_is_left_alone(
     async with daemon(environment, tmp_path) as running:
         await until(rows(db, 10), "loaded")
         await simulator.faults({"status": 429, "retry_after": "3600", "times": 1})
-        await until(said(running, "backing_off"), "backing off")
+        await until(said(running, "run_deferred"), "backing off")
         await simulator.clear_requests()
         await asyncio.sleep(3)
         assert await simulator.requests() == [], "not asked again before the pause is over"

@@ -63,7 +63,7 @@ def refused(running: Daemon) -> Callable[[], Awaitable[bool]]:
     async def found() -> bool:
         told = [
             str(one.get("error", one.get("why")))
-            for name in ("run_failed", "waits_for_lease")
+            for name in ("run_failed", "lease_waiting")
             for one in running.events(name)
         ]
         return any("took over" in one for one in told)
@@ -80,7 +80,7 @@ async def test_one_is_killed_in_the_middle_of_a_load(
     async with daemon(environment, tmp_path, **SLOW) as first:
         await until(at_least(db, 100), "loading")
         async with daemon(environment, tmp_path, **SLOW) as second:
-            await until(said(second, "started"), "started")
+            await until(said(second, "worker_started"), "started")
             await simulator.behaviour(latency=0)
             os.kill(first.process.pid, signal.SIGKILL)
             began = time.monotonic()
@@ -179,8 +179,8 @@ async def test_jobs_that_nobody_here_can_do_keep_nobody_waiting(
     )
     async with daemon(environment, tmp_path) as running:
         await until(rows(db, 20), "loaded")
-        await until(said(running, "account_unknown", account="adatum"), "said whose it was")
-        await until(said(running, "job_unreadable"), "said that it is nonsense")
+        await until(said(running, "job_dropped", account="adatum"), "said whose it was")
+        await until(said(running, "job_rejected"), "said that it is nonsense")
         await simulator.create([{}])
         await until(rows(db, 21), "followed")
         assert await running.stop() == 0
@@ -198,8 +198,8 @@ async def test_two_configurations_on_one_database_are_said(
     }
     async with daemon(environment, tmp_path) as first, daemon(environment, tmp_path, **other) as second:
         await until(rows(db, 40), "both accounts loaded")
-        await until(said(first, "configurations_differ"), "said by the first")
-        await until(said(second, "configurations_differ"), "said by the second")
+        await until(said(first, "configuration_diverged"), "said by the first")
+        await until(said(second, "configuration_diverged"), "said by the second")
         await simulator.create([{}])
         await until(rows(db, 42), "both accounts followed")
         assert await second.stop() == 0

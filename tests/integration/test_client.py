@@ -231,7 +231,7 @@ async def test_a_refused_static_token_names_its_key(connect: Open) -> None:
         assert client.traffic.requests == 1
 
 
-async def test_a_403_needs_a_person(connect: Open, simulator: Control) -> None:
+async def test_a_403_requires_action(connect: Open, simulator: Control) -> None:
     await simulator.faults({"status": 403, "times": 1})
     async with connect() as client:
         with pytest.raises(SignInError, match="permission"):

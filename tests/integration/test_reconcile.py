@@ -107,10 +107,10 @@ async def test_a_lost_role_marks_nothing_until_a_person_says_so(
     assert await db.fetchval(GONE) == 0
     assert await db.fetchval("SELECT verified_at FROM sync.watermarks") == verified, "nothing was proven"
     (status,) = await queries.status(pipeline.database)
-    assert (status["health"], status["last_reconcile_outcome"]) == ("needs a person", "refused")
+    assert (status["health"], status["last_reconcile_outcome"]) == ("action required", "refused")
     await tick(pipeline)
     (status,) = await queries.status(pipeline.database)
-    assert status["health"] == "needs a person", "a good tick does not hide it"
+    assert status["health"] == "action required", "a good tick does not hide it"
     assert (await prove(pipeline, accept_vanished=True)).vanished > 20
     (status,) = await queries.status(pipeline.database)
     assert status["health"] == "ok"

@@ -218,7 +218,7 @@ async def test_a_configured_token_that_is_refused_does_not_end_a_good_chain(
     assert newest.sealed is not None, "and it is tried again: now it is in force"
 
 
-async def test_a_revoked_sign_in_needs_a_person_and_is_not_asked_again_and_again(
+async def test_a_revoked_sign_in_requires_action_and_is_not_asked_again_and_again(
     settings: Settings, database: Database, service: Control
 ) -> None:
     await asks_api(settings, database)
@@ -230,7 +230,7 @@ async def test_a_revoked_sign_in_needs_a_person_and_is_not_asked_again_and_again
         assert caught.value.exit_code == 3
         assert await token_requests(service) == 1, f"asked once, not {number + 1} times"
     (row,) = await queries.status(database)
-    assert row["health"] == "needs a person"
+    assert row["health"] == "action required"
     assert "AADSTS700082" in row["sign_in_refused_because"]
     with pytest.raises(SignInError):
         await wiring.token_source(settings, database, ACCOUNT, insist=True)(False)

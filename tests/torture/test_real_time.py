@@ -25,7 +25,7 @@ async def test_taken_over_within_a_minute_and_refused_afterwards(
     hourly = {"REFERRAL_SYNC_SCHEDULE__INCREMENTAL": "1h"}
 
     async def waiting() -> bool:
-        return bool(second.events("waits_for_lease"))
+        return bool(second.events("lease_waiting"))
 
     async def taken_over() -> bool:
         return bool(await db.fetchval("SELECT count(*) FROM sync.runs WHERE kind = 'backfill'") == 2)
@@ -50,7 +50,7 @@ async def test_taken_over_within_a_minute_and_refused_afterwards(
             os.kill(first.process.pid, signal.SIGCONT)
 
             async def refused() -> bool:
-                return bool(first.events("waits_for_lease") or first.events("run_failed"))
+                return bool(first.events("lease_waiting") or first.events("run_failed"))
 
             await until(refused, "refused")
             assert await db.fetch("SELECT id, xmin::text FROM partner_center.referrals ORDER BY id") == stored

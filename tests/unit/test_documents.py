@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.dictionary import LOG_EVENTS, log_events
+from worker import logs
+
 ROOT = Path(__file__).parent.parent.parent
 WORKER = ROOT / "worker"
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
@@ -53,6 +56,30 @@ def test_the_runbook_quotes_what_the_code_says(quoted: str) -> None:
 @pytest.mark.parametrize("event", EVENTS)
 def test_the_runbook_names_events_that_are_logged(event: str) -> None:
     assert event in TEXTS
+
+
+def logged() -> Iterator[tuple[str, set[str]]]:
+    """Give each call of a logger: its event, empty where that is a variable, and its keys."""
+    for path in WORKER.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            if ast.unparse(node.func.value) in ("_log", "structlog.get_logger()"):
+                (event,) = node.args
+                keys = {str(word.arg) for word in node.keywords} - {"exc_info"}
+                yield (str(event.value) if isinstance(event, ast.Constant) else "", keys)
+
+
+def test_every_log_event_is_listed_with_its_keys() -> None:
+    found = list(logged())
+    assert {event for event, _ in found if event} | {"message_failed", "message_given_up"} == logs.EVENTS.keys()
+    for event, keys in found:
+        if event:
+            assert keys <= {*logs.EVENTS[event][0].split(), *logs.WORK}, event
+
+
+def test_the_page_of_log_events_is_up_to_date() -> None:
+    assert LOG_EVENTS.read_text(encoding="utf-8") == log_events()
 
 
 @pytest.mark.parametrize("heading", re.findall(r"^### (\w+)", RUNBOOK, re.MULTILINE))

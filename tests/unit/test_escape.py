@@ -109,7 +109,7 @@ def test_a_traceback_says_where_and_not_what(form: str, capfd: pytest.CaptureFix
     try:
         raise _raised(PASSWORD)
     except ExceptionGroup:
-        structlog.get_logger().exception("run_broken", account="contoso")
+        structlog.get_logger().exception("run_crashed", account="contoso")
     told = capfd.readouterr().err
     assert "hidden" not in told
     assert told.count("test_escape.py") >= 2

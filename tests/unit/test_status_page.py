@@ -53,7 +53,6 @@ class Elements(HTMLParser):
     ("changes", "colour", "words"),
     [
         ({}, "good", "verified complete"),
-        ({"health": "needs a person"}, "bad", "Action required"),
         ({"health": "action required"}, "bad", "Action required"),
         ({"health": "failing"}, "bad", "by itself"),
         ({"health": "loading"}, "fair", "Loading for the first time"),
@@ -86,7 +85,7 @@ def test_nothing_that_strangers_wrote_is_alive() -> None:
     )
     row["last_run_outcome"] = "failed"
     run = RUN | {"account": HOSTILE, "kind": HOSTILE, "outcome": HOSTILE}
-    row |= {"health": "needs a person", "sign_in_refused_at": NOW}
+    row |= {"health": "action required", "sign_in_refused_at": NOW}
     text = status_page(Part([row]), [run], [(HOSTILE, HOSTILE, NOW)], NOW)
     page = Elements()
     page.feed(text)
@@ -98,7 +97,7 @@ def test_nothing_that_strangers_wrote_is_alive() -> None:
 
 def test_of_a_thousand_accounts_the_worst_are_on_the_first_page_and_any_is_found() -> None:
     rows = [ROW | {"account": f"a{number:04}"} for number in range(1000)]
-    rows[700]["health"] = "needs a person"
+    rows[700]["health"] = "action required"
     rows[900]["health"] = "failing"
     first = part_of(rows, "", "", NOW)
     assert [row["account"] for row in first.rows[:3]] == ["a0700", "a0900", "a0000"]
@@ -125,9 +124,9 @@ def test_it_is_drawn_without_accounts_and_without_runs() -> None:
     [
         ({"health": "ok"}, None),
         ({"health": "failing"}, None),
-        ({"health": "needs a person", "sign_in_refused_at": NOW}, "referral-sync login --account contoso"),
-        ({"health": "needs a person", "last_reconcile_outcome": "refused"}, "--accept-vanished"),
-        ({"health": "needs a person", "last_run_outcome": "refused"}, "referral-sync check"),
+        ({"health": "action required", "sign_in_refused_at": NOW}, "referral-sync login --account contoso"),
+        ({"health": "action required", "last_reconcile_outcome": "refused"}, "--accept-vanished"),
+        ({"health": "action required", "last_run_outcome": "refused"}, "referral-sync check"),
     ],
 )
 def test_what_to_do_stands_beside_what_is_required(changes: dict[str, Any], command: str | None) -> None:

@@ -114,7 +114,7 @@ def kept_fresh(database: Database, sign_in: SignIn, *, insist: bool = False) -> 
             except (SourceUnavailable, StoreError, LeaseError) as error:
                 if held is None or held is refused or time.monotonic() >= held.ends_at:
                     raise
-                _log.warning("sign_in_not_renewed", account=sign_in.account, error=str(error))
+                _log.warning("token_rotation_failed", account=sign_in.account, error=str(error))
                 return held.token
             challenged = claims or challenged
             held = _Held(granted.access_token, asked + granted.expires_in * RENEW_AT, asked + granted.expires_in)
@@ -215,7 +215,7 @@ async def _redeemed(
     elif opened is None and sign_in.store is not None:
         sealed, lapses_at = sign_in.store.close(sign_in.configured), _lapses_at(granted)
     stored = await _stored(database, sign_in, chain, sealed, lapses_at)
-    _log.info("signed_in", account=sign_in.account, rotated=granted.refresh_token is not None, stored=stored)
+    _log.info("token_redeemed", account=sign_in.account, rotated=granted.refresh_token is not None, stored=stored)
     return granted
 
 

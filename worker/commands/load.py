@@ -148,7 +148,7 @@ async def _start(watched: _Watched, asked: Range, number: int, readers: int, sta
             *command, "--reader", f"p{one}", env=variables, stdout=asyncio.subprocess.PIPE
         )
         started.append(process)
-        _log.info("load_helped", account=watched.pipeline.account, process=process.pid)
+        _log.info("backfill_helper_started", account=watched.pipeline.account, kind="backfill", process=process.pid)
 
 
 async def _ended(helper: Process) -> Counts:
@@ -157,7 +157,7 @@ async def _ended(helper: Process) -> Counts:
     try:
         return Counts(**json.loads(told.decode().splitlines()[-1]))
     except (ValueError, TypeError, IndexError):
-        _log.warning("load_helper_failed", process=helper.pid, code=helper.returncode)
+        _log.warning("backfill_helper_failed", process=helper.pid, code=helper.returncode)
         return Counts()
 
 

@@ -81,7 +81,7 @@ def _waiting_line() -> Callable[[LeaseError], None]:
         nonlocal said
         if not said:
             left = None if held.seconds_left is None else round(held.seconds_left)
-            _log.warning("lease_waiting", why=str(held), holder=held.holder, at_most_seconds=left)
+            _log.warning("lease_waiting", error=str(held), holder=held.holder, at_most_seconds=left)
         said = True
 
     return waiting
@@ -96,6 +96,8 @@ def _lines() -> Report:
         if now - last >= LINE_SECONDS:
             last = now
             left = estimate(now - started, done, total)
-            _log.info("progress", account=account, kind=kind, records=records, windows=f"{done}/{total}", left=left)
+            _log.info(
+                "run_progressed", account=account, kind=kind, records=records, windows=f"{done}/{total}", left=left
+            )
 
     return report

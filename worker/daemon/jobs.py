@@ -150,22 +150,25 @@ class Jobs:
 
         Returns after how many seconds it is to be tried again, or 0.
         """
-        told = {"account": job.account, "kind": job.kind}
+        with structlog.contextvars.bound_contextvars(account=job.account, kind=job.kind):
+            return await self._logged(job, attempts)
+
+    async def _logged(self, job: Taken, attempts: int) -> float:
         try:
             return await self._handle(job, attempts)
         except LeaseError as held:
             if attempts < LEASE_ATTEMPTS:
-                _log.info("waits_for_lease", **told, why=str(held))
+                _log.info("lease_waiting", error=str(held), holder=held.holder, retry_seconds=LEASE_SECONDS)
                 return LEASE_SECONDS
-            _log.warning("run_failed", **told, error=str(held), hint=held.hint)
+            _log.warning("run_failed", error=str(held), hint=held.hint)
         except SyncError as error:
-            _log.error("run_failed", **told, error=str(error), hint=error.hint)
+            _log.error("run_failed", error=str(error), hint=error.hint)
         except asyncio.CancelledError:
-            _log.info("run_stopped", **told)
+            _log.info("run_stopped")
             raise
         except Exception:  # noqa: BLE001 - see below
             # A bug: said loudly, with its traceback, and the other accounts go on.
-            _log.exception("run_broken", **told)
+            _log.exception("run_crashed")
         return 0.0
 
     async def _handle(self, job: Taken, attempts: int) -> float:
@@ -180,9 +183,7 @@ class Jobs:
         if job.account not in self.settings.accounts:
             if attempts < STRANGER_ATTEMPTS:
                 return LEASE_SECONDS
-            _log.warning(
-                "account_unknown", account=job.account, kind=job.kind, why="it is not configured here any more"
-            )
+            _log.warning("job_dropped", why="no worker here has this account in its configuration")
             return 0.0
         async with (
             leases.failures_recorded(self.database, job.account, RUN_KINDS.get(job.kind, job.kind)),
@@ -259,7 +260,7 @@ class Jobs:
         await queue.prune_log(self.database)
         strange = await queue.delete_unknown(self.database, [*QUICK, *HEAVY, *MESSAGES], UNKNOWN_FOR)
         if strange:
-            _log.warning("jobs_unknown", deleted=strange, why=f"for {UNKNOWN_FOR} no release here took them")
+            _log.warning("jobs_dropped", count=strange, why=f"no release here knows their kind, for {UNKNOWN_FOR}")
 
     async def _history(self, _: Taken) -> None:
         """Bring up to date what dashboards read; when that fails it stays asked for."""
@@ -304,7 +305,7 @@ class Jobs:
         """Open the account's pipeline, or give None while the API has asked for a longer pause than a run waits out."""
         seconds = await schedules.backing_off(self.database, name)
         if seconds:
-            _log.warning("backing_off", account=name, seconds=round(seconds))
+            _log.warning("run_deferred", account=name, retry_seconds=round(seconds))
             yield None
             return
         try:

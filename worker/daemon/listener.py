@@ -56,7 +56,7 @@ async def listening(app: web.Application, listen: str, *, guarded: bool) -> Asyn
             app.middlewares.append(_asked_by_name(host))
         else:
             _log.warning(
-                "http_open", listen=listen, fix="Set http.token: whoever reaches this address reads the status."
+                "http_exposed", listen=listen, hint="Set http.token: whoever reaches this address reads the status."
             )
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=QUIET_SECONDS)
     await runner.setup()

@@ -106,7 +106,7 @@ async def plan_until(
                 found = await schedules.seen(database, member.owner, member.release, member.configuration)
                 if found - others:
                     _log.warning(
-                        "configurations_differ",
+                        "configuration_diverged",
                         why="another worker on this database has other accounts or schedules",
                         hint="Give all workers on a database one configuration.",
                     )
@@ -120,7 +120,7 @@ async def plan_until(
             away = False
         except StoreError as error:
             if not away:
-                _log.warning("database_away", error=str(error), hint=error.hint)
+                _log.warning("database_unreachable", error=str(error), hint=error.hint)
             away = True
         await pause(stopped, wait)
     try:

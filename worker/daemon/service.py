@@ -43,12 +43,12 @@ async def serve(
 
     pulse = Pulse()
     async with ops_endpoint(listen, token, prepared, books, pulse, configured=configured):
-        _log.info("started", release=RELEASE, listen=listen)
+        _log.info("worker_started", release=RELEASE, listen=listen)
         await _prepared(prepare, stopped)
         if not stopped.is_set():
             ready.set()
             await work(stopped, pulse)
-    _log.info("stopped")
+    _log.info("worker_stopped")
 
 
 async def _prepared(prepare: Callable[[], Awaitable[None]], stopped: asyncio.Event) -> None:
@@ -69,5 +69,5 @@ async def _try_until_it_works(prepare: Callable[[], Awaitable[None]]) -> None:
         try:
             return await prepare()
         except (StoreUnavailable, LeaseError) as error:
-            _log.warning("database_unavailable", error=str(error), retry_seconds=RETRY_SECONDS)
+            _log.warning("database_unreachable", error=str(error), retry_seconds=RETRY_SECONDS)
             await asyncio.sleep(RETRY_SECONDS)

@@ -111,7 +111,7 @@ class Workers:
         try:
             taken = Taken.read(job.entrypoint, job.payload)
         except ValueError as error:
-            _log.error("job_unreadable", kind=job.entrypoint, job=job.id, error=str(error))
+            _log.error("job_rejected", kind=job.entrypoint, job=job.id, error=str(error))
             return
         if self._stopping.is_set():
             raise RetryRequested(timedelta(0), "the worker stops")

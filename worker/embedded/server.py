@@ -135,7 +135,7 @@ async def _start_again(home: Home, wish: _Wish) -> None:
                 await _join_or_start(home, wish)
         except (StoreError, OSError) as error:
             pause = AGAIN_SECONDS
-            _log.warning("database_away", error=str(error), retry_seconds=pause)
+            _log.warning("database_unreachable", error=str(error), retry_seconds=pause)
 
 
 async def _join_or_start(home: Home, wish: _Wish) -> str:

@@ -139,7 +139,11 @@ async def _send_due(database: Database, settings: Settings, name: str) -> int:
                 _log.warning(event, channel=name, message=str(message.id), attempts=message.attempts, error=error)
                 break
             _log.info(
-                "message_sent", channel=name, message=str(message.id), kind=message.kind, events=len(message.events)
+                "message_sent",
+                channel=name,
+                message=str(message.id),
+                message_kind=message.kind,
+                events=len(message.events),
             )
             sent += 1
     finally:

@@ -220,7 +220,7 @@ class Client:
             seconds = time.monotonic() - started
             self.traffic = self.traffic.answered(status, seconds)
             _log.debug(
-                "request",
+                "request_finished",
                 path=path.partition("?")[0],
                 status=status,
                 seconds=round(seconds, 3),

@@ -145,8 +145,8 @@ async def run(
         outcome, error = "stopped", "asked to stop"
         raise
     except SyncError as failure:
-        needs_a_person = isinstance(failure, SignInError | VanishedError)
-        outcome, error = "refused" if needs_a_person else "failed", str(failure)
+        needs_action = isinstance(failure, SignInError | VanishedError)
+        outcome, error = "refused" if needs_action else "failed", str(failure)
         raise
     finally:
         try:

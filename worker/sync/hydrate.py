@@ -84,7 +84,7 @@ async def _compared(pipeline: Pipeline, *, write: bool) -> set[str]:
         if write:
             await capabilities.put_parity(pipeline.database, pipeline.account, missing)
         if missing - {"eTag"}:
-            _log.warning("list_is_thinner", account=pipeline.account, only_by_id=sorted(missing))
+            _log.warning("partial_list_found", account=pipeline.account, only_by_id=sorted(missing))
     return missing
 
 

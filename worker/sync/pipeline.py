@@ -82,6 +82,6 @@ async def distrust(pipeline: Pipeline, field: TimeField, reading: Reading, why: 
         raise why
     lower = reading.demoted(str(why), proven=why.lasting)
     _log.warning(
-        "reading_changed", account=pipeline.account, field=field.value, method=lower.method.value, why=str(why)
+        "paging_downgraded", account=pipeline.account, field=field.value, paging=lower.method.value, why=str(why)
     )
     await capabilities.put_reading(pipeline.database, pipeline.account, field, lower)

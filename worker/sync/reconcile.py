@@ -195,7 +195,7 @@ async def _settle(pipeline: Pipeline, run: Run, doubts: dict[str, Doubt]) -> Cou
         saved = await save(pipeline.database, run, map_pages([page]), asked_for=True)
         if saved.updated:
             counts += saved
-            _log.warning("version_went_back", account=pipeline.account, run=run.id, referral=referral_id)
+            _log.warning("version_reverted", referral=referral_id)
         elif doubt.lacks:
             only_by_id = only_by_id | doubt.lacks
             await capabilities.put_parity(pipeline.database, pipeline.account, only_by_id)

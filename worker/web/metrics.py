@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from worker import RELEASE
 
-HEALTHS = ("ok", "loading", "never ran", "failing", "needs a person")
+HEALTHS = ("ok", "loading", "never ran", "failing", "action required")
 
 _AGES = {
     "data_age_seconds": ("fresh_as_of", "How long ago the last good run began to ask: older changes are in the copy."),

@@ -32,7 +32,7 @@ POLICY = (
 RUNS_SHOWN = 60
 """Places of the chart, so that a bar is as wide after one run as after many."""
 
-NEEDS_ACTION = ("action required", "needs a person")
+NEEDS_ACTION = "action required"
 OUTCOMES = {
     "done": "done",
     "running": "running",
@@ -136,7 +136,7 @@ def status_page(
 
 def verdict(row: Mapping[str, Any], now: datetime) -> tuple[str, str]:
     """Say in a sentence how an account is, with a word for its colour: good, fair or bad."""
-    if row["health"] in NEEDS_ACTION:
+    if row["health"] == NEEDS_ACTION:
         return "bad", "Action required."
     if row["health"] == "failing":
         return "bad", "Failing; it tries again by itself."
@@ -161,7 +161,7 @@ def fix(row: Mapping[str, Any]) -> list[str]:
     account = row["account"]
     if row["sign_in_refused_at"] is not None:
         return [f"sign in again: referral-sync login --account {account}"]
-    if row["health"] not in NEEDS_ACTION:
+    if row["health"] != NEEDS_ACTION:
         return []
     if row.get("last_reconcile_outcome") == "refused":
         return [
