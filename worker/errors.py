@@ -9,7 +9,7 @@
     ├── SourceError           the API cannot be reached or answered badly
     │   ├── SourceUnavailable it may work later: outage, throttling, time limit
     │   ├── SourceRejected    it refused what we asked (4xx)
-    │   └── SourceDistrusted  it answered, and the answer contradicts itself
+    │   └── SourceContradicted it answered, and the answer contradicts itself
     ├── StoreError            the database refused or is in the wrong state
     │   └── StoreUnavailable  it may work later: connection lost, starting up
     ├── LeaseError            another process holds this work, or took it over
@@ -84,10 +84,10 @@ class SourceRejected(SourceError):
         self.status = status
 
 
-class SourceDistrusted(SourceError):
-    """The answers contradict each other, so this way of reading cannot be relied on.
+class SourceContradicted(SourceError):
+    """The answers contradict each other, so this paging strategy cannot be relied on.
 
-    `lasting` is false where it may have been a single bad answer: then the way is tried again soon.
+    `lasting` is false where it may have been a single bad answer: then the strategy is probed again soon.
     """
 
     def __init__(self, message: str, hint: str = "", *, lasting: bool = True) -> None:

@@ -171,7 +171,7 @@ class Client:
         except _TokenRefusedError as refusal:
             if refusal.claims:
                 raise SignInError(
-                    f"The API asks for more than this sign-in proves ({refusal}): a rule of conditional access.",
+                    f"The API asks for more than this sign-in gives ({refusal}): a rule of conditional access.",
                     "Sign in again with `referral-sync login`, with MFA and from where the rule allows it.",
                 ) from refusal
             if refusal.asks_for_mfa:
@@ -366,7 +366,7 @@ def _refusal(
         return _TokenRefusedError(told, asks_for_mfa=code == MFA_ASKED)
     if status == 403 and code.lower() in _INSUFFICIENT_CLAIMS:  # noqa: PLR2004
         return SignInError(
-            f"A rule of conditional access asks for more than this sign-in proves ({told}), and does not say what.",
+            f"A rule of conditional access asks for more than this sign-in gives ({told}), and does not say what.",
             "Sign in again with `referral-sync login`, with MFA and from where the rule allows it; "
             "an administrator sees the rule in the sign-in log of Entra.",
         )
@@ -385,7 +385,7 @@ def _refusal(
         return SourceRejected(
             f"The API redirected a request, which is not followed with a token ({told}).",
             status,
-            "Mend `api.base_url`; it is https://api.partner.microsoft.com.",
+            "Fix `api.base_url`; it is https://api.partner.microsoft.com.",
         )
     hint = "Is `api.base_url` the referrals host https://api.partner.microsoft.com?" if status in (404, 405) else ""
     return SourceRejected(f"The API refused the request ({told}).", status, hint)
