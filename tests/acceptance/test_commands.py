@@ -360,7 +360,7 @@ def test_the_demo_shows_what_an_analyst_sees_and_leaves_nothing_running(command:
     assert told.returncode == 0, told.stderr
     for line in (
         "First load: 300",
-        "An idle tick: 0 rows written, in 1 request",
+        "An idle sync: 0 rows written, in 1 request",
         "3 deleted at the source",
         "Won",
         "contoso  ok",

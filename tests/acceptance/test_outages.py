@@ -229,7 +229,7 @@ async def test_names_certificates_and_token_programs_that_fail(
     await assert_level(db, simulator)
 
 
-async def test_an_api_that_asks_for_a_long_pause_is_left_alone(
+async def test_an_api_that_asks_for_a_long_pause_gets_it(
     environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
 ) -> None:
     await simulator.reset(10)

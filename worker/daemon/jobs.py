@@ -199,7 +199,7 @@ class Jobs:
         return 0.0
 
     async def _incremental(self, job: Taken, pipeline: Pipeline) -> None:
-        """Fetch what changed; an account that is not loaded has its load begun, or begun again where that was lost."""
+        """Fetch what changed; an account without a backfill has one begun, or begun again where that was lost."""
         state = self._state(job.account)
         if await positions.watermark(self.database, job.account) is None:
             await self._enqueue(_load(job.account, 0))

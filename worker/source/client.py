@@ -43,7 +43,7 @@ RETRY_BUDGET = 40
 """So many repeated requests a run may have, and one more for every ten requests; then the next run has to try."""
 
 MAX_RETRY_AFTER = 120.0
-"""A server that asks for more than this ends the run cleanly; the next tick waits instead."""
+"""A server that asks for more than this ends the run cleanly; the next sync waits instead."""
 
 MAX_PAUSE = 3600.0
 """No answer silences an account for longer than this, whatever it asks for."""

@@ -97,7 +97,7 @@ async def _asked(client: Client, window: Window, strategy: Strategy) -> Listing:
 async def _end(
     client: Client, window: Window, strategy: Strategy, listing: Listing, at: Instant | None, anchor: Anchor | None
 ) -> Ended | None:
-    """Say how it is proven that a window ends with this answer; None where more may come.
+    """Say how it is verified that a window ends with this answer; None where more may come.
 
     `anchor` is given with the first answer only. An answer that shows it as the newest, and less than a page, ends the
     window without a further request: nothing moves, so whatever it left out is still above the watermark.
@@ -139,7 +139,7 @@ async def _seen_from_above(
     if newest is None or top > newest:
         return None
     if top < newest:
-        return Ended.BOTH_ENDS  # what was the newest has gone meanwhile
+        return Ended.BOTH_ENDS  # what was the newest was deleted meanwhile
     if not group <= known:
         return None
     if not whole:

@@ -70,7 +70,7 @@ async def save(
 
 
 async def mark_deleted(database: Database, run: Run, ids: list[str]) -> int:
-    """Mark rows that a proven listing and a look by id no longer have; returns how many were not marked before."""
+    """Mark rows that a complete listing and a request by id no longer have; returns how many were not marked before."""
     async with database.transaction() as connection:
         await leases.check(connection, run)
         now: datetime = await connection.fetchval("SELECT now()")
@@ -227,7 +227,7 @@ def _decoder() -> Decoder:
 def _completed(row: Row, before: Row, after_expiry: AfterExpiry) -> tuple[Row, bool]:
     """Add what stays of the earlier answer; returns also whether contacts have to go from the history.
 
-    A list answer may be thinner than an earlier one by id of the same version.
+    A list answer may be more partial than an earlier one by id of the same version.
     """
     if row.version == before.version and not row.by_id:
         row = _as(row, merge_missing(row.record, before.record.tree or {}))
@@ -286,8 +286,8 @@ async def less_than_stored(
 ) -> dict[str, set[str]]:
     """Name the rows that lack members which the copy has of the same version, and those that are not `only_by_id`.
 
-    Saving keeps such members, for one list answer may be thinner than another; whether they are gone is for a look by
-    id to say. Writes and locks nothing.
+    Saving keeps such members, for one list answer may lack more than another; whether they are gone is for a request
+    by id to say. Writes and locks nothing.
     """
     async with database.transaction() as connection:
         stored = await _look(connection, account, [row.id for row in rows])

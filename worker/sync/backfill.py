@@ -1,4 +1,4 @@
-"""Loading a range of creation time, in windows that a ledger remembers."""
+"""Backfilling a range of creation time, in windows that a ledger remembers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tick: everything that changed since the watermark."""
+"""The incremental sync: everything that changed since the watermark."""
 
 from __future__ import annotations
 

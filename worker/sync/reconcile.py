@@ -70,7 +70,7 @@ class _Compared:
 async def reconcile(pipeline: Pipeline, run: Run, *, accept_vanished: bool = False) -> Reconciled:
     """Read the whole listing with full records, repair, and mark what it no longer has.
 
-    A row is marked only when a listing that is proven complete lacks it and a look by id does not find it either; and
+    A row is marked only when a complete listing lacks it and a look by id does not find it either; and
     never more than the cap at once (a user who lost a role sees less), unless a person accepts that. Raises
     VanishedError beyond the cap, with nothing marked. Moves no watermark. Where the end of the listing cannot be
     proven, what it showed is stored, nothing is marked, and nothing is called verified.
@@ -215,7 +215,7 @@ async def _deleted_at_source(
 ) -> list[str]:
     """Ask for each missing referral by id. One that answers is stored, and makes its window's listing doubtful.
 
-    Such a window is read again until two passes agree: only what they lack as well is gone.
+    Such a window is read again until two passes agree: only what they lack as well is deleted.
     """
     missing = dict(found.missing)
     live = await positions.live_count(pipeline.database, pipeline.account)

@@ -50,7 +50,7 @@ _FLAGS = {
     ),
     "sign_in_refused": (
         lambda row: row["sign_in_refused_at"] is not None,
-        "1 when the identity service refused the stored sign-in: a person is needed.",
+        "1 when the identity service refused the stored sign-in: action required.",
     ),
     "last_run_good": (lambda row: row["last_run_outcome"] == "done", "1 when the last sync or backfill succeeded."),
 }
