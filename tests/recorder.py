@@ -22,11 +22,11 @@ from asyncpg.connection import LoggedQuery
 
 from tests.steps import ACCOUNT
 from worker.embedded import server as embedded
-from worker.model.counts import ToWatermark
+from worker.model.counts import WatermarkCheckpoint
 from worker.model.mapping import map_pages
 from worker.store import leases, migrate
 from worker.store.database import Database, open_database
-from worker.store.save import mark_gone, save
+from worker.store.save import mark_deleted, save
 
 WRITERS = Path(__file__).parent / "integration" / "writers"
 TICKS = 12
@@ -121,9 +121,9 @@ async def work(database: Database, recorder: Recorder) -> tuple[list[Any], list[
         mapped = map_pages([page(*trees, *odd, seconds=tick)])
         async with leases.run(database, ACCOUNT, "incremental") as run:
             newest = max(row.version for row in mapped.rows)
-            await save(database, run, mapped, pages=1, advances=[ToWatermark(newest)])
+            await save(database, run, mapped, pages=1, checkpoints=[WatermarkCheckpoint(newest)])
             if tick == TICKS:
-                await mark_gone(database, run, ["r0"])
+                await mark_deleted(database, run, ["r0"])
         await asyncio.sleep(0)  # lets the loggers hear the last of it
         if not tick:
             first, recorder.calls = recorder.calls, []

@@ -344,7 +344,7 @@ def rejects(
     account: AccountOption = None,
     replay: Annotated[bool, typer.Option("--replay", help="Try to store them again.")] = False,
 ) -> None:
-    """List the records that were kept aside and why; their contents stay in the database.
+    """List the rejected records and why they were rejected; their contents stay in the database.
 
     Example: referral-sync rejects --replay
     """
@@ -357,8 +357,8 @@ def rejects(
         number = 0
         async for kept in pieces.all_rejects(pipeline):
             number += 1
-            _out.print(render.kept_aside(pipeline.account, kept))
-        return f"{told}{number} kept aside"
+            _out.print(render.rejected_line(pipeline.account, kept))
+        return f"{told}{number} open"
 
     _for_accounts(account, one)
 
@@ -429,7 +429,7 @@ def remove(name: Annotated[str, typer.Argument(metavar="A")]) -> None:
             await refresh_history(database, insist=True)
         _out.print(f"{name}: {removed:,} referrals and versions erased.")
         if name in settings.accounts:
-            _out.print("It is still in the configuration, so the next run loads it again.")
+            _out.print("It is still in the configuration, so the next run backfills it again.")
         return 0
 
     _finish(work())
@@ -650,7 +650,7 @@ def demo(
         bool, typer.Option("--keep", help="Stay up until Ctrl-C, with the status page, the report and the database.")
     ] = False,
 ) -> None:
-    """See it all in a minute: a database, a simulated Partner Center, a load, changes, a tick, and what BI sees."""
+    """See it all in a minute: a database, a simulated Partner Center, a backfill, changes, a sync, and what BI sees."""
     from worker.demo.tour import tour  # noqa: PLC0415 - only this command needs it
 
     _finish(tour(count, _out, keep=keep))

@@ -4,16 +4,16 @@
 
     SyncError                 failed; a sentence, and what to do next            exit 1
     ├── ConfigError           every fault of the configuration at once           exit 2
-    ├── SignInError           sign-in refused: a person is needed                exit 3
+    ├── SignInError           sign-in refused: action required                  exit 3
     │   └── PermissionRefused the sign-in is good, and may not see this
     ├── SourceError           the API cannot be reached or answered badly
     │   ├── SourceUnavailable it may work later: outage, throttling, time limit
     │   ├── SourceRejected    it refused what we asked (4xx)
-    │   └── SourceDistrusted  it answered, and the answer contradicts itself
+    │   └── SourceContradicted it answered, and the answer contradicts itself
     ├── StoreError            the database refused or is in the wrong state
     │   └── StoreUnavailable  it may work later: connection lost, starting up
     ├── LeaseError            another process holds this work, or took it over
-    └── VanishedError         more rows are gone from the source than may go at once; a person is needed
+    └── VanishedError         more rows are no longer listed than may be marked at once; action required
 
 An error is translated into this tree once, at the edge that met it. Whatever is not of this tree is a bug and ends
 the run loudly. Messages name what to do; they never hold a token, a password or a customer's data.
@@ -84,10 +84,10 @@ class SourceRejected(SourceError):
         self.status = status
 
 
-class SourceDistrusted(SourceError):
-    """The answers contradict each other, so this way of reading cannot be relied on.
+class SourceContradicted(SourceError):
+    """The answers contradict each other, so this paging strategy cannot be relied on.
 
-    `lasting` is false where it may have been a single bad answer: then the way is tried again soon.
+    `lasting` is false where it may have been a single bad answer: then the strategy is probed again soon.
     """
 
     def __init__(self, message: str, hint: str = "", *, lasting: bool = True) -> None:
@@ -126,4 +126,4 @@ class LeaseError(SyncError):
 
 
 class VanishedError(SyncError):
-    """More rows are no longer listed than may vanish at once; nothing was marked, and a person has to look."""
+    """More rows are no longer listed than may be marked as deleted at once; none was, and action is required."""

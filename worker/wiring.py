@@ -21,7 +21,7 @@ from worker.database import configured_rules
 from worker.errors import ConfigError, SyncError
 from worker.model.counts import Counts
 from worker.model.instant import Instant
-from worker.model.strategy import Method
+from worker.model.strategy import Paging
 from worker.source.client import TokenSource, open_client
 from worker.store import backfills, leases, positions, privacy, rejects
 from worker.store.database import Database
@@ -170,7 +170,7 @@ async def open_pipeline(
             database=database,
             client=client,
             overlap=settings.sync.overlap,
-            paging=None if api.paging == "auto" else Method(api.paging),
+            paging=None if api.paging == "auto" else Paging(api.paging),
             concurrency=api.concurrency,
             processes=settings.scale.processes,
             max_vanished_percent=settings.sync.max_vanished_percent,
@@ -229,7 +229,7 @@ async def sync_account(
     wait: timedelta = timedelta(0),
     due_at: datetime | None = None,
 ) -> Counts:
-    """Run one tick; an account without a watermark is loaded first."""
+    """Run one incremental sync; an account without a watermark is backfilled first."""
     watermark = await positions.watermark(pipeline.database, pipeline.account)
     if watermark is None:
         return await backfill_account(pipeline, wait=wait)
@@ -294,7 +294,7 @@ async def reconcile_account(
     """Compare the copy with a full listing and repair it."""
     if await positions.watermark(pipeline.database, pipeline.account) is None:
         raise SyncError(
-            f"{pipeline.account} is not loaded yet, so there is nothing to compare.",
+            f"{pipeline.account} has no finished backfill, so there is nothing to compare.",
             f"Run `referral-sync backfill --account {pipeline.account}` first.",
         )
     async with recorded(pipeline, "reconcile", wait, due_at=due_at) as run:
@@ -316,7 +316,7 @@ async def refresh_account(pipeline: Pipeline, ids: list[str]) -> tuple[Counts, l
 
 
 async def replay_account(pipeline: Pipeline, *, other_release: bool = False, wait: timedelta = timedelta(0)) -> Counts:
-    """Try again what is kept aside; `other_release`: only what this release has not tried yet."""
+    """Replay rejected records; `other_release`: only what this release has not tried yet."""
     async with recorded(pipeline, "replay", wait) as run:
         counts = await replay(pipeline.database, run, other_release=other_release)
     return logged(pipeline, "replay", counts, run)

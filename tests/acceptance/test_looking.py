@@ -1,4 +1,4 @@
-"""Commands that look at one thing and mend it: explain, rejects, forget, account remove, and the doctor's questions."""
+"""Commands that look at one thing and fix it: explain, rejects, forget, account remove, and the doctor's questions."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def test_rejects_are_listed_without_their_contents_and_replayed(
     await simulator.delete(key)
     await simulator.create([{"id": key}])
     command("sync")
-    assert "0 kept aside" in command("rejects").stdout
+    assert "0 open" in command("rejects").stdout
 
 
 async def test_forget_leaves_nothing(command: Command, simulator: Control, db: asyncpg.Connection) -> None:

@@ -196,7 +196,7 @@ async def test_a_copy_that_was_never_loaded_says_so(environment: dict[str, str])
         answer = await ask(client, "awaiting_answer")
     assert answer["awaiting"] == {"rows": [], "total_rows": 0}
     assert answer["fresh_as_of"] is None
-    assert "Nothing was ever loaded" in answer["caution"]
+    assert "No backfill has finished" in answer["caution"]
 
 
 async def test_with_a_sign_in_that_reads_nothing_but_bi(

@@ -192,7 +192,7 @@ async def test_a_full_disk_is_said_and_outlived(
 async def test_names_certificates_and_token_programs_that_fail(
     environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path, command: Command
 ) -> None:
-    """Each is said in a sentence with its mend, by the command and by the daemon, which stays up."""
+    """Each is said in a sentence with its hint, by the command and by the daemon, which stays up."""
     await simulator.reset(10)
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
@@ -229,7 +229,7 @@ async def test_names_certificates_and_token_programs_that_fail(
     await assert_level(db, simulator)
 
 
-async def test_an_api_that_asks_for_a_long_pause_is_left_alone(
+async def test_an_api_that_asks_for_a_long_pause_gets_it(
     environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
 ) -> None:
     await simulator.reset(10)

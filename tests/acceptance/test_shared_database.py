@@ -134,7 +134,7 @@ async def test_every_command_works_beside_a_running_daemon(
             (("reconcile",), "contoso: "),
             (("report", "--out", str(tmp_path / "report.html")), "The report is in"),
             (("migrate", "--check"), "newest revision"),
-            (("rejects",), "0 kept aside"),
+            (("rejects",), "0 open"),
         ):
             done = await asyncio.to_thread(command, *arguments)
             assert (done.returncode, told in done.stdout) == (0, True), (arguments, done.stdout, done.stderr)

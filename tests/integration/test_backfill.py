@@ -15,7 +15,7 @@ from tests.steps import assert_chain, assert_level, load, prove, tick
 from worker.demo.control import Control
 from worker.errors import LeaseError, SyncError
 from worker.model import instant
-from worker.model.counts import ToWindow
+from worker.model.counts import WindowCheckpoint
 from worker.model.instant import Instant
 from worker.model.mapping import Mapped
 from worker.model.window import TimeField, Window
@@ -130,7 +130,7 @@ async def test_it_is_loaded_when_every_window_is_and_not_before(pipeline: Pipeli
             assert await positions.watermark(database, "contoso") is None
             part = await backfills.claim_window(database, run, plan)
             assert part is not None
-            await save(database, run, Mapped(), advances=[ToWindow(part.id, None, 0, done=True)])
+            await save(database, run, Mapped(), checkpoints=[WindowCheckpoint(part.id, None, 0, done=True)])
         assert await backfills.backfill_loaded(database, run, plan, sets_watermark=True)
     assert await positions.watermark(database, "contoso") == half
 

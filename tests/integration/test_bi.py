@@ -28,7 +28,7 @@ from worker.model.mapping import map_pages
 from worker.model.record import Page, decode_record
 from worker.store import leases, migrate, view_settings
 from worker.store.analysis import refresh_history
-from worker.store.save import mark_gone, save
+from worker.store.save import mark_deleted, save
 from worker.sync.pipeline import Pipeline
 
 ROOT = Path(__file__).parent.parent.parent
@@ -157,7 +157,7 @@ async def test_the_pipeline_as_of_any_day(zone: str, pipeline: Pipeline, db: asy
     await put(pipeline, referral(1, on(6), status="Closed", details={"dealValue": 60, "currency": "EUR"}))
     await put(pipeline, referral(1, on(5), status="New", details={"dealValue": 1, "currency": "EUR"}))  # too late
     async with leases.run(pipeline.database, pipeline.account, "reconcile") as run:
-        await mark_gone(pipeline.database, run, ["r3"])
+        await mark_deleted(pipeline.database, run, ["r3"])
     await refresh_history(pipeline.database)
     versions = await db.fetch("SELECT * FROM partner_center.referral_history WHERE change <> 'deleted'")
     shown = {

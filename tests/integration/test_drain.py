@@ -12,7 +12,7 @@ import pytest
 from tests.integration.test_save import page, referral
 from worker.errors import SourceUnavailable, StoreError
 from worker.model import instant
-from worker.model.counts import Counts, ToWatermark, ToWindow
+from worker.model.counts import Counts, WatermarkCheckpoint, WindowCheckpoint
 from worker.model.mapping import Mapped
 from worker.model.record import Page
 from worker.store import leases
@@ -54,7 +54,7 @@ async def test_what_waits_while_one_is_written_goes_together(database_url: str, 
     async with writer_of(database_url, seen) as writer, db.transaction():
         await db.execute("SELECT FROM sync.leases FOR UPDATE")
         for number in range(8):
-            await writer.put(page(referral(number)), ToWatermark(instant.Instant(number)))
+            await writer.put(page(referral(number)), WatermarkCheckpoint(instant.Instant(number)))
             if number == 0:
                 await one_is_being_saved(db)
     assert [saved.pages for saved in seen.saves] == [1, 7]
@@ -93,16 +93,16 @@ async def test_positions_of_one_save_go_as_far_as_its_last_page(database_url: st
         await db.execute("SELECT FROM sync.leases FOR UPDATE")
         for number, advance in enumerate(
             (
-                ToWindow(1, instant.Instant(5), 10),
-                ToWindow(2, None, 3),
-                ToWindow(1, instant.Instant(9), 10),
-                ToWindow(1, None, 1),
+                WindowCheckpoint(1, instant.Instant(5), 10),
+                WindowCheckpoint(2, None, 3),
+                WindowCheckpoint(1, instant.Instant(9), 10),
+                WindowCheckpoint(1, None, 1),
             )
         ):
             await writer.put(page(referral(number)), advance)
             if number == 0:
                 await one_is_being_saved(db)
-        await writer.move(ToWindow(1, None, 0, done=True))
+        await writer.move(WindowCheckpoint(1, None, 0, done=True))
     found = await db.fetch(
         "SELECT id, through, records, done_at IS NOT NULL AS done FROM sync.backfill_windows ORDER BY 1"
     )

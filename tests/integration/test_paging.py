@@ -13,11 +13,11 @@ import asyncpg
 import pytest
 
 from worker.demo.control import Control
-from worker.errors import SourceDistrusted, SourceError
+from worker.errors import SourceContradicted, SourceError
 from worker.model import instant
 from worker.model.instant import Instant
 from worker.model.record import Page
-from worker.model.strategy import Method, Reading
+from worker.model.strategy import Paging, Strategy
 from worker.model.window import TimeField, Window
 from worker.source.capabilities import probe
 from worker.source.checks import Anchor
@@ -29,7 +29,7 @@ from worker.sync.incremental import incremental
 from worker.sync.pipeline import Pipeline
 
 ALL = Window(TimeField.UPDATED)
-KEYSET, SCAN, SWEEP = (Reading(method) for method in Method)
+KEYSET, SCAN, SWEEP = (Strategy(method) for method in Paging)
 LATER = "2024-06-01T00:00:00.0000000Z"
 
 
@@ -38,8 +38,8 @@ def client(pipeline: Pipeline) -> Client:
     return pipeline.client
 
 
-async def read(client: Client, window: Window, reading: Reading, anchor: Anchor | None = None) -> list[Page]:
-    async with aclosing(pages(client, window, reading, anchor)) as found:
+async def read(client: Client, window: Window, strategy: Strategy, anchor: Anchor | None = None) -> list[Page]:
+    async with aclosing(pages(client, window, strategy, anchor)) as found:
         return [page async for page in found]
 
 
@@ -70,20 +70,20 @@ START = datetime(2024, 5, 1, 10, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 
 
-@pytest.mark.parametrize("reading", [KEYSET, SCAN, SWEEP], ids=lambda reading: reading.method.value)
+@pytest.mark.parametrize("strategy", [KEYSET, SCAN, SWEEP], ids=lambda strategy: strategy.paging.value)
 @pytest.mark.parametrize("link", ["documented", "relative", "full"])
 @pytest.mark.parametrize("semantics", ["offset", "keyset"])
 async def test_every_way_gives_everything(
-    reading: Reading, link: str, semantics: str, client: Client, simulator: Control
+    strategy: Strategy, link: str, semantics: str, client: Client, simulator: Control
 ) -> None:
     await simulator.reset(130)
     await simulator.behaviour(page_size=20, link=link, paging=semantics)
-    found = await read(client, ALL, reading)
+    found = await read(client, ALL, strategy)
     source = (await simulator.state())["referrals"]
     assert ids(found) == set(source)
     assert_positions_pass_nothing(found, source, ALL)
     newest = max(instant.parse(at) for at in source.values())
-    if reading is SWEEP:
+    if strategy is SWEEP:
         assert found[-1].through is not None
         assert found[-1].through <= newest, "the newest that the first answer showed"
     else:
@@ -106,17 +106,17 @@ async def test_a_group_of_equal_times_longer_than_a_page(
         window = Window(TimeField.UPDATED, lower)
         try:
             found = await read(client, window, KEYSET)
-        except SourceDistrusted:
-            assert ties == "random", "a list that is shuffled each time may be distrusted, never believed"
+        except SourceContradicted:
+            assert ties == "random", "a list that is shuffled each time may be rejected, never believed"
             continue
         expected = {key for key, at in source.items() if instant.parse(at) >= (lower or 0)}
         assert ids(found) >= expected
         assert_positions_pass_nothing(found, source, window)
 
 
-@pytest.mark.parametrize("reading", [KEYSET, SCAN], ids=lambda reading: reading.method.value)
+@pytest.mark.parametrize("strategy", [KEYSET, SCAN], ids=lambda strategy: strategy.paging.value)
 async def test_equal_times_laid_out_anew_for_each_page_are_never_believed_too_early(
-    reading: Reading, client: Client, simulator: Control
+    strategy: Strategy, client: Client, simulator: Control
 ) -> None:
     """Two passes that lack the same record do agree: with a group of four over two pages, one time in thirty or so."""
     await fill(simulator, 2, START, MINUTE)
@@ -125,8 +125,8 @@ async def test_equal_times_laid_out_anew_for_each_page_are_never_believed_too_ea
     source = (await simulator.state())["referrals"]
     whole = 0
     for _ in range(60):
-        with suppress(SourceDistrusted):
-            found = await read(client, ALL, reading)
+        with suppress(SourceContradicted):
+            found = await read(client, ALL, strategy)
             assert_positions_pass_nothing(found, source, ALL)
             if found[-1].through is not None:
                 assert ids(found) == set(source)
@@ -153,27 +153,27 @@ async def test_a_literal_that_is_rounded_up_hides_nothing(apart: int, client: Cl
     assert ids(found) == set(created)
 
 
-async def test_a_server_that_hides_more_than_can_be_read_again_is_distrusted(
+async def test_a_server_that_hides_more_than_can_be_read_again_is_contradicted(
     client: Client, simulator: Control
 ) -> None:
     """So many records in a second that no page reaches the bound again, where by id they still are."""
     await fill(simulator, 90, START, timedelta(milliseconds=37))
     await simulator.behaviour(page_size=10, literal_rounding="second")
-    with pytest.raises(SourceDistrusted, match="left out"):
+    with pytest.raises(SourceContradicted, match="left out"):
         await read(client, Window(TimeField.UPDATED, Instant(0)), KEYSET)
 
 
 @pytest.mark.parametrize("edit", ["bound", "all_of_page", "deleted", "inserted"])
-@pytest.mark.parametrize("reading", [KEYSET, SCAN], ids=lambda reading: reading.method.value)
+@pytest.mark.parametrize("strategy", [KEYSET, SCAN], ids=lambda strategy: strategy.paging.value)
 async def test_rows_that_move_between_two_pages(
-    edit: str, reading: Reading, client: Client, simulator: Control
+    edit: str, strategy: Strategy, client: Client, simulator: Control
 ) -> None:
     created = await fill(simulator, 40, START, MINUTE)
     await simulator.behaviour(page_size=10)
-    newest_first = reading.method is Method.SCAN
+    newest_first = strategy.paging is Paging.SCAN
     shown = created[::-1] if newest_first else created
     found = list[Page]()
-    async with aclosing(pages(client, ALL, reading)) as stream:
+    async with aclosing(pages(client, ALL, strategy)) as stream:
         async for page in stream:
             found.append(page)
             if len(found) == 1:
@@ -187,7 +187,7 @@ async def test_rows_that_move_between_two_pages(
                         await simulator.delete(shown[9])
                     case _:
                         await simulator.create([{} for _ in range(3)])
-    if reading.method is Method.KEYSET:
+    if strategy.paging is Paging.KEYSET:
         expected = set((await simulator.state())["referrals"]) | ({shown[9]} if edit == "deleted" else set())
         assert ids(found) == expected
     else:
@@ -214,7 +214,7 @@ async def test_a_probe_sees_what_the_server_does(
     await simulator.reset(300)
     await simulator.behaviour(**options)
     found = await probe(client, TimeField.UPDATED)
-    assert (found.method.value, found.proven) == (method, True), found.evidence
+    assert (found.paging.value, found.proven) == (method, True), found.evidence
     assert found.quoted == (options.get("date_literal") == "quoted")
 
 
@@ -224,14 +224,14 @@ async def test_a_first_page_without_any_time_shows_no_order(client: Client, simu
     for key in sorted((await simulator.state())["referrals"])[:2]:
         await simulator.update(key, {"createdDateTime": None})
     found = await probe(client, TimeField.CREATED)
-    assert (found.method, found.proven) == (Method.SWEEP, False)
+    assert (found.paging, found.proven) == (Paging.SWEEP, False)
 
 
 @pytest.mark.parametrize("count", [0, 1])
 async def test_too_little_to_see_is_no_proof(count: int, client: Client, simulator: Control) -> None:
     await fill(simulator, count, START, MINUTE)
     found = await probe(client, TimeField.UPDATED)
-    assert (found.method, found.proven) == (Method.SWEEP, False)
+    assert (found.paging, found.proven) == (Paging.SWEEP, False)
     assert len(ids(await read(client, ALL, found))) == count
 
 
@@ -240,18 +240,18 @@ async def test_too_little_to_see_is_no_proof(count: int, client: Client, simulat
     [({"filter_updated": "ignore"}, "honour its filter"), ({"order": "ignore"}, "keep the order")],
     ids=str,
 )
-async def test_a_server_that_stops_honouring_is_distrusted(
+async def test_a_server_that_stops_honouring_is_contradicted(
     options: dict[str, Any], said: str, client: Client, simulator: Control
 ) -> None:
     await simulator.reset(300)
     await simulator.behaviour(**options)
     middle = sorted(instant.parse(at) for at in (await simulator.state())["referrals"].values())[150]
-    with pytest.raises(SourceDistrusted, match=said):
+    with pytest.raises(SourceContradicted, match=said):
         await read(client, Window(TimeField.UPDATED, middle), KEYSET)
     assert client.traffic.requests == 1, "seen on the first page"
 
 
-async def test_a_filter_that_hides_the_newest_known_record_is_distrusted(client: Client, simulator: Control) -> None:
+async def test_a_filter_that_hides_the_newest_known_record_is_contradicted(client: Client, simulator: Control) -> None:
     created = await fill(simulator, 20, START, MINUTE)
     anchor = Anchor(created[-1], instant.from_datetime(START + 19 * MINUTE))
     window = Window(TimeField.UPDATED, instant.from_datetime(START + 10 * MINUTE))
@@ -266,12 +266,14 @@ async def test_a_filter_that_hides_the_newest_known_record_is_distrusted(client:
 
 
 @pytest.mark.parametrize("kind", ["repeat_link", "endless"])
-@pytest.mark.parametrize("reading", [SCAN, SWEEP], ids=lambda reading: reading.method.value)
-async def test_a_circle_of_links_ends_the_run(kind: str, reading: Reading, client: Client, simulator: Control) -> None:
+@pytest.mark.parametrize("strategy", [SCAN, SWEEP], ids=lambda strategy: strategy.paging.value)
+async def test_a_circle_of_links_ends_the_run(
+    kind: str, strategy: Strategy, client: Client, simulator: Control
+) -> None:
     await simulator.reset(300)
     await simulator.faults({"kind": kind, "times": -1})
     with pytest.raises(SourceError, match="circle"):
-        await read(client, ALL, reading)
+        await read(client, ALL, strategy)
     await simulator.clear_faults()
     assert client.traffic.requests < 20
 
@@ -290,12 +292,14 @@ async def test_the_same_id_twice_on_a_page_is_no_error(client: Client, simulator
     assert ids(await read(client, ALL, KEYSET)) == set((await simulator.state())["referrals"])
 
 
-@pytest.mark.parametrize("reading", [KEYSET, SCAN, SWEEP], ids=lambda reading: reading.method.value)
-async def test_what_is_dated_in_the_future_moves_nothing(reading: Reading, client: Client, simulator: Control) -> None:
+@pytest.mark.parametrize("strategy", [KEYSET, SCAN, SWEEP], ids=lambda strategy: strategy.paging.value)
+async def test_what_is_dated_in_the_future_moves_nothing(
+    strategy: Strategy, client: Client, simulator: Control
+) -> None:
     await fill(simulator, 30, START, MINUTE)
     await fill(simulator, 15, datetime(2999, 1, 1, tzinfo=UTC), timedelta(0))
-    await simulator.behaviour(page_size=10 if reading is KEYSET else 100)
-    found = await read(client, ALL, reading)
+    await simulator.behaviour(page_size=10 if strategy is KEYSET else 100)
+    found = await read(client, ALL, strategy)
     assert len(ids(found)) == 45
     newest = max(page.through for page in found if page.through is not None)
     assert newest == instant.from_datetime(START + 29 * MINUTE)
@@ -307,8 +311,8 @@ async def test_records_without_a_time_take_no_part(client: Client, simulator: Co
         key = f"00000000-0000-0000-0000-0000000000{number:02}"
         await simulator.raw(key, b'{"id":"%s","updatedDateTime":null}' % key.encode())
     await simulator.behaviour(page_size=10)
-    for reading in (KEYSET, SCAN, SWEEP):
-        assert len(ids(await read(client, ALL, reading))) == 45
+    for strategy in (KEYSET, SCAN, SWEEP):
+        assert len(ids(await read(client, ALL, strategy))) == 45
 
 
 async def load(pipeline: Pipeline) -> None:
@@ -345,9 +349,9 @@ async def test_a_tick_falls_back_and_is_level(
     assert await db.fetchval("SELECT method FROM sync.capabilities WHERE field = 'updatedDateTime'") == "scan"
 
 
-@pytest.mark.parametrize("method", [Method.SCAN, Method.SWEEP])
+@pytest.mark.parametrize("method", [Paging.SCAN, Paging.SWEEP])
 async def test_a_listing_that_ends_without_what_it_must_hold_moves_nothing(
-    method: Method, pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+    method: Paging, pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
 ) -> None:
     """The link to the next page is left out, so the listing looks whole; the row at the watermark tells otherwise."""
     await simulator.reset(60)
@@ -365,14 +369,14 @@ async def test_a_listing_that_ends_without_what_it_must_hold_moves_nothing(
     assert await copy(db) == (await simulator.state())["referrals"]
 
 
-@pytest.mark.parametrize("reading", [KEYSET, SCAN], ids=lambda reading: reading.method.value)
+@pytest.mark.parametrize("strategy", [KEYSET, SCAN], ids=lambda strategy: strategy.paging.value)
 async def test_links_that_were_not_seen_to_hold_are_not_followed(
-    reading: Reading, client: Client, simulator: Control
+    strategy: Strategy, client: Client, simulator: Control
 ) -> None:
     await fill(simulator, 20, START, timedelta(0))
     await simulator.behaviour(page_size=7)
-    with pytest.raises(SourceDistrusted, match="links were not seen to hold"):
-        await read(client, ALL, replace(reading, links=False))
+    with pytest.raises(SourceContradicted, match="links were not seen to hold"):
+        await read(client, ALL, replace(strategy, links=False))
     assert all("skiptoken" not in request["path"] for request in await simulator.requests())
 
 

@@ -222,7 +222,7 @@ async def test_no_record_lets_people_through_whatever_its_shape(
     contacts: str, database_url: str, database: Database, db: asyncpg.Connection, pipeline: Pipeline,
     simulator: Control, simulator_origin: str, tmp_path: Path,
 ) -> None:  # fmt: skip
-    """As it is read, as it is kept aside, and as it is rewritten when the rule comes later."""
+    """As it is read, as it is rejected, and as it is rewritten when the rule comes later."""
     await simulator.reset(3)
     times = b'"createdDateTime":"2024-05-01T10:00:00Z","updatedDateTime":"2024-05-01T10:00:00Z"'
     for name, raw in UNDOCUMENTED.items():

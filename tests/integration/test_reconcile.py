@@ -94,7 +94,7 @@ async def test_gone_and_back(order: str, pipeline: Pipeline, simulator: Control,
     await assert_chain(db)
 
 
-async def test_a_lost_role_marks_nothing_until_a_person_says_so(
+async def test_a_lost_role_marks_nothing_until_it_is_accepted(
     pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
 ) -> None:
     await simulator.reset(200)
@@ -102,7 +102,7 @@ async def test_a_lost_role_marks_nothing_until_a_person_says_so(
     await prove(pipeline)
     verified = await db.fetchval("SELECT verified_at FROM sync.watermarks")
     await simulator.behaviour(visible_fraction=0.5)
-    with pytest.raises(VanishedError, match="at most 20 may vanish"):
+    with pytest.raises(VanishedError, match="at most 20 may be marked as deleted"):
         await prove(pipeline)
     assert await db.fetchval(GONE) == 0
     assert await db.fetchval("SELECT verified_at FROM sync.watermarks") == verified, "nothing was proven"

@@ -1,4 +1,4 @@
-"""Records kept aside: replayed on demand and after an upgrade, closed when they are stored or overtaken."""
+"""Rejected records: replayed on demand and after an upgrade, closed when they are stored or overtaken."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def replayed(pipeline: Pipeline, *, other_release: bool = False) -> Counts
 
 
 async def refused_by_an_earlier_release(db: asyncpg.Connection) -> None:
-    """Turn what is kept aside into something that this release reads, as a release before it may not have done."""
+    """Turn a rejected record into something that this release reads, as a release before it may not have done."""
     await db.execute("UPDATE sync.rejected_records SET payload = $1, tried_with = '0.0.1'", ENCODE(GOOD))
 
 

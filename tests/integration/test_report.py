@@ -117,7 +117,7 @@ async def test_one_account_of_two(pipeline: Pipeline, simulator: Control, db: as
     assert f"{deals}open deals" in one.text
     three = await drawn(pipeline, None, {"contoso": "x", "third": "Tailspin"})
     assert "Referrals of 3 accounts" in three.text
-    assert "Tailspin was never loaded: its figures are unknown, not zero." in three.text
+    assert "Tailspin has no backfill yet: its figures are unknown, not zero." in three.text
     assert "sync --account third" in three.text
 
 
@@ -205,7 +205,7 @@ async def test_never_loaded_is_not_nothing_open(pipeline: Pipeline) -> None:
     assert "No account is known yet. To fix:" in page.text
     assert "open deals" not in page.text
     page = await drawn(pipeline, None, {"contoso": "Contoso, Wien"})
-    assert "Contoso, Wien was never loaded" in page.text
+    assert "Contoso, Wien has no backfill yet" in page.text
     assert "open deals" not in page.text
     await load(pipeline)
     page = await drawn(pipeline)

@@ -24,7 +24,7 @@ from worker.demo.data import make_referrals
 from worker.embedded import server as embedded
 from worker.errors import LeaseError, StoreError, StoreUnavailable
 from worker.model import instant
-from worker.model.counts import Counts, ToWatermark
+from worker.model.counts import Counts, WatermarkCheckpoint
 from worker.model.mapping import map_pages
 from worker.model.record import Page, decode_record
 from worker.model.schema import CHILDREN, NESTED
@@ -32,7 +32,7 @@ from worker.store import leases, migrate, queries
 from worker.store.database import Database, open_database
 from worker.store.erase import forget
 from worker.store.leases import Run
-from worker.store.save import mark_gone, save
+from worker.store.save import mark_deleted, save
 
 ENCODE = msgspec.json.Encoder(decimal_format="number").encode
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -62,8 +62,8 @@ def page(*trees: dict[str, Any] | bytes, seconds: int = 0, by_id: bool = False) 
 
 
 async def put(database: Database, run: Run, *pages: Page, through: str | None = None) -> Counts:
-    advance = [ToWatermark(instant.parse(through))] if through else []
-    return await save(database, run, map_pages(pages), pages=len(pages), advances=advance)
+    advance = [WatermarkCheckpoint(instant.parse(through))] if through else []
+    return await save(database, run, map_pages(pages), pages=len(pages), checkpoints=advance)
 
 
 async def versions(db: asyncpg.Connection, referral_id: str = "r1") -> list[asyncpg.Record]:
@@ -197,8 +197,8 @@ async def test_a_thin_list_answer_erases_nothing_and_writes_nothing(
 
 async def test_gone_and_back_are_versions(database: Database, run: Run, db: asyncpg.Connection) -> None:
     await put(database, run, page(referral()))
-    assert await mark_gone(database, run, ["r1", "absent"]) == 1
-    assert await mark_gone(database, run, ["r1"]) == 0
+    assert await mark_deleted(database, run, ["r1", "absent"]) == 1
+    assert await mark_deleted(database, run, ["r1"]) == 0
     later = int((datetime.now(UTC) - NOON).total_seconds()) + 60
     await put(database, run, page(referral(), seconds=later))
     assert await db.fetchval("SELECT deleted_at FROM partner_center.referrals") is None

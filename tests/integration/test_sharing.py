@@ -18,7 +18,7 @@ from tests.integration.test_save import page, referral
 from worker.daemon.jobs import kinds_of_all, put
 from worker.daemon.planner import next_due
 from worker.errors import LeaseError, StoreError
-from worker.model.counts import ToWindow
+from worker.model.counts import WindowCheckpoint
 from worker.model.instant import Instant
 from worker.model.mapping import map_pages
 from worker.model.window import TimeField, Window
@@ -202,7 +202,7 @@ async def test_each_window_has_one_reader(database: Database) -> None:
         async with leases.run(database, "contoso", "backfill", slot=str(number)) as run:
             while (found := await backfills.claim_window(database, run, plan)) is not None:
                 taken.append(found.id)
-                await save(database, run, map_pages([]), advances=[ToWindow(found.id, None, 0, done=True)])
+                await save(database, run, map_pages([]), checkpoints=[WindowCheckpoint(found.id, None, 0, done=True)])
 
     await asyncio.gather(*(reader(number) for number in range(4)))
     assert sorted(taken) == sorted(one.id for one in plan.pending)
@@ -226,7 +226,7 @@ async def test_a_window_is_free_again_when_its_run_is_over(
                         database,
                         first,
                         map_pages([page(referral(1))]),
-                        advances=[ToWindow(plan.pending[0].id, None, 1)],
+                        checkpoints=[WindowCheckpoint(plan.pending[0].id, None, 1)],
                     )
     if end == "finished":
         async with leases.run(database, "contoso", "backfill", slot="3") as third:

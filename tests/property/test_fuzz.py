@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from worker.config.render import render
 from worker.config.sources import keys, load
-from worker.errors import ConfigError, SourceDistrusted, SourceUnavailable
+from worker.errors import ConfigError, SourceContradicted, SourceUnavailable
 from worker.model import instant
 from worker.model.mapping import Reject, Row, map_record
 from worker.model.odata import query_of_next_link
@@ -140,7 +140,7 @@ def test_of_any_link_only_a_query_is_used(link: str) -> None:
     """Byte for byte but for spaces, and never a host, a path or a line that could become a header."""
     try:
         query = query_of_next_link(link)
-    except SourceDistrusted:
+    except SourceContradicted:
         return
     assert query
     assert query in link.replace(" ", "%20")

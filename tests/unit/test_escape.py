@@ -66,7 +66,7 @@ def test_what_is_stored_is_shown_on_its_own_line() -> None:
     assert told.count(f"a\\n{SHOWN}") == 4
     assert not SIGNS & set(told)
     kept = Kept("k", STEERING, STEERING, STEERING, b"", NOW, NOW, 1, None, None)
-    assert not (SIGNS | {"\n"}) & set(render.kept_aside("contoso", kept))
+    assert not (SIGNS | {"\n"}) & set(render.rejected_line("contoso", kept))
 
 
 def test_pages_show_what_would_make_a_text_read_as_another() -> None:

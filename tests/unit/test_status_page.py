@@ -55,8 +55,8 @@ class Elements(HTMLParser):
         ({}, "good", "verified complete"),
         ({"health": "action required"}, "bad", "Action required"),
         ({"health": "failing"}, "bad", "by itself"),
-        ({"health": "loading"}, "fair", "Loading for the first time"),
-        ({"health": "never ran"}, "fair", "Not loaded"),
+        ({"health": "loading"}, "fair", "First backfill"),
+        ({"health": "never ran"}, "fair", "No backfill yet"),
         ({"sign_in_lapses_at": NOW + timedelta(days=9)}, "fair", "lapses soon"),
         ({"verified_at": None}, "fair", "not verified"),
         ({"open_rejects": 2}, "fair", "rejected"),
@@ -135,17 +135,17 @@ def test_what_to_do_stands_beside_what_is_required(changes: dict[str, Any], comm
     assert command is None or command in text
 
 
-def test_a_first_load_shows_how_far_it_is() -> None:
+def test_a_first_backfill_shows_how_far_it_is() -> None:
     row = ROW | {"health": "loading", "fresh_as_of": None, "live_referrals": 0}
     assert loading(row, NOW) is None, "a database without these columns"
     row |= {"loading_since": NOW - timedelta(minutes=10), "loading_records": 1_000, "loading_windows": 0}
     assert loading(row, NOW) == Loading("1,000 records since 11:50 UTC.", None)
     row |= {"loading_windows": 40, "loading_windows_done": 0}
-    assert loading(row, NOW) == Loading("0 of 40 parts, 1,000 records since 11:50 UTC.", 0.0)
+    assert loading(row, NOW) == Loading("0 of 40 windows, 1,000 records since 11:50 UTC.", 0.0)
     row |= {"loading_windows_done": 10}
-    assert loading(row, NOW) == Loading("10 of 40 parts, 1,000 records since 11:50 UTC; ready in about 30 min.", 0.25)
+    assert loading(row, NOW) == Loading("10 of 40 windows, 1,000 records since 11:50 UTC; ready in about 30 min.", 0.25)
     text = status_page(Part([row]), [], [], NOW)
-    assert "Loading for the first time." in text
+    assert "First backfill." in text
     assert '<progress max="1" value="0.250">25%</progress>' in text
     assert "never" not in text.replace("data as of</dt><dd>never", "")
 

@@ -53,8 +53,8 @@ def test_decisions(answer: Row, held: Stored | None, verdict: Verdict) -> None:
 
 
 def test_what_a_person_asked_for_wins_even_when_older() -> None:
-    assert decide(row(version=4, content=2, seconds=1), stored(), asked_for=True) is Verdict.UPDATE
-    assert decide(row(), stored(), asked_for=True) is Verdict.KEEP
+    assert decide(row(version=4, content=2, seconds=1), stored(), force=True) is Verdict.UPDATE
+    assert decide(row(), stored(), force=True) is Verdict.KEEP
 
 
 def test_the_newest_wins_in_every_order_of_arrival() -> None:

@@ -28,7 +28,7 @@ CONNECT_SECONDS, ANSWER_SECONDS = 10.0, 30.0
 MAX_ANSWER_BYTES = 1 << 20
 _CHUNK = 1 << 16
 
-_MENDS = {
+_FIXES = {
     7000215: "Put the secret's value, not its id, into `accounts.{name}.client_secret`.",
     7000222: "The client secret has expired: make a new one and put it into `accounts.{name}.client_secret`.",
     50076: "The tenant asks for MFA: sign in again with `referral-sync login --account {name}`, with MFA.",
@@ -36,10 +36,10 @@ _MENDS = {
     50158: "A rule asks for more than MFA here: sign in again with `referral-sync login --account {name}`.",
     53000: "A rule of conditional access wants a compliant device; an administrator has to let this application in.",
     53003: "A rule of conditional access blocks this sign-in; the sign-in log of Entra names it.",
-    50126: "Mend `accounts.{name}.username` and `.password`.",
+    50126: "Fix `accounts.{name}.username` and `.password`.",
     65001: "An administrator has to consent to the application for this tenant.",
-    700016: "Mend `accounts.{name}.client_id` and `.tenant_id`.",
-    90002: "Mend `accounts.{name}.tenant_id`.",
+    700016: "Fix `accounts.{name}.client_id` and `.tenant_id`.",
+    90002: "Fix `accounts.{name}.tenant_id`.",
 }
 
 
@@ -133,7 +133,7 @@ class MicrosoftIdentity:
                 raise _not_understood(self._authority) from error
             raise SignInError(
                 f"{self._authority} does not know this tenant, or this sign-in did not begin here.",
-                f"Mend `api.authority` and `accounts.{self._name}.tenant_id`, and begin again.",
+                f"Fix `api.authority` and `accounts.{self._name}.tenant_id`, and begin again.",
             ) from error
         except (KeyError, TypeError, AttributeError) as error:
             raise _not_understood(self._authority) from error
@@ -180,8 +180,8 @@ class MicrosoftIdentity:
         told = f"{word}{f', AADSTS{number}' if number else ''}"
         if word in ("temporarily_unavailable", "server_error"):
             return SourceUnavailable(f"{self._authority} is busy or failing ({told}).", "The next run tries again.")
-        mend = _MENDS.get(number, "Sign in again with `referral-sync login --account {name}`.")
-        return SignInError(f"The sign-in of {self._name} was refused ({told}).", mend.format(name=self._name))
+        fix = _FIXES.get(number, "Sign in again with `referral-sync login --account {name}`.")
+        return SignInError(f"The sign-in of {self._name} was refused ({told}).", fix.format(name=self._name))
 
 
 def _is_token(value: Any) -> bool:
@@ -204,7 +204,7 @@ def _elsewhere(authority: str, url: str) -> SignInError:
 def _not_understood(authority: str) -> SourceUnavailable:
     return SourceUnavailable(
         f"{authority} answered with something that is no token.",
-        "Usually a proxy or an outage in between; if it stays, mend `api.authority`.",
+        "Usually a proxy or an outage in between; if it stays, fix `api.authority`.",
     )
 
 

@@ -223,7 +223,7 @@ async def _redeemed(
 async def _stored(
     database: Database, sign_in: SignIn, chain: Chain, sealed: bytes | None, lapses_at: datetime | None
 ) -> bool:
-    """Store what came back; a database that is away for a moment must not cost a token."""
+    """Store what came back; a database that is unreachable for a moment must not cost a token."""
     return await tokens.put(
         database,
         sign_in.account,

@@ -134,8 +134,8 @@ async def _channel(settings: Settings, name: str) -> Finding:
 async def _in_data(name: str, database: Database) -> list[Answer]:
     """Say what cannot be asked of the API, and only shows in what was read."""
     seen = await queries.seen_in_data(database, name)
-    silent, deleted = seen.pop("silent"), seen.pop("gone")
-    told = ", ".join(f"{number} {category}" for category, number in seen.items()) or "nothing loaded yet"
+    silent, deleted = seen.pop("silent"), seen.pop("deleted")
+    told = ", ".join(f"{number} {category}" for category, number in seen.items()) or "nothing stored yet"
     return [
         Answer(3, "edits that do not move updatedDateTime", f"{silent} seen", "a nightly reconcile"),
         Answer(
@@ -146,7 +146,7 @@ async def _in_data(name: str, database: Database) -> list[Answer]:
         ),
         Answer(
             10,
-            "rows that vanish",
+            "rows deleted at the source",
             f"{deleted} marked",
             "only a complete listing and a look by id mark a row, and never many at once",
         ),

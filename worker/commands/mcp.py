@@ -158,7 +158,7 @@ def _oldest(fresh: Sequence[Mapping[str, Any]], name: str) -> str | None:
 def _caution(fresh: Sequence[Mapping[str, Any]]) -> str | None:
     """Say what keeps an answer from being the whole truth."""
     if not fresh:
-        return "Nothing was ever loaded, so an empty answer says nothing."
+        return "No backfill has finished, so an empty answer says nothing."
     faults = [f"{row['account']}: {row['health']}" for row in fresh if row["health"] != "ok"]
     return f"The copy may be old or incomplete ({'; '.join(faults)})." if faults else None
 

@@ -74,11 +74,11 @@ def _sign_in_lines(row: dict[str, Any]) -> dict[str, str]:
 def _lag_lines(row: dict[str, Any]) -> dict[str, str]:
     lines = {}
     if row["lag_p50"] is not None:
-        late = "" if row["late_max"] is None else f"; at most {row['late_max']:.0f} s late"
+        late = "" if row["late_max"] is None else f"; up to {row['late_max']:.0f} s below the watermark"
         lines["lag"] = f"{row['lag_p50']:.0f} s median, {row['lag_p95']:.0f} s for 95 of 100{late}"
     if row["overlap_too_small"]:
         lines["overlap"] = (
-            f"{row['overlap'] or 0:.0f} s is too small: {row['missed']} changes came later. Raise `sync.overlap`."
+            f"{row['overlap'] or 0:.0f} s is too small: {row['missed']} changes appeared later. Raise `sync.overlap`."
         )
     return lines
 
@@ -129,8 +129,8 @@ def queue(kinds: Sequence[Mapping[str, Any]], workers: int) -> str:
     return f"workers: {told}, the oldest for {oldest:.0f} s" if waiting else f"workers: {told}"
 
 
-def kept_aside(account: str, kept: Kept) -> str:
-    """Say what was kept aside and why, on a line; never its contents."""
+def rejected_line(account: str, kept: Kept) -> str:
+    """Describe a rejected record on one line; never its contents."""
     field = f" at {kept.field}" if kept.field else ""
     seen = f"first {moment(kept.first_seen_at)}, last {moment(kept.last_seen_at)}"
     named = kept.referral_id or f"record {kept.key}"
@@ -149,7 +149,7 @@ def explained(account: str, about: Explained) -> Iterator[str]:
         }
         yield _block(columns)
         if about.history.parts:
-            yield "  parts: " + ", ".join(f"{count} {table}" for table, count in about.history.parts.items())
+            yield "  child rows: " + ", ".join(f"{count} {table}" for table, count in about.history.parts.items())
     for version in about.history.versions:
         until = moment(version["valid_to"]) if version["valid_to"] else "now"
         names = f": {', '.join(version['changed_columns'])}" if version["changed_columns"] else ""
@@ -157,7 +157,7 @@ def explained(account: str, about: Explained) -> Iterator[str]:
         yield line(f"  {moment(version['valid_from'])} to {until}  {version['change']}{names}  ({run})")
     for kept in about.rejects:
         closed = f", closed: {kept.closed_because}" if kept.closed_at else ""
-        yield f"  kept aside {kept_aside(account, kept)}{closed}"
+        yield f"  rejected {rejected_line(account, kept)}{closed}"
     yield line(f"  at the source: {_source(about)}")
 
 

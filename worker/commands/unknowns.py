@@ -36,12 +36,12 @@ async def answers(client: Client) -> AsyncIterator[Answer]:
     """Ask every question, one after the other; raises what a first plain request raises."""
     plain = await client.list("")
     for field in TimeField:
-        reading = await probe(client, field)
+        strategy = await probe(client, field)
         yield Answer(
             1,
             f"filter on {field.value}",
-            reading.evidence,
-            f"read by {reading.method.value}" + (", with quoted literals" if reading.quoted else ""),
+            strategy.evidence,
+            f"read by {strategy.paging.value}" + (", with quoted literals" if strategy.quoted else ""),
         )
     yield await _ignored_options(client, plain)
     yield await _second_order(client)

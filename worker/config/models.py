@@ -310,7 +310,7 @@ class Schedule(_Section):
 
 
 class Sync(_Section):
-    """How much is read again, how much may vanish, and how long runs are remembered."""
+    """How much is read again, how much may be marked as deleted, and how long runs are remembered."""
 
     overlap: Annotated[Duration, Field(ge=timedelta(0), le=timedelta(days=7))] = timedelta(minutes=10)
     max_vanished_percent: float = Field(10, ge=0, le=100)

@@ -26,10 +26,10 @@ from worker.web.metrics import Facts, exposition
 from worker.web.status_page import POLICY, part_of, status_page
 
 Rows = Callable[[], Awaitable[list[dict[str, Any]]]]
-"""Returns rows of the worker's books; raises StoreError while the database is away."""
+"""Returns rows of the worker's tables; raises StoreError while the database is unreachable."""
 
 Ready = Callable[[], Awaitable[None]]
-"""Raises StoreError while the database is away or not migrated; cheap, for it is asked every few seconds."""
+"""Raises StoreError while the database is unreachable or not migrated; cheap, for it is asked every few seconds."""
 
 HEADERS = {
     "Content-Security-Policy": POLICY,
@@ -40,7 +40,7 @@ HEADERS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
+class Queries:
     """Where the endpoint reads: accounts, totals, leases, recent runs, the queue, and what is due next.
 
     Also what awaits an answer, and channels. And of this process: its connections by state, and how many jobs it has
@@ -63,7 +63,7 @@ class Books:
 
 @asynccontextmanager
 async def ops_endpoint(
-    listen: str, token: str, ready: Ready, books: Books, pulse: Pulse, *, configured: Collection[str]
+    listen: str, token: str, ready: Ready, queries: Queries, pulse: Pulse, *, configured: Collection[str]
 ) -> AsyncIterator[None]:
     """Serve the page at `/`, `/healthz`, `/readyz`, `/metrics` and `/status` at `host:port`.
 
@@ -85,31 +85,31 @@ async def ops_endpoint(
 
     async def metrics(_: web.Request) -> web.Response:
         facts = Facts(
-            await books.status(),
-            await books.totals(),
-            await books.leases(),
-            books.connections(),
-            books.in_hand(),
-            await books.queue(),
-            await books.workers(),
-            await books.awaiting() if books.by_account else (),
-            await books.channels(),
-            books.by_account,
+            await queries.status(),
+            await queries.totals(),
+            await queries.leases(),
+            queries.connections(),
+            queries.in_hand(),
+            await queries.queue(),
+            await queries.workers(),
+            await queries.awaiting() if queries.by_account else (),
+            await queries.channels(),
+            queries.by_account,
         )
         body = await asyncio.to_thread(exposition, facts)  # takes a while where there are many accounts
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def status(_: web.Request) -> web.Response:
-        rows = [row | {"configured": row["account"] in configured} for row in await books.status()]
+        rows = [row | {"configured": row["account"] in configured} for row in await queries.status()]
         told = {"release": RELEASE, "accounts": rows}
         return web.json_response(told, dumps=lambda value: json.dumps(value, default=_plain))
 
     async def page(request: web.Request) -> web.Response:
         now = datetime.now(UTC)
         asked = request.query
-        part = part_of(await books.status(), asked.get("search", ""), asked.get("page", ""), now)
+        part = part_of(await queries.status(), asked.get("search", ""), asked.get("page", ""), now)
         shown = [row["account"] for row in part.rows]
-        text = status_page(part, await books.runs(shown), await books.upcoming(shown), now)
+        text = status_page(part, await queries.runs(shown), await queries.upcoming(shown), now)
         return web.Response(text=text, content_type="text/html", headers=HEADERS)
 
     app = web.Application()
@@ -123,7 +123,7 @@ async def ops_endpoint(
 def _guarded(
     token: str, ready: Ready, answer: Callable[[web.Request], Awaitable[web.Response]]
 ) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """Ask for the token first, and say so plainly when the database is away."""
+    """Ask for the token first, and say so plainly when the database is unreachable."""
 
     async def guarded(request: web.Request) -> web.Response:
         if token and not _knows(request.headers.get("Authorization", ""), token):

@@ -18,7 +18,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from worker import RELEASE
 from worker.config.models import Settings
-from worker.daemon.http import Books
+from worker.daemon.http import Queries
 from worker.daemon.planner import Member, Pulse, next_due, plan_until, spec
 from worker.daemon.service import serve as serve_daemon
 from worker.daemon.workers import Lane, Workers
@@ -71,7 +71,7 @@ ACCOUNTS_IN_METRICS = 500
 QUICK = ("incremental", "history")
 MESSAGES = ("delivery",)
 RUN_KINDS = {"window": "backfill"}
-"""What the run of a job is called in the books, where that is not as its job."""
+"""What the run of a job is called in `sync.runs`, where that is not as its job."""
 
 HEAVY = ("reconcile", "backfill", "window", "housekeeping")
 
@@ -79,7 +79,7 @@ _log = structlog.get_logger()
 
 
 @dataclass(slots=True)
-class Standing:
+class AccountState:
     """What the daemon remembers of an account between its runs.
 
     Where tokens come from; and whether this process has tried again what an earlier release rejected.
@@ -141,7 +141,7 @@ class Jobs:
     database: Database
     session: ClientSession
     wake: Callable[[], None] = lambda: None
-    standings: dict[str, Standing] = field(default_factory=dict)
+    states: dict[str, AccountState] = field(default_factory=dict)
     up_since: datetime = field(default_factory=lambda: datetime.now(UTC))
     loading: Counter[str] = field(default_factory=Counter)
 
@@ -199,16 +199,16 @@ class Jobs:
         return 0.0
 
     async def _incremental(self, job: Taken, pipeline: Pipeline) -> None:
-        """Fetch what changed; an account that is not loaded has its load begun, or begun again where that was lost."""
-        standing = self._standing(job.account)
+        """Fetch what changed; an account without a backfill has one begun, or begun again where that was lost."""
+        state = self._state(job.account)
         if await positions.watermark(self.database, job.account) is None:
             await self._enqueue(_load(job.account, 0))
             return
-        if not standing.replayed:
-            await self._replay(pipeline, standing)
+        if not state.replayed:
+            await self._replay(pipeline, state)
         await sync_account(pipeline, due_at=job.due_at)
 
-    async def _replay(self, pipeline: Pipeline, standing: Standing) -> None:
+    async def _replay(self, pipeline: Pipeline, state: AccountState) -> None:
         """Try again what an earlier release rejected; whatever comes of that, the sync goes on."""
         try:
             if await rejects.open_rejects(self.database, pipeline.account, limit=1, other_release=True):
@@ -216,7 +216,7 @@ class Jobs:
         except SyncError as error:
             _log.warning("run_failed", account=pipeline.account, kind="replay", error=str(error), hint=error.hint)
         else:
-            standing.replayed = True
+            state.replayed = True
 
     async def _reconcile(self, job: Taken, pipeline: Pipeline) -> None:
         if await positions.watermark(self.database, job.account) is not None:
@@ -295,10 +295,10 @@ class Jobs:
         finally:
             self.loading[name] -= 1
 
-    def _standing(self, name: str) -> Standing:
-        if name not in self.standings:
-            self.standings[name] = Standing(token_source(self.settings, self.database, name))
-        return self.standings[name]
+    def _state(self, name: str) -> AccountState:
+        if name not in self.states:
+            self.states[name] = AccountState(token_source(self.settings, self.database, name))
+        return self.states[name]
 
     @asynccontextmanager
     async def _allowed(self, name: str) -> AsyncIterator[Pipeline | None]:
@@ -309,7 +309,7 @@ class Jobs:
             yield None
             return
         try:
-            token = self._standing(name).token
+            token = self._state(name).token
             async with open_pipeline(self.settings, self.database, name, token, session=self.session) as pipeline:
                 yield pipeline
         except SourceUnavailable as busy:
@@ -387,7 +387,7 @@ async def serve(settings: Settings) -> None:
         await serve_daemon(
             prepare=prepare,
             reachable=partial(queries.reachable, database),
-            books=Books(
+            queries=Queries(
                 status=partial(queries.status, database, accounts),
                 totals=partial(queries.totals, database),
                 leases=partial(queries.held_leases, database),

@@ -96,7 +96,7 @@ async def plan_until(
     pulse: Pulse,
 ) -> None:
     """Put due work into the queue until `stopped`; an outage of the database is outwaited, and said once."""
-    away, others, seen_at = False, set[str](), -math.inf
+    unreachable, others, seen_at = False, set[str](), -math.inf
     while not stopped.is_set():
         pulse.beat()
         wait = LOOK_SECONDS
@@ -117,11 +117,11 @@ async def plan_until(
             if moved.seconds is not None:
                 # Workers that all wait for the same row look one after another.
                 wait = min(LOOK_SECONDS, max(AGAIN_SECONDS, moved.seconds + random.uniform(0, 0.1)))  # noqa: S311 - no secret
-            away = False
+            unreachable = False
         except StoreError as error:
-            if not away:
+            if not unreachable:
                 _log.warning("database_unreachable", error=str(error), hint=error.hint)
-            away = True
+            unreachable = True
         await pause(stopped, wait)
     try:
         await schedules.leave(database, member.owner)

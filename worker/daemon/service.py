@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Collection
 import structlog
 
 from worker import RELEASE
-from worker.daemon.http import Books, ops_endpoint
+from worker.daemon.http import Queries, ops_endpoint
 from worker.daemon.planner import Pulse, stop_on_signal
 from worker.errors import LeaseError, StoreError, StoreUnavailable
 
@@ -21,13 +21,13 @@ async def serve(
     *,
     prepare: Callable[[], Awaitable[None]],
     reachable: Callable[[], Awaitable[None]],
-    books: Books,
+    queries: Queries,
     work: Callable[[asyncio.Event, Pulse], Awaitable[None]],
     listen: str,
     token: str,
     configured: Collection[str],
 ) -> None:
-    """Run until SIGTERM or SIGINT. `prepare` migrates; while the database is away it is tried again.
+    """Run until SIGTERM or SIGINT. `prepare` migrates; while the database is unreachable it is tried again.
 
     `work` goes on until its event is set, and shows by its pulse that it moves. `configured` names the accounts of the
     configuration.
@@ -42,7 +42,7 @@ async def serve(
         await reachable()
 
     pulse = Pulse()
-    async with ops_endpoint(listen, token, prepared, books, pulse, configured=configured):
+    async with ops_endpoint(listen, token, prepared, queries, pulse, configured=configured):
         _log.info("worker_started", release=RELEASE, listen=listen)
         await _prepared(prepare, stopped)
         if not stopped.is_set():

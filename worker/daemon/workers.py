@@ -82,7 +82,7 @@ class Workers:
 
     async def _work(self, lane: Lane, driver: PoolDriver) -> None:
         """Keep a lane going: an outage of the database ends the engine's loop, which then begins again."""
-        away = False
+        unreachable = False
         while not self._stopping.is_set():
             manager = QueueManager(queries(driver), channel=CHANNEL)
             manager.min_dequeue_poll_interval = timedelta(seconds=FULL_SECONDS)
@@ -99,12 +99,12 @@ class Workers:
                     log_aggregation_interval=timedelta(0),
                 )
             except Exception as error:  # noqa: BLE001 - whatever it was, the lane has to go on
-                if not away:
+                if not unreachable:
                     _log.warning("queue_unreachable", lane=lane.name, error=str(error).partition("\n")[0])
-                away = True
+                unreachable = True
                 await pause(self._stopping, AGAIN_SECONDS)
             else:
-                away = False
+                unreachable = False
 
     async def _do(self, job: Job) -> None:
         """Do one job for the engine; raises RetryRequested to give it back."""

@@ -70,7 +70,7 @@ QUERIES = (
 
 
 async def tour(count: int, out: Console, *, keep: bool = False) -> int:
-    """Load `count` made-up referrals, change some, tick, reconcile, and print what an analyst then sees.
+    """Backfill `count` made-up referrals, change some, sync, reconcile, and print what an analyst then sees.
 
     With `keep` the daemon then follows the source until SIGINT or SIGTERM, for a look at its page and the database.
     """
@@ -117,11 +117,11 @@ async def _work(pipeline: Pipeline, control: Control, out: Console) -> None:
     await control.clear_requests()
     counts = await wiring.sync_account(pipeline)
     requests = len(await control.requests())
-    out.print(f"A tick: {counts.inserted} inserted, {counts.updated} updated, in {requests} request(s).")
+    out.print(f"A sync: {counts.inserted} inserted, {counts.updated} updated, in {requests} request(s).")
     await control.clear_requests()
     counts = await wiring.sync_account(pipeline)
     requests = len(await control.requests())
-    out.print(f"An idle tick: {counts.inserted + counts.updated} rows written, in {requests} request(s).")
+    out.print(f"An idle sync: {counts.inserted + counts.updated} rows written, in {requests} request(s).")
     with _watched(pipeline) as watched:
         found = await wiring.reconcile_account(watched)
     out.print(

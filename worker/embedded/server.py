@@ -110,7 +110,7 @@ async def server(
     except OSError as error:
         raise StoreError(
             f"The embedded PostgreSQL cannot use {error.filename or data_dir}: {error.strerror or error}.",
-            "Mend that, or choose another `database.data_dir`.",
+            "Fix that, or choose another `database.data_dir`.",
         ) from error
     again = replace(wish, port=urlsplit(url).port or 0)
     watch = asyncio.create_task(_start_again(home, again)) if lasting else None

@@ -68,14 +68,14 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
-class ToWatermark:
+class WatermarkCheckpoint:
     """Move the account's watermark to `through` with this save."""
 
     through: Instant
 
 
 @dataclass(frozen=True, slots=True)
-class ToWindow:
+class WindowCheckpoint:
     """Record with this save that a backfill window is read to `through`, by so many records; `done`: to its end."""
 
     window_id: int
@@ -83,13 +83,13 @@ class ToWindow:
     records: int
     done: bool = False
 
-    def after(self, earlier: ToWindow | None) -> ToWindow:
+    def after(self, earlier: WindowCheckpoint | None) -> WindowCheckpoint:
         """Return this and an earlier one of the same window as one."""
         if earlier is None:
             return self
         through = max((one for one in (earlier.through, self.through) if one is not None), default=None)
-        return ToWindow(self.window_id, through, earlier.records + self.records, earlier.done or self.done)
+        return WindowCheckpoint(self.window_id, through, earlier.records + self.records, earlier.done or self.done)
 
 
-Advance = ToWatermark | ToWindow | None
+Checkpoint = WatermarkCheckpoint | WindowCheckpoint | None
 """Which position a save moves, in its own transaction; None where the work keeps no position."""

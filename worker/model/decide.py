@@ -53,10 +53,10 @@ def newest_of_each(rows: Iterable[Row]) -> list[Row]:
     return [newest[key] for key in sorted(newest)]
 
 
-def decide(row: Row, stored: Stored | None, *, asked_for: bool = False) -> Verdict:
+def decide(row: Row, stored: Stored | None, *, force: bool = False) -> Verdict:
     """Compare an answer with the copy.
 
-    `asked_for`: a person asked for this very referral, or a listing and an answer by id agree on it; so what the source
+    `force`: a person asked for this very referral, or a listing and an answer by id agree on it; so what the source
     says now wins even when it looks older. A row that was marked as deleted at the source takes what an answer to a
     later request shows, whatever its version: the mark already said that the source had none.
     """
@@ -65,7 +65,7 @@ def decide(row: Row, stored: Stored | None, *, asked_for: bool = False) -> Verdi
     same = row.content_hash == stored.content_hash and row.version == stored.version
     back = stored.deleted_at is not None and row.observed_at > stored.deleted_at
     newer = row.version > stored.version or (row.version == stored.version and row.observed_at > stored.observed_at)
-    if not same and (newer or asked_for or back):
+    if not same and (newer or force or back):
         return Verdict.UPDATE
     if back:
         return Verdict.RETURN

@@ -1,6 +1,6 @@
-"""How late records appear behind their own `updatedDateTime`: what the overlap has to cover, measured.
+"""Replication lag: how far behind their own `updatedDateTime` records appear, which the overlap has to cover.
 
-Nobody documents when a change becomes visible in the listing (partner-center-api.md section 9.2). A tick sees by itself
+Nobody documents when a change becomes visible in the listing (partner-center-api.md section 9.2). A sync sees by itself
 what appears within the overlap; what appears later only a reconcile finds, and then the overlap is too small.
 """
 
@@ -20,7 +20,7 @@ class Lag:
     """What one run learns of lateness; it learns nothing until it is told the watermark at its start.
 
     `proven` is through when the copy was verified before: what changed since and lies below the overlap should have
-    come with a tick, so a reconcile that finds it counts it as missed.
+    come with a sync, so a reconcile that finds it counts it as missed.
     """
 
     watermark: Instant | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from worker.errors import SourceDistrusted
+from worker.errors import SourceContradicted
 from worker.model.instant import Instant, render
 from worker.model.window import TimeField
 
@@ -41,13 +41,13 @@ def list_query(
 def query_of_next_link(link: str) -> str:
     """Return the raw query of a `nextLink`, untouched; its scheme, host and path are never used.
 
-    The documents show it with `http`, another path, relative or absolute. Raises SourceDistrusted when there is no
+    The documents show it with `http`, another path, relative or absolute. Raises SourceContradicted when there is no
     query to use.
     """
     _, mark, query = link.partition("?")
     query = query.partition("#")[0].replace(" ", "%20")
     if not mark or not query or any(not _FIRST_PRINTABLE <= ord(sign) <= _LAST_PRINTABLE for sign in query):
-        raise SourceDistrusted(
+        raise SourceContradicted(
             "The API answered with a next page link that has no usable query.",
             "Nothing past this page was read; run `referral-sync check` and report the request id.",
         )

@@ -1,4 +1,4 @@
-"""How a listing is read: what the API was seen to do for a time field, and so which way can be relied on."""
+"""Paging strategies: what the API was seen to do for a time field, and so how its listing is paged."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
-class Method(StrEnum):
-    """The three ways of reading, best first."""
+class Paging(StrEnum):
+    """How a listing is paged, best first."""
 
     KEYSET = "keyset"
     """Filtered by time in ascending order; each request begins at the last time seen."""
@@ -18,8 +18,8 @@ class Method(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """A way to read one time field, with what it rests on.
+class Strategy:
+    """A paging strategy for one time field, with its evidence.
 
     `quoted`: the filter's literal stands in quotes. `bounded_above`: an upper bound in the filter is honoured too.
     `links`: next page links were seen to carry order and filter on; where they do not, only a listing without either
@@ -27,7 +27,7 @@ class Reading:
     asked again. `page_size` is the largest page that was seen, 0 where none was.
     """
 
-    method: Method
+    paging: Paging
     quoted: bool = False
     bounded_above: bool = False
     evidence: str = ""
@@ -35,7 +35,7 @@ class Reading:
     links: bool = True
     page_size: int = 0
 
-    def demoted(self, evidence: str, *, proven: bool) -> Reading:
-        """Return the next way down, because this one contradicted itself; unproven, it is looked at again soon."""
-        lower = Method.SCAN if self.method is Method.KEYSET and self.links else Method.SWEEP
-        return replace(self, method=lower, evidence=evidence, proven=proven)
+    def downgraded(self, evidence: str, *, proven: bool) -> Strategy:
+        """Return the next strategy, because this one was contradicted; unproven, it is probed again soon."""
+        lower = Paging.SCAN if self.paging is Paging.KEYSET and self.links else Paging.SWEEP
+        return replace(self, paging=lower, evidence=evidence, proven=proven)

@@ -1,6 +1,6 @@
 """Half-open ranges of one time field, and the arithmetic on them.
 
-Everything the worker reads, it reads as a window `[lower, upper)`: a tick, a slice of a backfill, a slice of a
+Everything the worker reads, it reads as a window `[lower, upper)`: a sync, a slice of a backfill, a slice of a
 reconcile. `None` is an open end.
 """
 

@@ -33,7 +33,7 @@ async def deliver_due(
 
     Safe to call at any time and from any process: who holds a channel's lease works on it, the others find nothing to
     do. `up_since` is when the caller's process began, so that it does not call a copy stale that it has yet to look at.
-    A channel that fails is no failure of this; raises StoreError when the database is away.
+    A channel that fails is no failure of this; raises StoreError when the database is unreachable.
     """
     names = list(settings.notify.channels) if channel is None else [channel]
     await _decide(database, settings, up_since)

@@ -192,7 +192,7 @@ def _age(one: Health, frame: Frame) -> str:
     if one.verified_through is not None:
         verified = f"; verified through {moment(one.verified_through, frame.zone)}"
     if one.fresh_as_of is None:
-        return f"Warning: {name} was not loaded yet, so nothing is known of it."
+        return f"Warning: {name} has no finished backfill, so nothing is known of it."
     told = f"{moment(one.fresh_as_of, frame.zone)}, {span(frame.now - one.fresh_as_of)} ago"
     if one.is_fresh:
         return f"{name}: data as of {told}{verified or '; not verified yet'}."

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from worker.errors import SourceDistrusted
+from worker.errors import SourceContradicted
 from worker.model.instant import Instant, render, shift
 from worker.model.odata import list_query, query_of_next_link
 from worker.model.record import Listing
-from worker.model.strategy import Method, Reading
+from worker.model.strategy import Paging, Strategy
 from worker.model.window import TimeField
 from worker.source.capability import try_query
 from worker.source.checks import sane_newest, times_of
@@ -45,23 +45,23 @@ async def bounds(client: Client, field: TimeField) -> Bounds:
     return Bounds(min(times_of(asc.records, field), default=None), sane_newest(desc, field), untimed, one_page)
 
 
-async def probe(client: Client, field: TimeField) -> Reading:
+async def probe(client: Client, field: TimeField) -> Strategy:
     """Find the best way to read `field` that the API was seen to serve rightly."""
     asc = await try_query(client, list_query(field=field))
     desc = await try_query(client, list_query(field=field, descending=True))
     if asc is None or desc is None:
-        return Reading(Method.SWEEP, evidence=f"$orderby={field.value} was rejected")
+        return Strategy(Paging.SWEEP, evidence=f"$orderby={field.value} was rejected")
     up, down = times_of(asc.records, field), times_of(desc.records, field)
     if up != sorted(up) or down != sorted(down, reverse=True):
-        return Reading(Method.SWEEP, evidence=f"$orderby={field.value} was ignored")
+        return Strategy(Paging.SWEEP, evidence=f"$orderby={field.value} was ignored")
     if not up or not down or len({*up, *down}) < 2:  # noqa: PLR2004 - an order or a filter needs two different times to show
-        return Reading(Method.SWEEP, evidence="too few records to see an order", proven=False)
+        return Strategy(Paging.SWEEP, evidence="too few records to see an order", proven=False)
     if [record.id for record in asc.records] == [record.id for record in desc.records] or up[0] > down[-1]:
-        return Reading(Method.SWEEP, evidence=f"$orderby={field.value} asc and desc gave the same")
+        return Strategy(Paging.SWEEP, evidence=f"$orderby={field.value} asc and desc gave the same")
     links = await _links_carry_on(client, asc, desc)
     found = await _probe_filter(client, field, up, down)
-    if found.method is Method.SCAN and not links and asc.next_link is not None:
-        return Reading(Method.SWEEP, evidence=f"{found.evidence}; links do not carry the order on", links=False)
+    if found.paging is Paging.SCAN and not links and asc.next_link is not None:
+        return Strategy(Paging.SWEEP, evidence=f"{found.evidence}; links do not carry the order on", links=False)
     return replace(found, links=links, page_size=max(len(asc.records), len(desc.records)))
 
 
@@ -76,17 +76,17 @@ async def _links_carry_on(client: Client, asc: Listing, desc: Listing) -> bool:
             return False
         try:
             second = await try_query(client, query_of_next_link(first.next_link))
-        except SourceDistrusted:
+        except SourceContradicted:
             return False
         seconds.append([record.id for record in second.records] if second is not None else [])
     return bool(seconds[0]) and bool(seconds[1]) and seconds[0] != seconds[1]
 
 
-async def _probe_filter(client: Client, field: TimeField, up: list[Instant], down: list[Instant]) -> Reading:
+async def _probe_filter(client: Client, field: TimeField, up: list[Instant], down: list[Instant]) -> Strategy:
     """Ask for the newer part and see that the older records stay away and the newer ones come."""
     lower = _dividing_time(up, down)
     if lower is None:
-        return Reading(Method.SCAN, evidence="times too close to see whether a filter works", proven=False)
+        return Strategy(Paging.SCAN, evidence="times too close to see whether a filter works", proven=False)
     reasons = []
     for quoted in (False, True):
         form = f"{field.value} ge {render(lower)}" if not quoted else f"{field.value} ge '...'"
@@ -100,8 +100,8 @@ async def _probe_filter(client: Client, field: TimeField, up: list[Instant], dow
             reasons.append(f"{form} was not honoured")
             continue
         upper = await _bounded_above(client, field, lower, max(down), quoted=quoted)
-        return Reading(Method.KEYSET, quoted, upper, f"{form} showed only newer records, in order")
-    return Reading(Method.SCAN, evidence="; ".join(reasons))
+        return Strategy(Paging.KEYSET, quoted, upper, f"{form} showed only newer records, in order")
+    return Strategy(Paging.SCAN, evidence="; ".join(reasons))
 
 
 def _dividing_time(up: list[Instant], down: list[Instant]) -> Instant | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from worker.errors import SourceDistrusted
+from worker.errors import SourceContradicted
 from worker.model.instant import Instant, from_datetime, shift
 from worker.model.record import Listing, Record
 from worker.model.window import TimeField, Window
@@ -56,19 +56,19 @@ def key_of(record: Record) -> str | bytes:
 
 
 def check_filter(records: Iterable[Record], field: TimeField, lower: Instant | None) -> None:
-    """Raise SourceDistrusted where a record lies below what was asked for."""
+    """Raise SourceContradicted where a record lies below what was asked for."""
     if lower is None:
         return
     allowed = shift(lower, -ROUNDING)
     if any(time < allowed for time in times_of(records, field)):
-        raise SourceDistrusted(f"The API does not honour its filter on {field.value}.")
+        raise SourceContradicted(f"The API does not honour its filter on {field.value}.")
 
 
 def check_order(records: Iterable[Record], field: TimeField, *, descending: bool) -> None:
-    """Raise SourceDistrusted where records do not come in the order that was asked for."""
+    """Raise SourceContradicted where records do not come in the order that was asked for."""
     times = times_of(records, field)
     if times != sorted(times, reverse=descending):
-        raise SourceDistrusted(f"The API does not keep the order by {field.value}.")
+        raise SourceContradicted(f"The API does not keep the order by {field.value}.")
 
 
 def times_of(records: Iterable[Record], field: TimeField) -> list[Instant]:

@@ -42,7 +42,7 @@ RETRY_BUDGET = 40
 """So many repeated requests a run may have, and one more for every ten requests; then the next run has to try."""
 
 MAX_RETRY_AFTER = 120.0
-"""A server that asks for more than this ends the run cleanly; the next tick waits instead."""
+"""A server that asks for more than this ends the run cleanly; the next sync waits instead."""
 
 MAX_PAUSE = 3600.0
 """No answer silences an account for longer than this, whatever it asks for."""
@@ -167,7 +167,7 @@ class Client:
         except _TokenRefusedError as refusal:
             if refusal.claims:
                 raise SignInError(
-                    f"The API asks for more than this sign-in proves ({refusal}): a rule of conditional access.",
+                    f"The API asks for more than this sign-in gives ({refusal}): a rule of conditional access.",
                     "Sign in again with `referral-sync login`, with MFA and from where the rule allows it.",
                 ) from refusal
             if refusal.asks_for_mfa:
@@ -362,7 +362,7 @@ def _refusal(
         return _TokenRefusedError(told, asks_for_mfa=code == MFA_ASKED)
     if status == 403 and code.lower() in _INSUFFICIENT_CLAIMS:  # noqa: PLR2004
         return SignInError(
-            f"A rule of conditional access asks for more than this sign-in proves ({told}), and does not say what.",
+            f"A rule of conditional access asks for more than this sign-in gives ({told}), and does not say what.",
             "Sign in again with `referral-sync login`, with MFA and from where the rule allows it; "
             "an administrator sees the rule in the sign-in log of Entra.",
         )
@@ -381,7 +381,7 @@ def _refusal(
         return SourceRejected(
             f"The API redirected a request, which is not followed with a token ({told}).",
             status,
-            "Mend `api.base_url`; it is https://api.partner.microsoft.com.",
+            "Fix `api.base_url`; it is https://api.partner.microsoft.com.",
         )
     hint = "Is `api.base_url` the referrals host https://api.partner.microsoft.com?" if status in (404, 405) else ""
     return SourceRejected(f"The API refused the request ({told}).", status, hint)

@@ -11,11 +11,11 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from worker.errors import SourceDistrusted
+from worker.errors import SourceContradicted
 from worker.model.instant import Instant, shift
 from worker.model.odata import list_query
 from worker.model.record import Ended, Listing, Page, Record
-from worker.model.strategy import Reading
+from worker.model.strategy import Strategy
 from worker.model.window import Window
 from worker.source import checks
 from worker.source.checks import Anchor, Passes, beyond, holds, key_of, newest_of, times_of
@@ -37,21 +37,21 @@ class _Bound:
     records: list[Record]
 
 
-async def keyset(client: Client, window: Window, reading: Reading, anchor: Anchor | None) -> AsyncGenerator[Page]:
+async def keyset(client: Client, window: Window, strategy: Strategy, anchor: Anchor | None) -> AsyncGenerator[Page]:
     """Read a window from its lower bound up."""
     bound: _Bound | None = None
     doubts = 0
     while True:
         at = bound.time if bound is not None else window.lower
-        listing = await _ask(client, window, reading, at)
+        listing = await _ask(client, window, strategy, at)
         if bound is not None:
-            listing = await _overlapping(client, window, reading, bound, listing)
+            listing = await _overlapping(client, window, strategy, bound, listing)
         newest = newest_of(listing.records, window.field)
         moved = newest is not None and (at is None or newest > at)
         tied = listing.next_link is not None and not moved and not beyond(window, newest)
-        ended = None if tied else await _end(client, window, reading, listing, at, anchor if bound is None else None)
+        ended = None if tied else await _end(client, window, strategy, listing, at, anchor if bound is None else None)
         if anchor is not None:
-            anchor = await _check_anchor(client, window, reading, anchor, listing, done=ended is not None)
+            anchor = await _check_anchor(client, window, strategy, anchor, listing, done=ended is not None)
         if ended is not None or moved:
             yield Page(listing.records, _through(listing, window, done=ended is not None), listing.observed_at, ended)
             if ended is not None:
@@ -59,7 +59,7 @@ async def keyset(client: Client, window: Window, reading: Reading, anchor: Ancho
             bound, doubts = _bound_of(listing, window, newest), 0
         elif tied:
             onward = None
-            async for page, after in _ties(client, window, reading, at, listing):
+            async for page, after in _ties(client, window, strategy, at, listing):
                 yield page
                 onward = after
             if onward is None:
@@ -68,7 +68,7 @@ async def keyset(client: Client, window: Window, reading: Reading, anchor: Ancho
         else:
             doubts += 1
             if doubts >= END_LOOKS:
-                raise SourceDistrusted(
+                raise SourceContradicted(
                     f"By {window.field.value} the API shows records from one end of its listing and not from the other."
                 )
 
@@ -77,14 +77,14 @@ def _bound_of(listing: Listing, window: Window, newest: Instant | None) -> _Boun
     return None if newest is None else _Bound(newest, [r for r in listing.records if r.time(window.field) == newest])
 
 
-async def _ask(client: Client, window: Window, reading: Reading, lower: Instant | None) -> Listing:
+async def _ask(client: Client, window: Window, strategy: Strategy, lower: Instant | None) -> Listing:
     """Ask for the window from `lower` on, and check that the answer keeps to the filter and the order."""
-    upper = window.upper if reading.bounded_above else None
-    return await _asked(client, Window(window.field, lower, upper), reading)
+    upper = window.upper if strategy.bounded_above else None
+    return await _asked(client, Window(window.field, lower, upper), strategy)
 
 
-async def _asked(client: Client, window: Window, reading: Reading) -> Listing:
-    query = list_query(field=window.field, lower=window.lower, upper=window.upper, quoted=reading.quoted)
+async def _asked(client: Client, window: Window, strategy: Strategy) -> Listing:
+    query = list_query(field=window.field, lower=window.lower, upper=window.upper, quoted=strategy.quoted)
     listing = await client.list(query)
     checks.check_filter(listing.records, window.field, window.lower)
     checks.check_order(listing.records, window.field, descending=False)
@@ -95,9 +95,9 @@ async def _asked(client: Client, window: Window, reading: Reading) -> Listing:
 
 
 async def _end(
-    client: Client, window: Window, reading: Reading, listing: Listing, at: Instant | None, anchor: Anchor | None
+    client: Client, window: Window, strategy: Strategy, listing: Listing, at: Instant | None, anchor: Anchor | None
 ) -> Ended | None:
-    """Say how it is proven that a window ends with this answer; None where more may come.
+    """Say how it is verified that a window ends with this answer; None where more may come.
 
     `anchor` is given with the first answer only. An answer that shows it as the newest, and less than a page, ends the
     window without a further request: nothing moves, so whatever it left out is still above the watermark.
@@ -107,12 +107,12 @@ async def _end(
         return Ended.ORDER
     if listing.next_link is not None:
         return None
-    if _shows_anchor(listing, anchor, newest) and len(listing.records) < (reading.page_size or client.largest_page):
+    if _shows_anchor(listing, anchor, newest) and len(listing.records) < (strategy.page_size or client.largest_page):
         return Ended.ANCHOR
     known = {key_of(record) for record in listing.records if record.time(window.field) == newest}
-    if window.upper is not None and reading.bounded_above:
+    if window.upper is not None and strategy.bounded_above:
         top = newest if newest is not None else at
-        onward = (await _asked(client, Window(window.field, top), reading)).records
+        onward = (await _asked(client, Window(window.field, top), strategy)).records
         fresh = [r for r in onward if (time := r.time(window.field)) is not None and holds(window, time)]
         if not {key_of(record) for record in fresh} <= known:
             return None
@@ -139,13 +139,13 @@ async def _seen_from_above(
     if newest is None or top > newest:
         return None
     if top < newest:
-        return Ended.BOTH_ENDS  # what was the newest has gone meanwhile
+        return Ended.BOTH_ENDS  # what was the newest was deleted meanwhile
     if not group <= known:
         return None
     if not whole:
         oldest = times_of((await client.list(list_query(field=window.field))).records, window.field)
         if any(time < newest for time in oldest):
-            raise SourceDistrusted(
+            raise SourceContradicted(
                 f"A group of equal {window.field.value} is as long as a page, and no link leads on.", lasting=False
             )
     return Ended.BOTH_ENDS
@@ -178,29 +178,29 @@ def _through(listing: Listing, window: Window, *, done: bool) -> Instant | None:
 # -- what each answer must show ------------------------------------------------------------------------------------
 
 
-async def _overlapping(client: Client, window: Window, reading: Reading, bound: _Bound, listing: Listing) -> Listing:
+async def _overlapping(client: Client, window: Window, strategy: Strategy, bound: _Bound, listing: Listing) -> Listing:
     """Make sure that this answer begins where the last one ended: it must show a record seen before at its bound.
 
     When it does not, those records were edited meanwhile, or the server rounds its literal up: the bound is read again
-    a little lower, where other known records may lie. A server that still differs is distrusted, unless the records of
-    the bound have really moved, which is seen by id.
+    a little lower, where other known records may lie. A server that still differs contradicts itself, unless the
+    records of the bound have really moved, which is seen by id.
     """
     field, known = window.field, {record.id for record in bound.records}
     if any(record.id in known for record in listing.records):
         return listing
     for lower in (shift(bound.time, -step) for step in LOOK_BACK):
-        again = await _ask(client, window, reading, max(lower, window.lower or lower))
+        again = await _ask(client, window, strategy, max(lower, window.lower or lower))
         if any(record.id in known for record in again.records):
             return again
     for record in bound.records[:MAX_LOOKS]:
         now = await client.fetch(record.id or "")
         if now is not None and now.records[0].time(field) == bound.time:
-            raise SourceDistrusted(f"The API left out records at the bound of a filter on {field.value}.")
+            raise SourceContradicted(f"The API left out records at the bound of a filter on {field.value}.")
     return listing
 
 
 async def _check_anchor(
-    client: Client, window: Window, reading: Reading, anchor: Anchor, listing: Listing, *, done: bool
+    client: Client, window: Window, strategy: Strategy, anchor: Anchor, listing: Listing, *, done: bool
 ) -> Anchor | None:
     """Look for the record that the window must show; returns it while it can still come on a later page."""
     newest = newest_of(listing.records, window.field)
@@ -214,9 +214,9 @@ async def _check_anchor(
         return None
     if not done and newest is not None and time > newest:
         return Anchor(anchor.id, time)
-    again = await _ask(client, window, reading, time) if time > anchor.time else None
+    again = await _ask(client, window, strategy, time) if time > anchor.time else None
     if again is None or not any(record.id == anchor.id for record in again.records):
-        raise SourceDistrusted(f"The API's filter on {window.field.value} left out a record that it shows by id.")
+        raise SourceContradicted(f"The API's filter on {window.field.value} left out a record that it shows by id.")
     return None
 
 
@@ -224,7 +224,7 @@ async def _check_anchor(
 
 
 async def _ties(
-    client: Client, window: Window, reading: Reading, at: Instant | None, listing: Listing
+    client: Client, window: Window, strategy: Strategy, at: Instant | None, listing: Listing
 ) -> AsyncGenerator[tuple[Page, _Bound | None]]:
     """Read a group of equal times that is longer than a page: by links, until all its records are known.
 
@@ -232,8 +232,8 @@ async def _ties(
     None says that nothing does.
     """
     field, passes = window.field, Passes()
-    if not reading.links:
-        raise SourceDistrusted(
+    if not strategy.links:
+        raise SourceContradicted(
             f"A group of equal {field.value} is longer than a page, and links were not seen to hold."
         )
     for _ in range(TIE_PASSES):
@@ -257,8 +257,8 @@ async def _ties(
             through = window.upper or _through_ties(window, at, checks.latest_allowed(listing))
             yield Page([], through, listing.observed_at, Ended.BOTH_ENDS), None
             return
-        listing = await _ask(client, window, reading, at)
-    raise SourceDistrusted(
+        listing = await _ask(client, window, strategy, at)
+    raise SourceContradicted(
         f"The API showed a group of equal {field.value} differently each time it was read.", lasting=False
     )
 

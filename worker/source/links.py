@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
-from worker.errors import SourceDistrusted, SourceRejected
+from worker.errors import SourceContradicted, SourceRejected
 from worker.model.odata import query_of_next_link
 from worker.model.record import Listing
 from worker.source.client import Client
@@ -18,7 +18,7 @@ _FORGOTTEN = frozenset({400, 404, 410})
 async def linked(client: Client, listing: Listing) -> AsyncGenerator[tuple[Listing, bool]]:
     """Follow links from a listing on; yields each answer and whether no link leads on from it.
 
-    Raises SourceDistrusted when a link comes twice, when ever new links lead to the same records, and when the server
+    Raises SourceContradicted when a link comes twice, when ever new links lead to the same records, and when the server
     does not accept its own: it has forgotten it, or the link lacks what the first query said.
     """
     seen = set[str]()
@@ -32,7 +32,7 @@ async def linked(client: Client, listing: Listing) -> AsyncGenerator[tuple[Listi
             return
         query = query_of_next_link(listing.next_link)
         if query in seen or repeats >= MAX_REPEATS:
-            raise SourceDistrusted(
+            raise SourceContradicted(
                 "The API's next page links go in a circle, so its listing would never end.",
                 "Nothing past this page was read; the next run begins anew.",
             )
@@ -41,7 +41,7 @@ async def linked(client: Client, listing: Listing) -> AsyncGenerator[tuple[Listi
             listing = await client.list(query)
         except SourceRejected as error:
             if error.status in _FORGOTTEN:
-                raise SourceDistrusted(
+                raise SourceContradicted(
                     f"The API does not accept a next page link of its own. {error}",
                     "The next run begins anew.",
                     lasting=False,

@@ -1,7 +1,7 @@
-"""Reading a window so that nothing is missed, and saying how far it is complete and how its end was proven.
+"""Reading a window so that nothing is missed, and saying how far it is complete and how its end was verified.
 
 Three ways, best first: keyset (`keyset.py`), scan and sweep (`scan.py`). Each checks every page against what it asked
-for and raises SourceDistrusted when an answer contradicts it; the flow then takes the next way.
+for and raises SourceContradicted when an answer contradicts it; the flow then takes the next way.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from worker.errors import SourceDistrusted, SourceRejected
+from worker.errors import SourceContradicted, SourceRejected
 from worker.model.record import Page
-from worker.model.strategy import Method, Reading
+from worker.model.strategy import Paging, Strategy
 from worker.model.window import Window
 from worker.source.capability import REFUSED_QUERY
 from worker.source.checks import Anchor
@@ -20,29 +20,31 @@ from worker.source.keyset import keyset
 from worker.source.scan import scan, sweep
 
 
-async def pages(client: Client, window: Window, reading: Reading, anchor: Anchor | None = None) -> AsyncGenerator[Page]:
+async def pages(
+    client: Client, window: Window, strategy: Strategy, anchor: Anchor | None = None
+) -> AsyncGenerator[Page]:
     """Read a window; every page says how far (exclusive) the window is complete with it.
 
-    `anchor` is the newest record known at or below the watermark. Raises SourceDistrusted when the answers contradict
+    `anchor` is the newest record known at or below the watermark. Raises SourceContradicted when the answers contradict
     each other, or when the API refuses a query that it was seen to accept.
     """
-    async with aclosing(_by_method(client, window, reading, anchor)) as found:
+    async with aclosing(_by_paging(client, window, strategy, anchor)) as found:
         try:
             async for page in found:
                 yield page
         except SourceRejected as refusal:
-            if refusal.status in REFUSED_QUERY and reading.method is not Method.SWEEP:
-                raise SourceDistrusted(
+            if refusal.status in REFUSED_QUERY and strategy.paging is not Paging.SWEEP:
+                raise SourceContradicted(
                     f"The API refuses what it was seen to accept. {refusal}", lasting=False
                 ) from refusal
             raise
 
 
-def _by_method(client: Client, window: Window, reading: Reading, anchor: Anchor | None) -> AsyncGenerator[Page]:
-    match reading.method:
-        case Method.KEYSET:
-            return keyset(client, window, reading, anchor)
-        case Method.SCAN:
-            return scan(client, window, anchor, links=reading.links)
-        case Method.SWEEP:
+def _by_paging(client: Client, window: Window, strategy: Strategy, anchor: Anchor | None) -> AsyncGenerator[Page]:
+    match strategy.paging:
+        case Paging.KEYSET:
+            return keyset(client, window, strategy, anchor)
+        case Paging.SCAN:
+            return scan(client, window, anchor, links=strategy.links)
+        case Paging.SWEEP:
             return sweep(client, window, anchor)

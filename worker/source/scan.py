@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 
-from worker.errors import SourceDistrusted
+from worker.errors import SourceContradicted
 from worker.model.instant import Instant
 from worker.model.odata import list_query
 from worker.model.record import Ended, Listing, Page, Record
@@ -22,7 +22,7 @@ from worker.source.links import linked
 
 PASSES = 10
 SHORT_PASSES = 3
-"""So often a listing may end too early before the server is distrusted: a link may be missing now and then."""
+"""So often a listing may end too early before paging is downgraded: a link may be missing now and then."""
 
 _PARTS = ("status eq 'New'", "status eq 'Active'", "status eq 'Closed'", "type eq 'Shared'", "type eq 'Independent'")
 """Documented filters (partner-center-api.md section 1.4) that show other parts of the same listing."""
@@ -45,7 +45,7 @@ class _Pass:
         checks.check_order(records, field, descending=True)
         times = times_of(records, field)
         if self.top is not None and times and times[0] > self.top:
-            raise SourceDistrusted(f"The API does not keep the order by {field.value} from page to page.")
+            raise SourceContradicted(f"The API does not keep the order by {field.value} from page to page.")
         over = {key_of(r) for r in records if self.bottom is not None and r.time(field) == self.bottom}
         self.tied = self.tied or (bool(over) and len(self.at_bottom | over) > 1)
         self.top, self.bottom = (times[0], times[-1]) if times else (self.top, self.bottom)
@@ -82,12 +82,12 @@ async def scan(client: Client, window: Window, anchor: Anchor | None, *, links: 
                 short += not whole
                 break
             if not links:
-                raise SourceDistrusted(
+                raise SourceContradicted(
                     f"More than a page by {field.value} is needed, and links were not seen to hold.", lasting=False
                 )
         if short >= SHORT_PASSES:
             raise _not_whole()
-    raise SourceDistrusted(f"The API showed a group of equal {field.value} differently each time it was read.")
+    raise SourceContradicted(f"The API showed a group of equal {field.value} differently each time it was read.")
 
 
 async def _oldest_are_seen(client: Client, field: TimeField, ids: set[str | bytes], through: Instant | None) -> bool:
@@ -181,7 +181,7 @@ async def ends_after(client: Client, records: int, query: str = "") -> bool:
 async def check_end(
     client: Client, field: TimeField, anchor: Anchor | None, ids: set[str | bytes], through: Instant | None
 ) -> None:
-    """Raise SourceDistrusted where a listing ends without a record that it must hold.
+    """Raise SourceContradicted where a listing ends without a record that it must hold.
 
     A record that was edited meanwhile lies above where the reading began, or is not there any more.
     """
@@ -191,8 +191,8 @@ async def check_end(
         raise _not_whole()
 
 
-def _not_whole() -> SourceDistrusted:
-    return SourceDistrusted(
+def _not_whole() -> SourceContradicted:
+    return SourceContradicted(
         "The API's listing ended without records that it shows in other ways, so it was not whole.",
         "Nothing rests on it: the position stays where it was, and the next run reads again.",
         lasting=False,

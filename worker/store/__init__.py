@@ -1,1 +1,1 @@
-"""PostgreSQL: the copy, the books, and every statement that touches them."""
+"""PostgreSQL: the copy, the worker's state, and every statement that touches them."""

@@ -21,7 +21,7 @@ class LedgerWindow:
 
 @dataclass(frozen=True, slots=True)
 class Backfill:
-    """A backfill that is not loaded: its windows still to read, and how many there are in all."""
+    """A backfill that is not finished: its windows still to read, and how many there are in all."""
 
     id: int
     field: TimeField
@@ -50,7 +50,7 @@ WHERE w.backfill_id = $1 AND w.done_at IS NULL AND l.account IS NULL
 
 
 async def unfinished_backfill(database: Database, account: str, field: TimeField, asked: Window) -> Backfill | None:
-    """Return the backfill of exactly this range that was planned and not loaded, with what is left of it."""
+    """Return the backfill of exactly this range that was planned and not finished, with what is left of it."""
     async with database.transaction() as connection:
         found = await connection.fetchrow(
             """
@@ -127,7 +127,7 @@ async def backfill_progress(database: Database, backfill_id: int) -> Progress:
 
 
 async def unfinished_progress(database: Database, account: str) -> Progress | None:
-    """Return how far the account's newest backfill is that is not loaded; None where there is none."""
+    """Return how far the account's newest unfinished backfill is; None where there is none."""
     async with database.transaction() as connection:
         found: int | None = await connection.fetchval(
             "SELECT max(id) FROM sync.backfills WHERE account = $1 AND loaded_at IS NULL", account

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from worker.model.strategy import Method, Reading
+from worker.model.strategy import Paging, Strategy
 from worker.model.window import TimeField
 from worker.store.database import Database
 
 
-async def reading(database: Database, account: str, field: TimeField) -> Reading | None:
+async def strategy(database: Database, account: str, field: TimeField) -> Strategy | None:
     """Return what was seen of the API within the last day, or the last ten minutes where it was too little."""
     async with database.transaction() as connection:
         found = await connection.fetchrow(
             """
-            SELECT method, quoted, bounded_above, evidence, proven, links, page_size FROM sync.capabilities
+            SELECT method AS paging, quoted, bounded_above, evidence, proven, links, page_size FROM sync.capabilities
             WHERE account = $1 AND field = $2
                 AND probed_at > now() - CASE WHEN proven THEN interval '1 day' ELSE interval '10 minutes' END
             """,
@@ -21,10 +21,10 @@ async def reading(database: Database, account: str, field: TimeField) -> Reading
         )
     if found is None:
         return None
-    return Reading(**{**found, "method": Method(found["method"])})
+    return Strategy(**{**found, "paging": Paging(found["paging"])})
 
 
-async def put_reading(database: Database, account: str, field: TimeField, found: Reading) -> None:
+async def put_strategy(database: Database, account: str, field: TimeField, found: Strategy) -> None:
     """Remember what a probe, or a contradiction, showed."""
     async with database.transaction() as connection:
         await connection.execute(
@@ -38,7 +38,7 @@ async def put_reading(database: Database, account: str, field: TimeField, found:
             """,
             account,
             field.value,
-            found.method.value,
+            found.paging.value,
             found.quoted,
             found.bounded_above,
             found.evidence,

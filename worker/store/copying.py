@@ -66,7 +66,7 @@ def lines(rows: Sequence[Values]) -> str:
 
 def _values(account: str, row: Row, observed_at: str) -> Values:
     """Return what follows the payload, with nothing before the first tab."""
-    books = (
+    metadata = (
         str(row.version),
         row.etag,
         row.content_hash.hex,
@@ -74,7 +74,7 @@ def _values(account: str, row: Row, observed_at: str) -> Values:
         _array(row.unreadable),
         observed_at,
     )
-    return "", account, row.id, *row.values, *books
+    return "", account, row.id, *row.values, *metadata
 
 
 def _array(texts: tuple[str, ...]) -> str | None:

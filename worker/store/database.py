@@ -94,7 +94,7 @@ class Database:
 
 @asynccontextmanager
 async def open_database(url: str, *, connections: int) -> AsyncIterator[Database]:
-    """Open a pool of at most `connections`; raises StoreError with a mend when the server cannot be used."""
+    """Open a pool of at most `connections`; raises StoreError with a hint when the server cannot be used."""
     address, besides = driver_address(url)
     with translated(place(url)):
         pool = await asyncpg.create_pool(
@@ -174,9 +174,9 @@ def _from_sqlstate(error: asyncpg.PostgresError) -> StoreError:
     state = error.sqlstate or ""
     line = _first_line(error)
     if state.startswith("28"):
-        return StoreError(f"The database refused the sign-in: {line}", "Mend user or password in `database.url`.")
+        return StoreError(f"The database refused the sign-in: {line}", "Fix user or password in `database.url`.")
     if state == "3D000":
-        return StoreError(f"There is no such database: {line}", "Create it, or mend its name in `database.url`.")
+        return StoreError(f"There is no such database: {line}", "Create it, or fix its name in `database.url`.")
     if state in ("42P01", "3F000", "42703", "42883"):
         return StoreError(
             f"The database is not at the revision that this release needs: {line}", "Run `referral-sync migrate`."

@@ -363,7 +363,7 @@ def _held_by(account: str, kind: str, lease: asyncpg.Record) -> LeaseError:
 
 
 async def _give_back(database: Database, account: str, kind: str, fence: int) -> None:
-    """Let the next one in; when the database is away, the lease ends by itself."""
+    """Release the lease; when the database is unreachable, the lease ends by itself."""
     try:
         async with database.transaction() as connection:
             await connection.execute(_END_LEASE, account, kind, fence)

@@ -26,7 +26,7 @@ _FROM_CHECKOUT = Path(__file__).parent.parent.parent / "migrations"
 async def upgrade(url: str, revision: str = "head") -> str:
     """Bring the database at `url` to a revision, the newest unless told otherwise, and return which that is.
 
-    Safe beside other processes doing the same. Raises StoreError with the mend when the database refuses.
+    Safe beside other processes doing the same. Raises StoreError with a hint when the database refuses.
     """
     wanted = newest() if revision == "head" else revision
     stands_at = await current(url)

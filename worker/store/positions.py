@@ -12,7 +12,7 @@ from worker.store.leases import Run
 
 
 async def watermark(database: Database, account: str) -> Instant | None:
-    """Return the account's watermark, or None while it was never loaded."""
+    """Return the account's watermark, or None before its first backfill."""
     async with database.transaction() as connection:
         position = await connection.fetchval("SELECT position FROM sync.watermarks WHERE account = $1", account)
     return None if position is None else Instant(position)
@@ -54,7 +54,7 @@ async def put_back_watermark(database: Database, run: Run, position: Instant) ->
 
 
 async def listed_here(database: Database, account: str, window: Window, before: datetime) -> set[str]:
-    """Return ids of rows whose time lies in the window, not marked gone, and stored before a moment.
+    """Return ids of rows whose time lies in the window, not marked as deleted, and stored before a moment.
 
     Bounds of a window are whole seconds, so comparing floored timestamps is exact. A window without a lower end also
     holds the rows without a time.
@@ -77,7 +77,7 @@ async def listed_here(database: Database, account: str, window: Window, before: 
 
 
 async def live_count(database: Database, account: str) -> int:
-    """Count the rows that are not marked gone."""
+    """Count the rows that are not marked as deleted."""
     async with database.transaction() as connection:
         count: int = await connection.fetchval(
             "SELECT count(*) FROM partner_center.referrals WHERE account = $1 AND deleted_at IS NULL", account

@@ -9,9 +9,9 @@ from worker.store.database import Database
 
 
 async def seen_in_data(database: Database, account: str) -> dict[str, int]:
-    """Count what only the copy can tell of the source's habits.
+    """Count what only the copy can tell of the source's behavior.
 
-    `silent`: changes that did not move `updatedDateTime`; `gone`: rows that vanished from the listing; and under each
+    `silent`: changes that did not move `updatedDateTime`; `deleted`: rows deleted at the source; and under each
     category of `bi.referrals` its rows.
     """
     async with database.transaction() as connection:
@@ -22,13 +22,13 @@ async def seen_in_data(database: Database, account: str) -> dict[str, int]:
             """,
             account,
         )
-        gone = await connection.fetchval(
+        deleted = await connection.fetchval(
             "SELECT count(*) FROM partner_center.referrals WHERE account = $1 AND deleted_at IS NOT NULL", account
         )
         categories = await connection.fetch(
             "SELECT category, count(*) AS number FROM bi.referrals WHERE account = $1 GROUP BY 1 ORDER BY 1", account
         )
-    return {"silent": silent, "gone": gone} | {record["category"]: record["number"] for record in categories}
+    return {"silent": silent, "deleted": deleted} | {record["category"]: record["number"] for record in categories}
 
 
 async def readers_missing(database: Database) -> bool:
@@ -50,7 +50,7 @@ async def reachable(database: Database) -> None:
 
 
 async def accounts(database: Database) -> set[str]:
-    """Name the accounts that the books know, without counting their rows."""
+    """Name the accounts that the database knows, without counting their rows."""
     async with database.transaction() as connection:
         return {row["account"] for row in await connection.fetch("SELECT account FROM sync.status")}
 

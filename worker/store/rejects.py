@@ -1,4 +1,4 @@
-"""Records kept aside: what they are, and what a replay of them came to."""
+"""Rejected records: what they are, and what a replay of them came to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLUMNS = "key, referral_id, reason, field, payload, first_seen_at, last_seen_a
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One record kept aside. `key` is its referral id, or the digest of its bytes where the id is unreadable."""
+    """One rejected record. `key` is its referral id, or the digest of its bytes where the id is unreadable."""
 
     key: str
     referral_id: str | None
@@ -34,7 +34,7 @@ class Kept:
 async def open_rejects(
     database: Database, account: str, *, after: str = "", limit: int = 500, other_release: bool = False
 ) -> list[Kept]:
-    """Return a batch of what is kept aside and not closed, by key; `other_release`: only what another one tried."""
+    """Return a batch of the open rejected records, by key; `other_release`: only what another one tried."""
     async with database.transaction() as connection:
         found = await connection.fetch(
             f"""
@@ -52,7 +52,7 @@ async def open_rejects(
 
 
 async def rejects_of(database: Database, account: str, referral_id: str) -> list[Kept]:
-    """Return what was ever kept aside of one referral."""
+    """Return every rejected record of one referral."""
     async with database.transaction() as connection:
         found = await connection.fetch(
             f"SELECT {_COLUMNS} FROM sync.rejected_records WHERE account = $1 AND referral_id = $2",  # noqa: S608

@@ -15,7 +15,7 @@ import msgspec
 import stamina
 from asyncpg.pool import PoolConnectionProxy
 
-from worker.model.counts import Advance, Counts
+from worker.model.counts import Checkpoint, Counts
 from worker.model.decide import Stored, Verdict, decide, newest_of_each
 from worker.model.instant import Instant
 from worker.model.mapping import (
@@ -33,7 +33,7 @@ from worker.model.record import Record, decode_record
 from worker.store import leases, outbox, sql
 from worker.store.database import Database
 from worker.store.leases import Run
-from worker.store.write import SHORTEST_VERSION, Change, RacedError, advance_to, keep_aside, mark_deleted, write
+from worker.store.write import SHORTEST_VERSION, Change, RacedError, advance_to, put_rejected, write, write_deleted
 
 _ATTEMPTS = 20
 """Each race that is lost means that another run got on; each deadlock that one of two did."""
@@ -45,30 +45,30 @@ async def save(
     mapped: Mapped,
     *,
     pages: int = 0,
-    advances: Sequence[Advance] = (),
-    asked_for: bool = False,
+    checkpoints: Sequence[Checkpoint] = (),
+    force: bool = False,
 ) -> Counts:
     """Store what some pages came to, and move the positions with it; all or nothing.
 
-    `asked_for`: a person asked for these very records, so they win even when they look older. Raises LeaseError when
+    `force`: a person asked for these very records, so they win even when they look older. Raises LeaseError when
     another process has taken this work over, and StoreError; then nothing was stored.
     """
     async for attempt in stamina.retry_context(
         on=_may_be_tried_again, attempts=_ATTEMPTS, wait_initial=0.05, wait_max=1, timeout=60
     ):
         with attempt:
-            counts, changes = await _save(database, run, mapped, pages, advances, asked_for=asked_for)
+            counts, changes = await _save(database, run, mapped, pages, checkpoints, force=force)
             run.saved += counts.records + counts.pages
             run.changed = run.changed or bool(changes)
             for change in changes:
-                if change.new_to_us:
+                if change.is_new_version:
                     run.lag.learn(change.row.version, change.row.observed_at)
             return counts
     raise AssertionError("unreachable")
 
 
-async def mark_gone(database: Database, run: Run, ids: list[str]) -> int:
-    """Mark rows that a proven listing and a look by id no longer have; returns how many were not marked before."""
+async def mark_deleted(database: Database, run: Run, ids: list[str]) -> int:
+    """Mark rows that a complete listing and a request by id no longer have; returns how many were not marked before."""
     async with database.transaction() as connection:
         await leases.check(connection, run)
         now: datetime = await connection.fetchval("SELECT now()")
@@ -78,7 +78,7 @@ async def mark_gone(database: Database, run: Run, ids: list[str]) -> int:
             if record["deleted_at"] is None
         }
         if still_there:
-            await mark_deleted(connection, run, still_there)
+            await write_deleted(connection, run, still_there)
     run.changed = run.changed or bool(still_there)
     return len(still_there)
 
@@ -91,17 +91,17 @@ def _may_be_tried_again(error: Exception) -> bool:
 
 
 async def _save(
-    database: Database, run: Run, mapped: Mapped, pages: int, advances: Sequence[Advance], *, asked_for: bool
+    database: Database, run: Run, mapped: Mapped, pages: int, checkpoints: Sequence[Checkpoint], *, force: bool
 ) -> tuple[Counts, list[Change]]:
     rejects = list(mapped.rejects)
     async with database.transaction(flushed=False) as connection:
         rows = newest_of_each(mapped.rows)
         stored = await _look(connection, run.account, [row.id for row in rows])
-        news = [row for row in rows if decide(row, stored.get(row.id), asked_for=asked_for).changes]
-        news = await _really_news(connection, run.account, news, stored, run.privacy.after_expiry)
+        news = [row for row in rows if decide(row, stored.get(row.id), force=force).changes]
+        news = await _drop_noops(connection, run.account, news, stored, run.privacy.after_expiry)
         await leases.check(connection, run)
-        changes = await _write_what_can_be(connection, run, news, rejects, existing=stored, asked_for=asked_for)
-        await keep_aside(connection, run, rejects)
+        changes = await _write_what_can_be(connection, run, news, rejects, existing=stored, force=force)
+        await put_rejected(connection, run, rejects)
         await outbox.put(connection, run, changes)
         inserted = sum(change.verdict is Verdict.INSERT for change in changes)
         counts = Counts(
@@ -111,7 +111,7 @@ async def _save(
             rejected=len(rejects),
             pages=pages,
         )
-        await advance_to(connection, run, advances)
+        await advance_to(connection, run, checkpoints)
         await leases.count(connection, run, counts)
     return counts, changes
 
@@ -123,14 +123,14 @@ async def _write_what_can_be(
     rejects: list[Reject],
     *,
     existing: Container[str],
-    asked_for: bool,
+    force: bool,
 ) -> list[Change]:
     """Write rows; what PostgreSQL refuses is halved until the very record is found, which becomes a reject."""
     if not rows:
         return []
     try:
         async with connection.transaction():
-            changes = await _decided(connection, run, rows, existing=existing, asked_for=asked_for)
+            changes = await _decided(connection, run, rows, existing=existing, force=force)
             await write(connection, run, changes)
             return changes
     except (asyncpg.DataError, asyncpg.ProgramLimitExceededError) as error:
@@ -140,7 +140,7 @@ async def _write_what_can_be(
             return []
     changes = []
     for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
-        changes += await _write_what_can_be(connection, run, half, rejects, existing=existing, asked_for=asked_for)
+        changes += await _write_what_can_be(connection, run, half, rejects, existing=existing, force=force)
     return changes
 
 
@@ -150,7 +150,7 @@ async def _look(connection: PoolConnectionProxy, account: str, ids: list[str]) -
     return {record["id"]: _stored(record) for record in await connection.fetch(sql.LOOK, account, ids)}
 
 
-async def _really_news(
+async def _drop_noops(
     connection: PoolConnectionProxy,
     account: str,
     news: list[Row],
@@ -168,14 +168,12 @@ async def _really_news(
         return news
     held = {record["id"]: record for record in await connection.fetch(sql.READ, account, thinner)}
     return [
-        row
-        for row in news
-        if row.id not in held or _judge(row, held[row.id], after_expiry, asked_for=False) is not None
+        row for row in news if row.id not in held or _judge(row, held[row.id], after_expiry, force=False) is not None
     ]
 
 
 async def _decided(
-    connection: PoolConnectionProxy, run: Run, rows: list[Row], *, existing: Container[str], asked_for: bool
+    connection: PoolConnectionProxy, run: Run, rows: list[Row], *, existing: Container[str], force: bool
 ) -> list[Change]:
     """Decide on locked rows."""
     locked: dict[str, asyncpg.Record] = {}
@@ -183,17 +181,17 @@ async def _decided(
     if ids:
         locked = {record["id"]: record for record in await connection.fetch(sql.LOCK, run.account, ids)}
     rule = run.privacy.after_expiry
-    judged = [_judge(row, locked.get(row.id), rule, asked_for=asked_for) for row in rows]
+    judged = [_judge(row, locked.get(row.id), rule, force=force) for row in rows]
     return [change for change in judged if change is not None]
 
 
-def _judge(row: Row, held: asyncpg.Record | None, after_expiry: AfterExpiry, *, asked_for: bool) -> Change | None:
+def _judge(row: Row, held: asyncpg.Record | None, after_expiry: AfterExpiry, *, force: bool) -> Change | None:
     stored = _stored(held) if held is not None else None
-    verdict = decide(row, stored, asked_for=asked_for)
+    verdict = decide(row, stored, force=force)
     if not verdict.changes:
         return None
     if held is None or stored is None:
-        return Change(row, verdict, "first", [], new_to_us=True)
+        return Change(row, verdict, "first", [], is_new_version=True)
     before = map_record(decode_record(held["payload"].encode()), stored.observed_at)
     stood = before if isinstance(before, Row) else None
     of = {"key": held["referral_key"], "since": held["valid_from"], "before": stood}
@@ -213,15 +211,15 @@ def _judge(row: Row, held: asyncpg.Record | None, after_expiry: AfterExpiry, *, 
         return Change(row, verdict, "back", ["deleted_at", *columns], tables, erases=hides, **of)
     newer = row.version > stored.version
     if row.content_hash == stored.content_hash:
-        return Change(row, verdict, None, [], new_to_us=newer, **of)
+        return Change(row, verdict, None, [], is_new_version=newer, **of)
     columns, tables = _difference(before, row)
-    return Change(row, verdict, "changed", columns, tables, new_to_us=newer, erases=hides, **of)
+    return Change(row, verdict, "changed", columns, tables, is_new_version=newer, erases=hides, **of)
 
 
 def _completed(row: Row, before: Row, after_expiry: AfterExpiry) -> tuple[Row, bool]:
     """Add what stays of the earlier answer; returns also whether contacts have to go from the history.
 
-    A list answer may be thinner than an earlier one by id of the same version.
+    A list answer may be more partial than an earlier one by id of the same version.
     """
     if row.version == before.version and not row.by_id:
         row = _as(row, merge_missing(row.record, before.record.tree or {}))
@@ -270,7 +268,7 @@ async def judge(database: Database, account: str, rows: list[Row], privacy: Priv
         stored = await _look(connection, account, [row.id for row in newest])
         verdicts = {row.id: decide(row, stored.get(row.id)) for row in newest}
         news = [row for row in newest if verdicts[row.id].changes]
-        real = {row.id for row in await _really_news(connection, account, news, stored, privacy.after_expiry)}
+        real = {row.id for row in await _drop_noops(connection, account, news, stored, privacy.after_expiry)}
     noops = {row.id for row in news} - real
     return [(row.id, Verdict.KEEP if row.id in noops else verdicts[row.id]) for row in newest]
 
@@ -280,8 +278,8 @@ async def less_than_stored(
 ) -> dict[str, set[str]]:
     """Name the rows that lack members which the copy has of the same version, and those that are not `only_by_id`.
 
-    Saving keeps such members, for one list answer may be thinner than another; whether they are gone is for a look by
-    id to say. Writes and locks nothing.
+    Saving keeps such members, for one list answer may lack more than another; whether they are gone is for a request
+    by id to say. Writes and locks nothing.
     """
     async with database.transaction() as connection:
         stored = await _look(connection, account, [row.id for row in rows])

@@ -190,7 +190,7 @@ async def take_history(database: Database) -> bool:
 
 
 async def put_backoff(database: Database, account: str, seconds: float, why: str) -> None:
-    """Record until when the API asked to be left alone, for every process that works on the account."""
+    """Record until when the API asked to back off, for every process that works on the account."""
     async with database.transaction() as connection:
         await connection.execute(
             """
@@ -234,13 +234,13 @@ async def seen(database: Database, owner: str, release: str, configuration: str)
 
 
 async def leave(database: Database, owner: str) -> None:
-    """Record that a worker is gone."""
+    """Record that a worker has ended."""
     async with database.transaction() as connection:
         await connection.execute("DELETE FROM sync.workers WHERE owner = $1", owner)
 
 
 async def delete_dead_workers(database: Database) -> None:
-    """Forget workers that were not seen for an hour, and changes that were late more than a week ago."""
+    """Forget workers that were not seen for an hour, and changes that appeared late more than a week ago."""
     async with database.transaction() as connection:
         await connection.execute("DELETE FROM sync.workers WHERE seen_at < now() - interval '1 hour'")
         await connection.execute("DELETE FROM sync.late_changes WHERE day < (now() AT TIME ZONE 'UTC')::date - 7")

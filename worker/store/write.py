@@ -13,7 +13,7 @@ from asyncpg.pool import PoolConnectionProxy
 from worker import RELEASE
 from worker.errors import LeaseError, StoreUnavailable
 from worker.model import instant
-from worker.model.counts import Advance, ToWatermark, ToWindow
+from worker.model.counts import Checkpoint, WatermarkCheckpoint, WindowCheckpoint
 from worker.model.decide import Verdict
 from worker.model.mapping import Reject, Row
 from worker.model.schema import REFERRAL_COLUMNS
@@ -40,9 +40,9 @@ class Change:
     """What is to be written of a row.
 
     `change` says what begins a version, if anything does, `columns` what differs, and `tables` those child tables that
-    do. `key` and `since` are of the stored row: its number, and when its present version began. `new_to_us`: no earlier
-    answer had this version. `erases`: the source has hidden contacts, and they go from the history too. `before` is the
-    stored row, where there is one that can be read.
+    do. `key` and `since` are of the stored row: its number, and when its present version began. `is_new_version`: no
+    earlier answer had this version. `erases`: the source has hidden contacts, and they go from the history too.
+    `before` is the stored row, where there is one that can be read.
     """
 
     row: Row
@@ -52,7 +52,7 @@ class Change:
     tables: list[str] = field(default_factory=list)
     key: int = 0
     since: datetime | None = None
-    new_to_us: bool = False
+    is_new_version: bool = False
     erases: bool = False
     before: Row | None = None
 
@@ -139,7 +139,7 @@ async def end_versions(connection: PoolConnectionProxy, account: str, until: dic
     await connection.execute(sql.END_VERSIONS, account, list(until), _texts(until.values()))
 
 
-async def mark_deleted(connection: PoolConnectionProxy, run: Run, since: dict[str, datetime]) -> None:
+async def write_deleted(connection: PoolConnectionProxy, run: Run, since: dict[str, datetime]) -> None:
     """Mark locked rows as deleted at the source; `since` is when the version that says so begins."""
     await end_versions(connection, run.account, since)
     await connection.execute(sql.MARK_DELETED, run.account, list(since), _texts(since.values()), run.id)
@@ -184,7 +184,7 @@ def _rows_document(changes: list[Change], begins: dict[str, datetime]) -> str:
     ).decode()
 
 
-async def keep_aside(connection: PoolConnectionProxy, run: Run, rejects: list[Reject]) -> None:
+async def put_rejected(connection: PoolConnectionProxy, run: Run, rejects: list[Reject]) -> None:
     """Keep rejects, of each referral the newest."""
     newest: dict[str, Reject] = {}
     for reject in rejects:
@@ -208,15 +208,15 @@ async def keep_aside(connection: PoolConnectionProxy, run: Run, rejects: list[Re
         )
 
 
-async def advance_to(connection: PoolConnectionProxy, run: Run, advances: Iterable[Advance]) -> None:
+async def advance_to(connection: PoolConnectionProxy, run: Run, checkpoints: Iterable[Checkpoint]) -> None:
     """Move the positions that some pages reached; raises LeaseError where another run reads the window by now."""
-    windows: dict[int, ToWindow] = {}
+    windows: dict[int, WindowCheckpoint] = {}
     watermarks = []
-    for advance in advances:
+    for advance in checkpoints:
         match advance:
-            case ToWatermark(through):
+            case WatermarkCheckpoint(through):
                 watermarks.append(through)
-            case ToWindow(window_id):
+            case WindowCheckpoint(window_id):
                 windows[window_id] = advance.after(windows.get(window_id))
     if watermarks:
         await connection.execute(

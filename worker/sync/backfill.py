@@ -1,4 +1,4 @@
-"""Loading a range of creation time, in windows that a ledger remembers."""
+"""Backfilling a range of creation time, in windows that a ledger remembers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from functools import partial
 
-from worker.errors import SourceDistrusted
-from worker.model.counts import Counts, ToWindow
+from worker.errors import SourceContradicted
+from worker.model.counts import Counts, WindowCheckpoint
 from worker.model.instant import Instant
 from worker.model.mapping import Mapped
 from worker.model.odata import list_query
 from worker.model.record import Page
-from worker.model.strategy import Method, Reading
+from worker.model.strategy import Paging, Strategy
 from worker.model.window import TimeField, Window, split, subtract
 from worker.source.capabilities import bounds
 from worker.source.paging import pages
@@ -25,8 +25,8 @@ from worker.store import backfills, positions
 from worker.store.backfills import Backfill, LedgerWindow
 from worker.store.leases import Run
 from worker.sync.drain import drain, writing
-from worker.sync.hydrate import fuller, list_is_thin
-from worker.sync.pipeline import Pipeline, Step, distrust, reading_for
+from worker.sync.hydrate import hydrated, list_is_partial
+from worker.sync.pipeline import Pipeline, Step, downgrade, strategy_for
 from worker.sync.untimed import without_time
 
 WINDOWS_PER_READER = 8
@@ -71,7 +71,7 @@ async def backfill(
     """Load every referral created in `[since, until)`; goes on where an earlier one of the same range stopped.
 
     A range that is loaded already costs a request for what is new. Only an unbounded backfill gives an account its
-    first watermark. When the API contradicts itself, the rest is planned again with the next way of reading. Windows
+    first watermark. When the API contradicts itself, the rest is planned again with the next paging strategy. Windows
     that others read are waited for, unless `share` bounds the time.
     """
     share = share or Share(pipeline.concurrency)
@@ -79,13 +79,13 @@ async def backfill(
     counts, unbounded = Counts(), since is None and until is None
     first = await positions.watermark(pipeline.database, pipeline.account) is None
     while True:
-        field, reading = await choose_field(pipeline, run)
+        field, strategy = await choose_field(pipeline, run)
         asked = _asked(field, since, until)
         plan = await backfills.unfinished_backfill(pipeline.database, pipeline.account, field, asked)
         if plan is None:
-            plan = await _plan(pipeline, run, asked, reading)
+            plan = await _plan(pipeline, run, asked, strategy)
         try:
-            counts += await _read(pipeline, run, plan, reading, share, began)
+            counts += await _read(pipeline, run, plan, strategy, share, began)
             left = await backfills.backfill_progress(pipeline.database, plan.id)
             if left.done < left.windows:
                 if share.seconds < math.inf:
@@ -93,63 +93,63 @@ async def backfill(
                 pipeline.progress(Step(pipeline.account, "backfill", counts, left.done, left.windows))
                 await asyncio.sleep(OTHERS_SECONDS)
                 continue
-            if unbounded and reading.method is Method.KEYSET:
+            if unbounded and strategy.paging is Paging.KEYSET:
                 ends = await bounds(pipeline.client, field)  # also shows this client how large pages are
                 sure = not first or await _order_hides_nothing(pipeline, field)
                 counts += await _read_untimed(pipeline, run, field, look=not sure or ends.untimed)
-        except SourceDistrusted as why:
-            await distrust(pipeline, field, reading, why)
+        except SourceContradicted as why:
+            await downgrade(pipeline, field, strategy, why)
             await backfills.release_windows(pipeline.database, run)
         else:
             whole = await backfills.backfill_loaded(pipeline.database, run, plan, sets_watermark=unbounded)
             return Loaded(counts, whole=whole)
 
 
-async def help_backfill(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading, share: Share) -> Loaded:
+async def help_backfill(pipeline: Pipeline, run: Run, plan: Backfill, strategy: Strategy, share: Share) -> Loaded:
     """Read windows of a backfill that another run has planned, as long as some are free and the share lasts.
 
     `whole` says that no window is left; declaring the account loaded is for the run that has its lease.
     """
     try:
-        counts = await _read(pipeline, run, plan, reading, share, time.monotonic())
-    except SourceDistrusted as why:
-        await distrust(pipeline, plan.field, reading, why)
+        counts = await _read(pipeline, run, plan, strategy, share, time.monotonic())
+    except SourceContradicted as why:
+        await downgrade(pipeline, plan.field, strategy, why)
         counts = Counts()
     left = await backfills.backfill_progress(pipeline.database, plan.id)
     return Loaded(counts, whole=left.done == left.windows, free=left.free)
 
 
-async def planned(pipeline: Pipeline, since: Instant | None, until: Instant | None) -> tuple[Backfill, Reading] | None:
+async def planned(pipeline: Pipeline, since: Instant | None, until: Instant | None) -> tuple[Backfill, Strategy] | None:
     """Return the backfill of this range that is under way and has windows that nobody reads, and how it is read."""
-    field, reading = await choose_field(pipeline, None)
+    field, strategy = await choose_field(pipeline, None)
     plan = await backfills.unfinished_backfill(pipeline.database, pipeline.account, field, _asked(field, since, until))
-    if plan is None or reading.method is not Method.KEYSET:
+    if plan is None or strategy.paging is not Paging.KEYSET:
         return None
     left = await backfills.backfill_progress(pipeline.database, plan.id)
-    return (plan, reading) if left.free else None
+    return (plan, strategy) if left.free else None
 
 
 def _asked(field: TimeField, since: Instant | None, until: Instant | None) -> Window:
     return Window(field, since, until if field is TimeField.CREATED else None)
 
 
-async def choose_field(pipeline: Pipeline, run: Run | None) -> tuple[TimeField, Reading]:
+async def choose_field(pipeline: Pipeline, run: Run | None) -> tuple[TimeField, Strategy]:
     """Return the field whose windows can be asked for: creation time, which no edit moves, else update time.
 
     Where neither can be filtered, update time all the same: then there is one window, read as a whole.
     """
-    created = await reading_for(pipeline, run, TimeField.CREATED)
-    if created.method is Method.KEYSET:
+    created = await strategy_for(pipeline, run, TimeField.CREATED)
+    if created.paging is Paging.KEYSET:
         return TimeField.CREATED, created
-    return TimeField.UPDATED, await reading_for(pipeline, run, TimeField.UPDATED)
+    return TimeField.UPDATED, await strategy_for(pipeline, run, TimeField.UPDATED)
 
 
-async def windows_to_read(pipeline: Pipeline, asked: Window, reading: Reading) -> list[Window]:
+async def windows_to_read(pipeline: Pipeline, asked: Window, strategy: Strategy) -> list[Window]:
     """Cut what is asked for into windows over the range that the source shows.
 
     Or not at all, where it cannot be cut or a page seems to hold all of it.
     """
-    if reading.method is not Method.KEYSET:
+    if strategy.paging is not Paging.KEYSET:
         return [asked]
     ends = await bounds(pipeline.client, asked.field)
     if ends.oldest is None or ends.newest is None or ends.one_page:
@@ -160,30 +160,30 @@ async def windows_to_read(pipeline: Pipeline, asked: Window, reading: Reading) -
 
 async def newest_updated(pipeline: Pipeline, run: Run) -> Instant | None:
     """Return the newest `updatedDateTime` that the source shows now, or None where it keeps no order to ask for it."""
-    reading = await reading_for(pipeline, run, TimeField.UPDATED)
-    return (await bounds(pipeline.client, TimeField.UPDATED)).newest if reading.method is not Method.SWEEP else None
+    strategy = await strategy_for(pipeline, run, TimeField.UPDATED)
+    return (await bounds(pipeline.client, TimeField.UPDATED)).newest if strategy.paging is not Paging.SWEEP else None
 
 
-async def _plan(pipeline: Pipeline, run: Run, asked: Window, reading: Reading) -> Backfill:
+async def _plan(pipeline: Pipeline, run: Run, asked: Window, strategy: Strategy) -> Backfill:
     newest = await newest_updated(pipeline, run)
     covered = await backfills.covered(pipeline.database, pipeline.account, asked.field)
-    missing = subtract(asked, covered) if reading.method is Method.KEYSET else [asked]
-    whole = await windows_to_read(pipeline, asked, reading) if missing == [asked] else missing
+    missing = subtract(asked, covered) if strategy.paging is Paging.KEYSET else [asked]
+    whole = await windows_to_read(pipeline, asked, strategy) if missing == [asked] else missing
     return await backfills.plan_backfill(pipeline.database, run, asked, whole, newest)
 
 
-async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading, share: Share, began: float) -> Counts:
+async def _read(pipeline: Pipeline, run: Run, plan: Backfill, strategy: Strategy, share: Share, began: float) -> Counts:
     """Let the readers take window after window until none is free, or the time is over; they share two writers.
 
     The newest window is taken first: there are the most records, and nobody has to wait for them at the end.
     """
-    await list_is_thin(pipeline, run)  # before the readers start, so that not each of them looks
+    await list_is_partial(pipeline, run)  # before the readers start, so that not each of them looks
     counts, done, cuts = Counts(), plan.windows - len(plan.pending), 0
 
     def over() -> bool:
         passed = time.monotonic() - began
         late = passed >= share.seconds or (passed >= share.early and counts.records >= share.enough)
-        return late and reading.method is Method.KEYSET
+        return late and strategy.paging is Paging.KEYSET
 
     def report() -> None:
         pipeline.progress(Step(pipeline.account, "backfill", counts, done, plan.windows))
@@ -199,12 +199,12 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, reading: Reading, 
             part = await backfills.claim_window(pipeline.database, run, plan)
             if part is None:
                 return
-            cut = Cut(pages(pipeline.client, part.window, reading), over)
+            cut = Cut(pages(pipeline.client, part.window, strategy), over)
             writer = min(writers, key=lambda one: one.waiting)
-            await drain(fuller(pipeline, run, cut.pages()), writer, partial(_to_window, part))
+            await drain(hydrated(pipeline, run, cut.pages()), writer, partial(_window_checkpoint, part))
             cuts += cut.off
             if not cut.off:
-                await writer.move(ToWindow(part.id, None, 0, done=True))
+                await writer.move(WindowCheckpoint(part.id, None, 0, done=True))
                 done += 1
             report()
 
@@ -266,9 +266,9 @@ async def _read_untimed(pipeline: Pipeline, run: Run, field: TimeField, *, look:
 
     if look:
         async with writing(pipeline.database, run, observe) as writer:
-            await drain(fuller(pipeline, run, without_time(pipeline, run, field)), writer, lambda _: None)
+            await drain(hydrated(pipeline, run, without_time(pipeline, run, field)), writer, lambda _: None)
     return counts
 
 
-def _to_window(part: LedgerWindow, page: Page) -> ToWindow:
-    return ToWindow(part.id, page.through, len(page.records))
+def _window_checkpoint(part: LedgerWindow, page: Page) -> WindowCheckpoint:
+    return WindowCheckpoint(part.id, page.through, len(page.records))

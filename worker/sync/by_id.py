@@ -28,5 +28,5 @@ async def refresh(pipeline: Pipeline, run: Run, ids: list[str]) -> tuple[Counts,
         if page is None:
             unknown.append(referral_id)
             continue
-        counts += await save(pipeline.database, run, map_pages([page]), pages=1, asked_for=True)
+        counts += await save(pipeline.database, run, map_pages([page]), pages=1, force=True)
     return counts, unknown

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 
-from worker.model.counts import Advance, Counts
+from worker.model.counts import Checkpoint, Counts
 from worker.model.mapping import Mapped, map_pages
 from worker.model.record import Page
 from worker.store.database import Database
@@ -22,7 +22,7 @@ Observe = Callable[[Mapped, Counts], None]
 """Told of what was stored together, and what came of it."""
 
 
-async def drain(pages: AsyncGenerator[Page], writer: Writer, advance: Callable[[Page], Advance]) -> None:
+async def drain(pages: AsyncGenerator[Page], writer: Writer, advance: Callable[[Page], Checkpoint]) -> None:
     """Hand every page of a window to a writer; while it writes, the next page is being fetched.
 
     `advance` says which position a page moves, in the page's own transaction. After any failure everything up to the
@@ -44,7 +44,7 @@ class Writer:
         self._database = database
         self._run = run
         self._observe = observe
-        self._waiting = deque[tuple[Mapped, int, Advance]]()
+        self._waiting = deque[tuple[Mapped, int, Checkpoint]]()
         self._closed = False
         lock = asyncio.Lock()
         self._came = asyncio.Condition(lock)
@@ -55,7 +55,7 @@ class Writer:
         """How many records wait to be saved."""
         return sum(mapped.records for mapped, _, _ in self._waiting)
 
-    async def put(self, page: Page, advance: Advance) -> None:
+    async def put(self, page: Page, advance: Checkpoint) -> None:
         """Take a page, and wait while as much waits already as one transaction takes."""
         began = time.perf_counter()
         mapped = map_pages([page])
@@ -63,7 +63,7 @@ class Writer:
         self._run.map_seconds += time.perf_counter() - began
         await self._put(mapped, 1, advance)
 
-    async def move(self, advance: Advance) -> None:
+    async def move(self, advance: Checkpoint) -> None:
         """Move a position once everything before is stored."""
         await self._put(Mapped(), 0, advance)
 
@@ -80,30 +80,30 @@ class Writer:
                 await self._came.wait_for(lambda: self._waiting or self._closed)
                 if not self._waiting:
                     return
-                mapped, pages, advances = self._group()
+                mapped, pages, checkpoints = self._group()
                 self._left.notify_all()
             began = time.perf_counter()
-            saved = await save(self._database, self._run, mapped, pages=pages, advances=advances)
+            saved = await save(self._database, self._run, mapped, pages=pages, checkpoints=checkpoints)
             self._run.store_seconds += time.perf_counter() - began
             self._observe(mapped, saved)
 
-    async def _put(self, mapped: Mapped, pages: int, advance: Advance) -> None:
+    async def _put(self, mapped: Mapped, pages: int, advance: Checkpoint) -> None:
         async with self._left:
             await self._left.wait_for(lambda: self.waiting < GROUP_ROWS)
             self._waiting.append((mapped, pages, advance))
             self._came.notify()
 
-    def _group(self) -> tuple[Mapped, int, list[Advance]]:
+    def _group(self) -> tuple[Mapped, int, list[Checkpoint]]:
         """Take what waits, in its order, up to what one transaction takes."""
         group, pages, advance = self._waiting.popleft()
-        advances = [advance]
+        checkpoints = [advance]
         while self._waiting and group.records + self._waiting[0][0].records <= GROUP_ROWS:
             mapped, more, advance = self._waiting.popleft()
             group.rows += mapped.rows
             group.rejects += mapped.rejects
             pages += more
-            advances.append(advance)
-        return group, pages, advances
+            checkpoints.append(advance)
+        return group, pages, checkpoints
 
 
 @asynccontextmanager

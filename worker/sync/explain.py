@@ -18,7 +18,7 @@ from worker.sync.pipeline import Pipeline
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """What the copy has of a referral, what was kept aside of it, and how that compares with the source now.
+    """What the copy has of a referral, its rejected records, and how that compares with the source now.
 
     `source` is the source's answer mapped, None where it shows none; `verdict` what saving that answer would do;
     `failure` why the source could not be asked.

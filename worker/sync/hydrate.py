@@ -1,4 +1,4 @@
-"""Where the list is thinner than an answer by id, changed records are fetched by id before they are stored."""
+"""Hydrating partial records: where the list lacks members, what changed is fetched by id before it is stored."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ PARITY_RECORDS = 3
 _log = structlog.get_logger()
 
 
-async def list_is_thin(pipeline: Pipeline, run: Run) -> bool:
-    """Say whether the list is thinner than answers by id; looked up once a run, compared at the API once a day."""
+async def list_is_partial(pipeline: Pipeline, run: Run) -> bool:
+    """Say whether the list has partial records; looked up once a run, compared at the API once a day."""
     return bool(await _lacking_in_list(pipeline, run) - {"eTag"})
 
 
-async def fuller(pipeline: Pipeline, run: Run | None, found: AsyncGenerator[Page]) -> AsyncGenerator[Page]:
-    """Pass pages on; where the list is thin, put what is new or changed on a page before it as fetched by id.
+async def hydrated(pipeline: Pipeline, run: Run | None, found: AsyncGenerator[Page]) -> AsyncGenerator[Page]:
+    """Pass pages on; where their records are partial, put what is new or changed on a page before it as fetched by id.
 
     Without a run nothing is written down of what a comparison showed.
     """
     async with aclosing(found):
         lacking_members = await _lacking_in_list(pipeline, run)
-        thin = bool(lacking_members - {"eTag"})
+        partial = bool(lacking_members - {"eTag"})
         async for page in found:
-            if thin and (changed := await _changed(pipeline, lacking_members, page)):
+            if partial and (changed := await _changed(pipeline, lacking_members, page)):
                 by_id, rest = await _fetched(pipeline, page, changed)
                 for one in by_id:
                     yield one
@@ -53,7 +53,7 @@ async def only_by_id(client: Client, plain: Listing | None = None) -> set[str] |
     Links, `@odata` members and nulls do not count. None where no record could be compared.
     """
     listing = plain if plain is not None else await client.list("")
-    fuller, compared = set[str](), False
+    lacked, compared = set[str](), False
     for listed in [record for record in listing.records if record.id is not None][:PARITY_RECORDS]:
         try:
             page = await client.fetch(listed.id or "")
@@ -61,8 +61,8 @@ async def only_by_id(client: Client, plain: Listing | None = None) -> set[str] |
             continue
         if page is not None and page.records[0].tree is not None:
             compared = True
-            fuller |= lacking(page.records[0].tree, listed.tree or {})
-    return fuller if compared else None
+            lacked |= lacking(page.records[0].tree, listed.tree or {})
+    return lacked if compared else None
 
 
 async def _lacking_in_list(pipeline: Pipeline, run: Run | None) -> set[str]:

@@ -1,9 +1,9 @@
-"""The tick: everything that changed since the watermark."""
+"""The incremental sync: everything that changed since the watermark."""
 
 from __future__ import annotations
 
-from worker.errors import SourceDistrusted
-from worker.model.counts import Advance, Counts, ToWatermark
+from worker.errors import SourceContradicted
+from worker.model.counts import Checkpoint, Counts, WatermarkCheckpoint
 from worker.model.instant import Instant, shift
 from worker.model.mapping import Mapped
 from worker.model.record import Page
@@ -13,8 +13,8 @@ from worker.source.paging import pages
 from worker.store import positions
 from worker.store.leases import Run
 from worker.sync.drain import drain, writing
-from worker.sync.hydrate import fuller
-from worker.sync.pipeline import Pipeline, Step, distrust, reading_for
+from worker.sync.hydrate import hydrated
+from worker.sync.pipeline import Pipeline, Step, downgrade, strategy_for
 
 
 async def incremental(pipeline: Pipeline, run: Run, watermark: Instant) -> Counts:
@@ -32,20 +32,20 @@ async def incremental(pipeline: Pipeline, run: Run, watermark: Instant) -> Count
         pipeline.progress(Step(pipeline.account, "incremental", counts, 0, 0))
 
     while True:
-        reading = await reading_for(pipeline, run, TimeField.UPDATED)
+        strategy = await strategy_for(pipeline, run, TimeField.UPDATED)
         lower = shift(watermark, -pipeline.overlap)
         known = await positions.anchor(pipeline.database, pipeline.account, lower, watermark)
         window = Window(TimeField.UPDATED, lower)
         try:
-            found = pages(pipeline.client, window, reading, Anchor(*known) if known else None)
+            found = pages(pipeline.client, window, strategy, Anchor(*known) if known else None)
             async with writing(pipeline.database, run, observe) as writer:
-                await drain(fuller(pipeline, run, found), writer, _to_watermark)
-        except SourceDistrusted as why:
-            await distrust(pipeline, TimeField.UPDATED, reading, why)
+                await drain(hydrated(pipeline, run, found), writer, _watermark_checkpoint)
+        except SourceContradicted as why:
+            await downgrade(pipeline, TimeField.UPDATED, strategy, why)
             watermark = await positions.watermark(pipeline.database, pipeline.account) or watermark
         else:
             return counts
 
 
-def _to_watermark(page: Page) -> Advance:
-    return ToWatermark(page.through) if page.through is not None else None
+def _watermark_checkpoint(page: Page) -> Checkpoint:
+    return WatermarkCheckpoint(page.through) if page.through is not None else None

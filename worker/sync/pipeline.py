@@ -1,4 +1,4 @@
-"""What every flow needs of its account, and which way of reading is in force."""
+"""What every flow needs of its account, and which paging strategy is in force."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from datetime import timedelta
 
 import structlog
 
-from worker.errors import SourceDistrusted
+from worker.errors import SourceContradicted
 from worker.model.counts import Counts
 from worker.model.privacy import Privacy
-from worker.model.strategy import Method, Reading
+from worker.model.strategy import Paging, Strategy
 from worker.model.window import TimeField
 from worker.source.capabilities import probe
 from worker.source.client import Client
@@ -50,7 +50,7 @@ class Pipeline:
     database: Database
     client: Client
     overlap: timedelta
-    paging: Method | None = None
+    paging: Paging | None = None
     concurrency: int = 2
     processes: int = 0
     max_vanished_percent: float = 10
@@ -59,29 +59,29 @@ class Pipeline:
     waiting: Waiting | None = None
 
 
-async def reading_for(pipeline: Pipeline, run: Run | None, field: TimeField) -> Reading:
+async def strategy_for(pipeline: Pipeline, run: Run | None, field: TimeField) -> Strategy:
     """Return how a field is read: as configured, as seen within a day, or as seen now.
 
     Without a run nothing is written down of what was seen.
     """
     if pipeline.paging is not None:
-        reading = Reading(pipeline.paging, evidence="set by api.paging")
+        strategy = Strategy(pipeline.paging, evidence="set by api.paging")
     else:
-        stored = await capabilities.reading(pipeline.database, pipeline.account, field)
-        reading = stored or await probe(pipeline.client, field)
+        stored = await capabilities.strategy(pipeline.database, pipeline.account, field)
+        strategy = stored or await probe(pipeline.client, field)
         if stored is None and run is not None:
-            await capabilities.put_reading(pipeline.database, pipeline.account, field, reading)
+            await capabilities.put_strategy(pipeline.database, pipeline.account, field, strategy)
     if run is not None:
-        run.paging = reading.method.value
-    return reading
+        run.paging = strategy.paging.value
+    return strategy
 
 
-async def distrust(pipeline: Pipeline, field: TimeField, reading: Reading, why: SourceDistrusted) -> None:
+async def downgrade(pipeline: Pipeline, field: TimeField, strategy: Strategy, why: SourceContradicted) -> None:
     """Go one way down for the next day; raises what was found when there is no way down, or a person chose this one."""
-    if reading.method is Method.SWEEP or pipeline.paging is not None:
+    if strategy.paging is Paging.SWEEP or pipeline.paging is not None:
         raise why
-    lower = reading.demoted(str(why), proven=why.lasting)
+    lower = strategy.downgraded(str(why), proven=why.lasting)
     _log.warning(
-        "paging_downgraded", account=pipeline.account, field=field.value, paging=lower.method.value, why=str(why)
+        "paging_downgraded", account=pipeline.account, field=field.value, paging=lower.paging.value, why=str(why)
     )
-    await capabilities.put_reading(pipeline.database, pipeline.account, field, lower)
+    await capabilities.put_strategy(pipeline.database, pipeline.account, field, lower)

@@ -14,15 +14,15 @@ from worker.model.window import TimeField, Window
 from worker.source.paging import pages
 from worker.store import capabilities, positions
 from worker.store.save import judge
-from worker.sync.hydrate import fuller
-from worker.sync.pipeline import Pipeline, reading_for
+from worker.sync.hydrate import hydrated
+from worker.sync.pipeline import Pipeline, strategy_for
 from worker.sync.reconcile import agreed_by_id, doubted, look
 from worker.sync.untimed import without_time
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A record that would change the copy: insert, update, return, etag, deleted, or reject with its reason."""
+    """A record that would change the copy: insert, update, return, etag, deleted, or rejected with its reason."""
 
     id: str
     verdict: str
@@ -33,8 +33,8 @@ async def preview_incremental(pipeline: Pipeline) -> AsyncIterator[Preview]:
     watermark = await positions.watermark(pipeline.database, pipeline.account)
     lower = shift(watermark, -pipeline.overlap) if watermark is not None else None
     window = Window(TimeField.UPDATED, lower)
-    reading = await reading_for(pipeline, None, window.field)
-    async for referral_id, verdict in _judged(pipeline, pages(pipeline.client, window, reading), set()):
+    strategy = await strategy_for(pipeline, None, window.field)
+    async for referral_id, verdict in _judged(pipeline, pages(pipeline.client, window, strategy), set()):
         if isinstance(verdict, str) and (not isinstance(verdict, Verdict) or verdict.changes):
             yield Preview(referral_id, str(verdict))
 
@@ -43,8 +43,8 @@ async def preview_reconcile(pipeline: Pipeline) -> AsyncIterator[Preview]:
     """Say what a reconcile would repair, and which rows it would look for by id because they are not listed."""
     began = (await pipeline.database.clock())()
     window, seen = Window(TimeField.UPDATED), set[str]()
-    reading = await reading_for(pipeline, None, window.field)
-    for listing in (pages(pipeline.client, window, reading), without_time(pipeline, None, window.field)):
+    strategy = await strategy_for(pipeline, None, window.field)
+    for listing in (pages(pipeline.client, window, strategy), without_time(pipeline, None, window.field)):
         async for referral_id, verdict in _judged(pipeline, listing, seen):
             if isinstance(verdict, Row):
                 if (page := await agreed_by_id(pipeline, verdict)) is not None:
@@ -64,7 +64,7 @@ async def _judged(
     pipeline: Pipeline, listing: AsyncGenerator[Page], seen: set[str]
 ) -> AsyncIterator[tuple[str, Verdict | Row | str]]:
     """Say for each record, once, what saving it would do: the row itself where only a look by id can decide."""
-    async with aclosing(fuller(pipeline, None, listing)) as found:
+    async with aclosing(hydrated(pipeline, None, listing)) as found:
         async for page in found:
             mapped = map_pages([page])
             rows = {row.id: row for row in mapped.rows if row.id not in seen}
@@ -76,4 +76,4 @@ async def _judged(
             for referral_id, verdict in verdicts:
                 yield referral_id, rows[referral_id] if referral_id in doubts and not verdict.changes else verdict
             for reject in rejects:
-                yield reject.id or reject.digest.hex(), f"reject: {reject.reason}"
+                yield reject.id or reject.digest.hex(), f"rejected: {reject.reason}"

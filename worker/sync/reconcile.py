@@ -9,30 +9,30 @@ from datetime import datetime
 
 import structlog
 
-from worker.errors import PermissionRefused, SourceDistrusted, SyncError, VanishedError
+from worker.errors import PermissionRefused, SourceContradicted, SyncError, VanishedError
 from worker.model.counts import Counts
 from worker.model.decide import Verdict
 from worker.model.mapping import Mapped, Row, map_pages
 from worker.model.record import Ended, Page
-from worker.model.strategy import Method, Reading
+from worker.model.strategy import Paging, Strategy
 from worker.model.window import TimeField, Window
 from worker.source.paging import pages
 from worker.store import capabilities, positions
 from worker.store.leases import Run
-from worker.store.save import judge, less_than_stored, mark_gone, save
+from worker.store.save import judge, less_than_stored, mark_deleted, save
 from worker.sync.backfill import choose_field, newest_updated, windows_to_read
 from worker.sync.drain import drain, writing
-from worker.sync.hydrate import fuller
-from worker.sync.pipeline import Pipeline, Step, distrust
+from worker.sync.hydrate import hydrated
+from worker.sync.pipeline import Pipeline, Step, downgrade
 from worker.sync.untimed import without_time
 
 MIN_VANISHED = 5
-"""So many rows may vanish at once, however few rows there are."""
+"""Rows that may be marked as deleted at once, however few rows there are."""
 
 MAX_PASSES = 5
 
 UNPROVEN_END = (
-    "the API shows its listing in one way only, so nothing proves that it was whole:"
+    "the API shows its listing in one way only, so it cannot be verified as complete:"
     " what it showed is stored, and nothing was marked as deleted"
 )
 
@@ -70,7 +70,7 @@ class _Compared:
 async def reconcile(pipeline: Pipeline, run: Run, *, accept_vanished: bool = False) -> Reconciled:
     """Read the whole listing with full records, repair, and mark what it no longer has.
 
-    A row is marked only when a listing that is proven complete lacks it and a look by id does not find it either; and
+    A row is marked only when a complete listing lacks it and a look by id does not find it either; and
     never more than the cap at once (a user who lost a role sees less), unless a person accepts that. Raises
     VanishedError beyond the cap, with nothing marked. Moves no watermark. Where the end of the listing cannot be
     proven, what it showed is stored, nothing is marked, and nothing is called verified.
@@ -78,59 +78,59 @@ async def reconcile(pipeline: Pipeline, run: Run, *, accept_vanished: bool = Fal
     run.lag.watermark, run.lag.proven = await positions.proven_so_far(pipeline.database, pipeline.account)
     run.lag.overlap = pipeline.overlap
     while True:
-        field, reading = await choose_field(pipeline, run)
+        field, strategy = await choose_field(pipeline, run)
         verified = await newest_updated(pipeline, run)
         began = (await pipeline.database.clock())()
         try:
-            found = await _compare(pipeline, run, field, reading, began)
+            found = await _compare(pipeline, run, field, strategy, began)
             found.counts += await _settle(pipeline, run, found.doubts)
             if Ended.UNPROVEN in found.ends:
                 await positions.put_unverified(pipeline.database, run, UNPROVEN_END)
                 return Reconciled(found.counts, 0, UNPROVEN_END)
-            gone = await _really_gone(pipeline, run, found, reading, accept_vanished=accept_vanished)
-        except SourceDistrusted as why:
-            await distrust(pipeline, field, reading, why)
+            gone = await _deleted_at_source(pipeline, run, found, strategy, accept_vanished=accept_vanished)
+        except SourceContradicted as why:
+            await downgrade(pipeline, field, strategy, why)
             continue
-        run.vanished = await mark_gone(pipeline.database, run, gone) if gone else 0
+        run.vanished = await mark_deleted(pipeline.database, run, gone) if gone else 0
         through = verified or await positions.watermark(pipeline.database, pipeline.account)
-        how = f"{reading.method.value} by {field.value}, ends seen by {', '.join(sorted(found.ends))}"
+        how = f"{strategy.paging.value} by {field.value}, ends seen by {', '.join(sorted(found.ends))}"
         await positions.put_verified(pipeline.database, run, through, how)
         return Reconciled(found.counts, run.vanished)
 
 
-async def _compare(pipeline: Pipeline, run: Run, field: TimeField, reading: Reading, began: datetime) -> _Compared:
+async def _compare(pipeline: Pipeline, run: Run, field: TimeField, strategy: Strategy, began: datetime) -> _Compared:
     """Read window by window, so that only the ids of one are held; then what no window of this field can hold.
 
     Without a filter to rely on there is one window, and it is read until two passes agree.
     """
     found = _Compared()
-    windows = await windows_to_read(pipeline, Window(field), reading)
-    total = len(windows) + (reading.method is not Method.SWEEP)
+    windows = await windows_to_read(pipeline, Window(field), strategy)
+    total = len(windows) + (strategy.paging is not Paging.SWEEP)
     for done, window in enumerate(windows):
         pipeline.progress(Step(pipeline.account, "reconcile", found.counts, done, total))
-        one_pass = _pass if reading.method is Method.KEYSET else _agreeing_passes
-        seen = await one_pass(pipeline, run, found, window, reading)
+        one_pass = _pass if strategy.paging is Paging.KEYSET else _agreeing_passes
+        seen = await one_pass(pipeline, run, found, window, strategy)
         known = await positions.listed_here(pipeline.database, pipeline.account, window, began)
         found.missing.update(dict.fromkeys(known - seen, window))
-    if reading.method is not Method.SWEEP:
+    if strategy.paging is not Paging.SWEEP:
         pipeline.progress(Step(pipeline.account, "reconcile", found.counts, len(windows), total))
         await _read(pipeline, run, found, without_time(pipeline, run, field))
     pipeline.progress(Step(pipeline.account, "reconcile", found.counts, total, total))
     return found
 
 
-async def _pass(pipeline: Pipeline, run: Run, found: _Compared, window: Window, reading: Reading) -> set[str]:
+async def _pass(pipeline: Pipeline, run: Run, found: _Compared, window: Window, strategy: Strategy) -> set[str]:
     """Read a window once and repair what differs; returns the ids that it showed."""
-    return await _read(pipeline, run, found, pages(pipeline.client, window, reading))
+    return await _read(pipeline, run, found, pages(pipeline.client, window, strategy))
 
 
 async def _agreeing_passes(
-    pipeline: Pipeline, run: Run, found: _Compared, window: Window, reading: Reading
+    pipeline: Pipeline, run: Run, found: _Compared, window: Window, strategy: Strategy
 ) -> set[str]:
     """Read a window until two passes over it show the same ids."""
     before = None
     for _ in range(MAX_PASSES):
-        seen = await _pass(pipeline, run, found, window, reading)
+        seen = await _pass(pipeline, run, found, window, strategy)
         if seen == before:
             return seen
         before = seen
@@ -153,7 +153,7 @@ async def _read(pipeline: Pipeline, run: Run, found: _Compared, listing: AsyncGe
             found.ends.add(page.ended)
 
     async with writing(pipeline.database, run, observe) as writer:
-        await drain(_noting_doubts(pipeline, run, fuller(pipeline, run, listing), found.doubts), writer, end)
+        await drain(_noting_doubts(pipeline, run, hydrated(pipeline, run, listing), found.doubts), writer, end)
     for referral_id in seen & found.missing.keys():
         del found.missing[referral_id]
     return seen
@@ -192,7 +192,7 @@ async def _settle(pipeline: Pipeline, run: Run, doubts: dict[str, Doubt]) -> Cou
         page = await agreed_by_id(pipeline, doubt.row)
         if page is None:
             continue
-        saved = await save(pipeline.database, run, map_pages([page]), asked_for=True)
+        saved = await save(pipeline.database, run, map_pages([page]), force=True)
         if saved.updated:
             counts += saved
             _log.warning("version_reverted", referral=referral_id)
@@ -210,12 +210,12 @@ async def agreed_by_id(pipeline: Pipeline, listed: Row) -> Page | None:
     return page if rows and rows[0].version == listed.version else None
 
 
-async def _really_gone(
-    pipeline: Pipeline, run: Run, found: _Compared, reading: Reading, *, accept_vanished: bool
+async def _deleted_at_source(
+    pipeline: Pipeline, run: Run, found: _Compared, strategy: Strategy, *, accept_vanished: bool
 ) -> list[str]:
     """Ask for each missing referral by id. One that answers is stored, and makes its window's listing doubtful.
 
-    Such a window is read again until two passes agree: only what they lack as well is gone.
+    Such a window is read again until two passes agree: only what they lack as well is deleted.
     """
     missing = dict(found.missing)
     live = await positions.live_count(pipeline.database, pipeline.account)
@@ -231,12 +231,12 @@ async def _really_gone(
         if len(gone) > allowed and not accept_vanished:
             raise VanishedError(
                 f"{len(missing)} of {live} referrals of {pipeline.account} are no longer listed,"
-                f" and at most {allowed} may vanish at once: none was marked as deleted.",
+                f" and at most {allowed} may be marked as deleted at once: none was.",
                 "Usually the signed-in user lost a role or a location. If they are really deleted, run"
                 f" `referral-sync reconcile --account {pipeline.account} --accept-vanished`.",
             )
-    for window in doubtful if reading.method is Method.KEYSET else ():
-        seen = await _agreeing_passes(pipeline, run, found, window, reading)
+    for window in doubtful if strategy.paging is Paging.KEYSET else ():
+        seen = await _agreeing_passes(pipeline, run, found, window, strategy)
         gone = [referral_id for referral_id in gone if referral_id not in seen]
     return gone
 

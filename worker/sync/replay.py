@@ -1,4 +1,4 @@
-"""Trying again what was kept aside: a person asks for it, or a new release may understand more."""
+"""Replaying rejected records: a person asks for it, or a new release may understand more."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ async def replay(database: Database, run: Run, *, other_release: bool = False) -
     """Map and save every open reject of the run's account again; what fails again stays, with one attempt more.
 
     A payload counts as read when it was last seen, so an old one never wins over what came after it. `other_release`
-    takes only what this release has not tried yet. Counts are of records: rejected means still kept aside.
+    takes only what this release has not tried yet. Counts are of records: rejected means rejected again.
     """
     counts, after = Counts(), ""
     while batch := await rejects.open_rejects(database, run.account, after=after, other_release=other_release):

@@ -11,15 +11,15 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
-from worker.errors import SourceDistrusted
+from worker.errors import SourceContradicted
 from worker.model.record import Ended, Page
-from worker.model.strategy import Method, Reading
+from worker.model.strategy import Paging, Strategy
 from worker.model.window import TimeField, Window
 from worker.source.paging import pages
 from worker.store.leases import Run
-from worker.sync.pipeline import Pipeline, distrust, reading_for
+from worker.sync.pipeline import Pipeline, downgrade, strategy_for
 
-EVERYTHING = Reading(Method.SWEEP, evidence="asked for without order or filter")
+EVERYTHING = Strategy(Paging.SWEEP, evidence="asked for without order or filter")
 
 
 async def without_time(pipeline: Pipeline, run: Run | None, field: TimeField) -> AsyncGenerator[Page]:
@@ -33,7 +33,7 @@ async def without_time(pipeline: Pipeline, run: Run | None, field: TimeField) ->
             async for page in found:
                 ended = page.ended
                 yield _lacking(page, field, None if ended is Ended.UNPROVEN else ended)
-    except SourceDistrusted:
+    except SourceContradicted:
         ended = None
     if ended not in (None, Ended.UNPROVEN):
         return
@@ -49,17 +49,17 @@ def _lacking(page: Page, field: TimeField, ended: Ended | None) -> Page:
 
 async def _by_other(pipeline: Pipeline, run: Run | None, other: TimeField) -> AsyncGenerator[Page]:
     while True:
-        reading = await reading_for(pipeline, run, other)
-        if reading.method is Method.SWEEP:
+        strategy = await strategy_for(pipeline, run, other)
+        if strategy.paging is Paging.SWEEP:
             yield Page([], None, (await pipeline.database.clock())(), Ended.UNPROVEN)
             return
         try:
-            async with aclosing(pages(pipeline.client, Window(other), reading)) as found:
+            async with aclosing(pages(pipeline.client, Window(other), strategy)) as found:
                 async for page in found:
                     yield page
-        except SourceDistrusted as why:
+        except SourceContradicted as why:
             if run is None:
                 raise
-            await distrust(pipeline, other, reading, why)
+            await downgrade(pipeline, other, strategy, why)
         else:
             return

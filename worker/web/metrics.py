@@ -27,17 +27,17 @@ _AGES = {
     "proof_age_seconds": ("verified_at", "How long ago a full listing last agreed with the copy."),
 }
 _VALUES = {
-    "rejects": ("open_rejects", "Records kept aside."),
-    "lag_median_seconds": ("lag_p50", "From a change at the source until it was read, in the last tick with a change."),
+    "rejects": ("open_rejects", "Open rejected records."),
+    "lag_median_seconds": ("lag_p50", "From a change at the source until it was read, in the last sync with a change."),
     "lag_p95_seconds": ("lag_p95", "The same, for 95 of 100 changes."),
     "late_seconds": ("late_max", "How far below the watermark a change appeared at most, in 7 days."),
-    "overlap_seconds": ("overlap", "How far below the watermark ticks read."),
-    "missed": ("missed", "Changes that the last reconcile found and ticks should have brought."),
+    "overlap_seconds": ("overlap", "How far below the watermark a sync reads."),
+    "missed": ("missed", "Changes that the last reconcile found and syncs should have brought."),
     "overlap_too_small": ("overlap_too_small", "1 when changes come near to escaping the overlap, or did."),
     "runs_under_way": ("running", "Runs that have not ended."),
-    "drift_rows": ("drift", "Rows that the last reconcile had to insert, update or mark gone."),
-    "vanished_rows": ("vanished", "Rows that the last reconcile marked gone."),
-    "last_run_seconds": ("last_run_seconds", "How long the last tick or load took."),
+    "drift_rows": ("drift", "Rows that the last reconcile had to insert, update or mark as deleted."),
+    "vanished_rows": ("vanished", "Rows that the last reconcile marked as deleted."),
+    "last_run_seconds": ("last_run_seconds", "How long the last sync or backfill took."),
     "last_run_api_seconds": ("api_seconds", "Of that, waiting for the API, all readers together."),
     "last_run_decode_seconds": ("decode_seconds", "Of that, decoding answers."),
     "last_run_map_seconds": ("map_seconds", "Of that, mapping records to rows."),
@@ -46,13 +46,13 @@ _VALUES = {
 _FLAGS = {
     "reconcile_refused": (
         lambda row: row["last_reconcile_outcome"] == "refused",
-        "1 when the last reconcile marked nothing because too many rows had vanished, or it was not permitted.",
+        "1 when the last reconcile was refused: too many rows were no longer listed, or no permission.",
     ),
     "sign_in_refused": (
         lambda row: row["sign_in_refused_at"] is not None,
-        "1 when the identity service refused the stored sign-in: a person is needed.",
+        "1 when the identity service refused the stored sign-in: action required.",
     ),
-    "last_run_good": (lambda row: row["last_run_outcome"] == "done", "1 when the last tick or load went well."),
+    "last_run_good": (lambda row: row["last_run_outcome"] == "done", "1 when the last sync or backfill succeeded."),
 }
 _COUNTERS = {
     "runs": ("Runs that ended, by kind and outcome.", "outcome"),
@@ -61,7 +61,7 @@ _COUNTERS = {
     "requests": ("Requests to the API, by HTTP status; 0 where no answer came.", "status"),
     "retries": ("Requests that had to be repeated.",),
     "throttled_seconds": ("Seconds that the API asked to wait.",),
-    "vanished": ("Referrals marked gone.",),
+    "vanished": ("Referrals marked as deleted.",),
 }
 _COUNTED = dict.fromkeys(("inserted", "updated", "unchanged", "rejected"), "records") | {"answers": "requests"}
 
@@ -219,7 +219,7 @@ class _Status(Collector):
             "Days until the stored sign-in lapses unless it is used before.",
             lambda row: row["sign_in_lapses_at"] and (row["sign_in_lapses_at"] - self._now).total_seconds() / 86_400,
         )
-        referrals = _family("referrals", "Rows of the copy: listed by the source, or gone from it.", "state")
+        referrals = _family("referrals", "Rows of the copy: listed by the source, or deleted there.", "state")
         health = _family("health", "1 at the account's health.", "health")
         for row in self._rows:
             referrals.add_metric([row["account"], "listed"], row["live_referrals"] or 0)

@@ -141,9 +141,9 @@ def verdict(row: Mapping[str, Any], now: datetime) -> tuple[str, str]:
     if row["health"] == "failing":
         return "bad", "Failing; it tries again by itself."
     if row["health"] == "loading" or row.get("loading_since"):
-        return "fair", "Loading for the first time."
+        return "fair", "First backfill."
     if row["health"] != "ok":
-        return "fair", "Not loaded yet; the first run begins the load."
+        return "fair", "No backfill yet; the first run begins it."
     told = []
     if _lapses_soon(row, now):
         told.append("the sign-in lapses soon")
@@ -157,7 +157,7 @@ def verdict(row: Mapping[str, Any], now: datetime) -> tuple[str, str]:
 
 
 def fix(row: Mapping[str, Any]) -> list[str]:
-    """Return commands to run, each after what it is for, where an account does not mend itself."""
+    """Return commands to run, each after what it is for, where an account does not recover by itself."""
     account = row["account"]
     if row["sign_in_refused_at"] is not None:
         return [f"sign in again: referral-sync login --account {account}"]
@@ -180,7 +180,7 @@ def loading(row: Mapping[str, Any], now: datetime) -> Loading | None:
     told = f"{row.get('loading_records') or 0:,} records since {since:%H:%M} UTC"
     if not parts:
         return Loading(f"{told}.", None)
-    told = f"{done:,} of {parts:,} parts, {told}"
+    told = f"{done:,} of {parts:,} windows, {told}"
     if not done:
         return Loading(f"{told}.", 0.0)
     left = (now - since) * (parts - done) / done

@@ -60,7 +60,7 @@ async def test_what_by_id_refuses_is_taken_from_the_list(
     assert (await load(pipeline)).inserted == 30
 
 
-@pytest.mark.parametrize("known", [False, True], ids=["not compared yet", "known to be thin"])
+@pytest.mark.parametrize("known", [False, True], ids=["not compared yet", "known to be partial"])
 async def test_what_could_not_be_had_by_id_is_made_whole_by_the_next_proof(
     known: bool, pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
 ) -> None:
