@@ -120,7 +120,7 @@ def sync(account: AccountOption = None, dry_run: DryRunOption = False, since: Si
 
     Example: referral-sync sync --account contoso
     """
-    from worker import wiring as pieces  # noqa: PLC0415 - keeps `--help` quick
+    from worker.sync import account as flows  # noqa: PLC0415 - keeps `--help` quick
 
     moment = _moment(since, "--since", warns=True)
 
@@ -129,7 +129,7 @@ def sync(account: AccountOption = None, dry_run: DryRunOption = False, since: Si
             from worker.sync.preview import preview_incremental  # noqa: PLC0415
 
             return await _show_preview(preview_incremental(pipeline))
-        return render.counts(await pieces.sync_account(pipeline, moment, wait=pieces.WAIT))
+        return render.counts(await flows.sync_account(pipeline, moment, wait=flows.WAIT))
 
     _for_accounts(account, one)
 
@@ -154,8 +154,8 @@ def backfill(
 
     Example: referral-sync backfill --since 2024-01-01 --concurrency 4 --processes 2
     """
-    from worker import wiring as pieces  # noqa: PLC0415 - keeps `--help` quick
     from worker.commands import load  # noqa: PLC0415
+    from worker.sync import account as flows  # noqa: PLC0415 - keeps `--help` quick
 
     lower, upper = _moment(since, "--since", warns=True), _moment(until, "--until")
     if lower is not None and upper is not None and lower >= upper:
@@ -168,9 +168,9 @@ def backfill(
             sys.stdout.write(load.written(await load.help_with(pipeline, asked, reader, helps)) + "\n")
             return ""
         number = processes if processes is not None else pipeline.processes
-        told = render.counts(await load.load(pipeline, asked, number, pieces.WAIT))
+        told = render.counts(await load.load(pipeline, asked, number, flows.WAIT))
         if verify:
-            told += f"; {render.reconciled(await pieces.reconcile_account(pipeline, wait=pieces.WAIT))}"
+            told += f"; {render.reconciled(await flows.reconcile_account(pipeline, wait=flows.WAIT))}"
         return told
 
     _for_accounts(account, one, concurrency=concurrency)
@@ -188,7 +188,7 @@ def reconcile(
 
     Example: referral-sync reconcile --dry-run
     """
-    from worker import wiring as pieces  # noqa: PLC0415 - keeps `--help` quick
+    from worker.sync import account as flows  # noqa: PLC0415 - keeps `--help` quick
 
     async def one(pipeline: Pipeline) -> str:
         if dry_run:
@@ -196,7 +196,7 @@ def reconcile(
 
             return await _show_preview(preview_reconcile(pipeline))
         return render.reconciled(
-            await pieces.reconcile_account(pipeline, accept_vanished=accept_vanished, wait=pieces.WAIT)
+            await flows.reconcile_account(pipeline, accept_vanished=accept_vanished, wait=flows.WAIT)
         )
 
     _for_accounts(account, one)
@@ -208,13 +208,13 @@ def refresh(ids: Annotated[list[str], typer.Argument(metavar="ID...")], account:
 
     Example: referral-sync refresh 0f8fad5b-d9cb-469f-a165-70867728950e
     """
-    from worker import wiring as pieces  # noqa: PLC0415 - keeps `--help` quick
+    from worker.sync import account as flows  # noqa: PLC0415 - keeps `--help` quick
 
     ids = _ids(ids)
     found = set[str]()
 
     async def one(pipeline: Pipeline) -> str:
-        counts, unknown = await pieces.refresh_account(pipeline, ids)
+        counts, unknown = await flows.refresh_account(pipeline, ids)
         found.update(set(ids) - set(unknown))
         return render.counts(counts)
 
@@ -235,7 +235,7 @@ def migrate(
     settings = _settings()
 
     async def work() -> int:
-        from worker.database import database_url, prepare_database, require_migrated  # noqa: PLC0415 - keeps `--help` quick
+        from worker.wiring import database_url, prepare_database, require_migrated  # noqa: PLC0415 - keeps `--help` quick
 
         async with database_url(settings) as url:
             if check:
@@ -290,9 +290,9 @@ def status(
     settings = _settings()
 
     async def work() -> int:
-        from worker.database import migrated_database  # noqa: PLC0415 - keeps `--help` quick
         from worker.notify import records  # noqa: PLC0415
         from worker.store import queries  # noqa: PLC0415 - keeps `--help` quick
+        from worker.wiring import migrated_database  # noqa: PLC0415 - keeps `--help` quick
 
         async with migrated_database(settings) as database:
             rows = await queries.status(database, settings.accounts)
@@ -348,14 +348,14 @@ def rejects(
 
     Example: referral-sync rejects --replay
     """
-    from worker import wiring as pieces  # noqa: PLC0415 - keeps `--help` quick
+    from worker.sync import account as flows  # noqa: PLC0415 - keeps `--help` quick
 
     async def one(pipeline: Pipeline) -> str:
         told = ""
         if replay:
-            told = f"replayed: {render.counts(await pieces.replay_account(pipeline, wait=pieces.WAIT))}; "
+            told = f"replayed: {render.counts(await flows.replay_account(pipeline, wait=flows.WAIT))}; "
         number = 0
-        async for kept in pieces.all_rejects(pipeline):
+        async for kept in flows.all_rejects(pipeline):
             number += 1
             _out.print(render.rejected_line(pipeline.account, kept))
         return f"{told}{number} open"
@@ -373,9 +373,10 @@ def forget(ids: Annotated[list[str], typer.Argument(metavar="ID...")], account: 
     settings = _settings()
 
     async def work() -> int:
-        from worker.database import accounts_in_data, migrated_database, refresh_history  # noqa: PLC0415 - keeps `--help` quick
         from worker.store.erase import forget as erase  # noqa: PLC0415
         from worker.store.spelling import is_guid  # noqa: PLC0415
+        from worker.sync.run import refresh_history  # noqa: PLC0415 - keeps `--help` quick
+        from worker.wiring import accounts_in_data, migrated_database  # noqa: PLC0415 - keeps `--help` quick
 
         absent = 0
         async with migrated_database(settings) as database:
@@ -415,10 +416,11 @@ def remove(name: Annotated[str, typer.Argument(metavar="A")]) -> None:
 
     async def work() -> int:
         from worker.commands.progress import progress  # noqa: PLC0415
-        from worker.database import accounts_in_data, migrated_database, refresh_history  # noqa: PLC0415 - keeps `--help` quick
         from worker.store.erase import remove_account  # noqa: PLC0415
         from worker.store.leases import free  # noqa: PLC0415
-        from worker.wiring import WAIT  # noqa: PLC0415
+        from worker.sync.account import WAIT  # noqa: PLC0415
+        from worker.sync.run import refresh_history  # noqa: PLC0415 - keeps `--help` quick
+        from worker.wiring import accounts_in_data, migrated_database  # noqa: PLC0415 - keeps `--help` quick
 
         async with migrated_database(settings) as database:
             if name not in await accounts_in_data(database, settings, configured=False):
@@ -458,7 +460,7 @@ def url(
 
     async def work() -> int:
         from worker.daemon.planner import stop_on_signal  # noqa: PLC0415 - keeps `--help` quick
-        from worker.database import address  # noqa: PLC0415
+        from worker.wiring import address  # noqa: PLC0415
 
         async with address(settings, reader=role is not None, lingers=not hold) as found:
             sys.stdout.write(f"{found}\n")
@@ -492,11 +494,12 @@ def login(
 
     async def work() -> int:
         from worker import wiring as pieces  # noqa: PLC0415 - keeps `--help` quick
-        from worker.database import migrated_database  # noqa: PLC0415 - keeps `--help` quick
+        from worker.commands.login import login as sign_in  # noqa: PLC0415 - keeps `--help` quick
+        from worker.wiring import migrated_database  # noqa: PLC0415 - keeps `--help` quick
 
         pieces.chosen_accounts(settings, account)
         async with migrated_database(settings) as database:
-            await pieces.login(settings, database, account, _tell, _ask)
+            await sign_in(settings, database, account, _tell, _ask)
         _out.print(f"{account} is signed in; every worker on this database uses that from now on.")
         return 0
 
@@ -572,9 +575,9 @@ def report(
     settings = _settings()
 
     async def work() -> int:
-        from worker.database import accounts_in_data, migrated_database  # noqa: PLC0415 - keeps `--help` quick
         from worker.store.analysis import analysis  # noqa: PLC0415
         from worker.web.report import report as page  # noqa: PLC0415
+        from worker.wiring import accounts_in_data, migrated_database  # noqa: PLC0415 - keeps `--help` quick
 
         async with migrated_database(settings) as database:
             if account is not None and account not in await accounts_in_data(database, settings):
@@ -690,8 +693,9 @@ def _for_accounts(
     async def work() -> int:
         from worker import wiring as pieces  # noqa: PLC0415 - keeps `--help` quick
         from worker.commands.progress import progress  # noqa: PLC0415
-        from worker.database import migrated_database, refresh_history  # noqa: PLC0415 - keeps `--help` quick
         from worker.source.client import open_session  # noqa: PLC0415
+        from worker.sync.run import refresh_history  # noqa: PLC0415 - keeps `--help` quick
+        from worker.wiring import migrated_database  # noqa: PLC0415 - keeps `--help` quick
 
         worst = 0
         names = pieces.chosen_accounts(settings, only)

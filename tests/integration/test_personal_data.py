@@ -28,6 +28,7 @@ from worker.store import leases, privacy, sql
 from worker.store.database import Database, open_database
 from worker.store.leases import Run
 from worker.store.save import save
+from worker.sync import account
 from worker.sync.pipeline import Pipeline
 from worker.sync.preview import preview_incremental
 
@@ -89,10 +90,10 @@ async def test_nothing_personal_arrives_and_nothing_changes_afterwards(
     async with wiring.open_pipeline(
         settings(database_url, simulator_origin, tmp_path, contacts), database, ACCOUNT
     ) as pipeline:
-        counts = await wiring.backfill_account(pipeline)
+        counts = await account.backfill_account(pipeline)
         assert (counts.inserted, counts.rejected) == (150, 0)
         assert await leaks(db, secrets) == []
-        found = await wiring.reconcile_account(pipeline)
+        found = await account.reconcile_account(pipeline)
         reconciled, vanished = found.counts, found.vanished
         assert (reconciled.inserted, reconciled.updated, vanished) == (0, 0, 0)
     hashed = await db.fetchval(
@@ -137,17 +138,17 @@ async def test_a_change_of_the_rule_rewrites_what_is_stored(
             stored = await db.fetchval(EVERYWHERE)
             assert [change.verdict async for change in preview_incremental(under_rule)]
             assert await db.fetchval(EVERYWHERE) == stored, "who only looks changes nothing"
-            await wiring.sync_account(under_rule)
+            await account.sync_account(under_rule)
             assert await leaks(db, secrets) == []
             assert await db.fetch("SELECT id, changed_at FROM partner_center.referrals ORDER BY id") == changed_at
             assert await db.fetchval("SELECT count(*) FROM partner_center.referral_history") == versions
-            counts = (await wiring.reconcile_account(under_rule)).counts
+            counts = (await account.reconcile_account(under_rule)).counts
             assert (counts.inserted, counts.updated) == (0, 0), "what is stored is what would be read"
     await assert_chain(db)
     async with wiring.open_pipeline(
         settings(database_url, simulator_origin, tmp_path, "keep"), database, ACCOUNT
     ) as pipeline_again:
-        await wiring.reconcile_account(pipeline_again)
+        await account.reconcile_account(pipeline_again)
     assert await leaks(db, personal(records)) != [], "a reconcile brings back what the source still shows"
 
 
@@ -242,7 +243,7 @@ async def test_no_record_lets_people_through_whatever_its_shape(
             await load(pipeline)
             assert set(await leaks(db, people)) == people
         async with wiring.open_pipeline(rules, database, ACCOUNT) as under_rule:
-            await wiring.sync_account(under_rule)
+            await account.sync_account(under_rule)
         assert {row["id"] for row in await db.fetch("SELECT id FROM partner_center.referrals")} >= names
         assert await db.fetchval("SELECT count(*) FROM sync.rejected_records") == 3
         assert await leaks(db, people) == [], begun

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from worker.commands import render
 from worker.config.models import Settings
-from worker.database import migrated_database
 from worker.errors import ConfigError, SyncError
 from worker.notify import delivery, records
 from worker.notify.channel import ChannelError
+from worker.wiring import migrated_database
 
 Tell = Callable[[str], None]
 

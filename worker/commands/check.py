@@ -10,13 +10,13 @@ from worker import wiring
 from worker.auth.tokens import mfa_of
 from worker.commands.unknowns import Answer, answers
 from worker.config.models import Settings
-from worker.database import database_url
 from worker.errors import StoreError, SyncError
 from worker.notify.channel import ChannelError
 from worker.notify.delivery import look as notify_channel
 from worker.source.client import TokenSource
 from worker.store import migrate, queries
 from worker.store.database import Database, connect, open_database
+from worker.wiring import database_url
 
 
 class State(StrEnum):

@@ -18,9 +18,9 @@ from worker.config.models import PREFIX
 from worker.model.counts import Counts
 from worker.model.instant import Instant, render
 from worker.store import backfills
+from worker.sync.account import backfill_share, help_account
 from worker.sync.backfill import Loaded, Share
 from worker.sync.pipeline import Pipeline, Step
-from worker.wiring import backfill_share, help_account
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process

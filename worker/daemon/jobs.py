@@ -22,7 +22,6 @@ from worker.daemon.http import Queries
 from worker.daemon.planner import Member, Pulse, next_due, plan_until, spec
 from worker.daemon.service import serve as serve_daemon
 from worker.daemon.workers import Lane, Workers
-from worker.database import database_url, pool_size, prepare_database
 from worker.errors import LeaseError, SourceUnavailable, StoreError, StoreUnavailable, SyncError
 from worker.notify import outbox, records
 from worker.notify.delivery import deliver_due
@@ -32,17 +31,10 @@ from worker.store.database import Database, open_database
 from worker.store.leases import OWNER
 from worker.store.queue import Job, Taken
 from worker.store.schedules import Due, Kind
+from worker.sync.account import backfill_share, help_account, reconcile_account, replay_account, sync_account
 from worker.sync.backfill import Share
 from worker.sync.pipeline import Pipeline
-from worker.wiring import (
-    backfill_share,
-    help_account,
-    open_pipeline,
-    reconcile_account,
-    replay_account,
-    sync_account,
-    token_source,
-)
+from worker.wiring import database_url, open_pipeline, pool_size, prepare_database, token_source
 
 SLICE_SECONDS = 20.0
 """A load gives way to those of other accounts after so long, and comes back behind them."""

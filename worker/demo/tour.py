@@ -25,7 +25,6 @@ from worker.commands.progress import progress
 from worker.config.models import Settings
 from worker.config.sources import load
 from worker.daemon.jobs import serve
-from worker.database import pool_size, refresh_history
 from worker.demo.control import Control
 from worker.embedded import server as embedded
 from worker.errors import SyncError
@@ -35,8 +34,11 @@ from worker.notify.delivery import digest_now
 from worker.store import migrate
 from worker.store.analysis import analysis
 from worker.store.database import Database, connect, open_database
+from worker.sync import account
 from worker.sync.pipeline import Pipeline, Step
+from worker.sync.run import refresh_history
 from worker.web.report import report as page
+from worker.wiring import pool_size
 
 ACCOUNT, CHANNEL = "contoso", "sales"
 DIGEST = 1_300
@@ -110,20 +112,20 @@ async def tour(count: int, out: Console, *, keep: bool = False) -> int:
 async def _work(pipeline: Pipeline, control: Control, out: Console) -> None:
     began = time.monotonic()
     with _watched(pipeline) as watched:
-        counts = await wiring.sync_account(watched)
+        counts = await account.sync_account(watched)
     out.print(f"First load: {counts.inserted} referrals in {time.monotonic() - began:.1f} s.")
     told = await _change(control)
     out.print(f"At the source: {told}.")
     await control.clear_requests()
-    counts = await wiring.sync_account(pipeline)
+    counts = await account.sync_account(pipeline)
     requests = len(await control.requests())
     out.print(f"A sync: {counts.inserted} inserted, {counts.updated} updated, in {requests} request(s).")
     await control.clear_requests()
-    counts = await wiring.sync_account(pipeline)
+    counts = await account.sync_account(pipeline)
     requests = len(await control.requests())
     out.print(f"An idle sync: {counts.inserted + counts.updated} rows written, in {requests} request(s).")
     with _watched(pipeline) as watched:
-        found = await wiring.reconcile_account(watched)
+        found = await account.reconcile_account(watched)
     out.print(
         f"A reconcile: {found.counts.unchanged} as they should be, {found.vanished} deleted at the source and marked."
     )
