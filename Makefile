@@ -54,7 +54,7 @@ sbom: .venv/.dev ## write sbom.json: what the container image is made of, in Cyc
 	@$(BIN)/cyclonedx-py requirements --output-reproducible --of JSON -o sbom.json requirements.lock
 	@echo "sbom.json lists $$($(BIN)/python -c 'import json; print(len(json.load(open("sbom.json"))["components"]))') components"
 
-bench: .venv/.dev ## a full load and ticks beside their floors, without latency and at 50 ms a page; RECORDS=50000
+bench: .venv/.dev ## a full backfill and syncs beside their floors, without latency and at 50 ms a page; RECORDS=50000
 	@$(BIN)/python -m benchmarks.backfill $(RECORDS)
 	@$(BIN)/python -m benchmarks.backfill $(RECORDS) 0.05
 
@@ -62,10 +62,10 @@ bench-peers: .venv/.dev .venv/.peers ## the same with dlt beside it, which gets 
 	@PEERS_PYTHON=$(CURDIR)/.venv/peers/bin/python $(BIN)/python -m benchmarks.backfill $(RECORDS) 0 peers
 	@PEERS_PYTHON=$(CURDIR)/.venv/peers/bin/python $(BIN)/python -m benchmarks.backfill $(RECORDS) 0.05 peers
 
-bench-growth: .venv/.dev ## memory and ticks at 20,000 and at 1,000,000 records
+bench-growth: .venv/.dev ## memory and syncs at 20,000 and at 1,000,000 records
 	@$(BIN)/python -m benchmarks.growth
 
-bench-scale: .venv/.dev ## 200 accounts on three workers: in peace, killed, paused, cut off, and with a large load
+bench-scale: .venv/.dev ## 200 accounts on three workers: in peace, killed, paused, cut off, and with a large backfill
 	@$(BIN)/python -m benchmarks.scale
 
 bench-dashboards: .venv/.dev ## how long dashboards wait at 200,000 referrals with a million versions

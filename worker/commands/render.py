@@ -148,8 +148,8 @@ def explained(account: str, about: Explained) -> Iterator[str]:
             if value is not None and name not in ("payload", "content_hash", "account")
         }
         yield _block(columns)
-        if about.history.parts:
-            yield "  child rows: " + ", ".join(f"{count} {table}" for table, count in about.history.parts.items())
+        if about.history.child_rows:
+            yield "  child rows: " + ", ".join(f"{count} {table}" for table, count in about.history.child_rows.items())
     for version in about.history.versions:
         until = moment(version["valid_to"]) if version["valid_to"] else "now"
         names = f": {', '.join(version['changed_columns'])}" if version["changed_columns"] else ""

@@ -11,7 +11,7 @@ from worker.store.database import Database
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """One referral of one account: its row, how many rows its parts have, and its versions, oldest first.
+    """One referral of one account: its row, how many child rows it has, and its versions, oldest first.
 
     `row` is None where only history is left. A version has its change, times, changed columns and the run that
     stored it.
@@ -19,7 +19,7 @@ class History:
 
     account: str
     row: dict[str, Any] | None = field(repr=False)
-    parts: dict[str, int]
+    child_rows: dict[str, int]
     versions: list[dict[str, Any]]
 
 
@@ -29,7 +29,7 @@ async def history(database: Database, account: str, referral_id: str) -> History
         row = await connection.fetchrow(
             "SELECT * FROM partner_center.referrals WHERE account = $1 AND id = $2", account, referral_id
         )
-        parts = {
+        child_rows = {
             child.table: await connection.fetchval(
                 f"SELECT count(*) FROM partner_center.{child.table} WHERE referral_key = $1",  # noqa: S608 - a declared name
                 row["referral_key"] if row is not None else None,
@@ -50,6 +50,6 @@ async def history(database: Database, account: str, referral_id: str) -> History
     return History(
         account,
         dict(row) if row is not None else None,
-        {table: count for table, count in parts.items() if count},
+        {table: count for table, count in child_rows.items() if count},
         [dict(version) for version in versions],
     )

@@ -69,7 +69,7 @@ async def _rewrite(database: Database, admit: Admit) -> None:
 
 
 async def _rewrite_rows(connection: PoolConnectionProxy, found: list[Any], admit: Admit) -> int:
-    """Bring rows and the parts that name people under the rule; neither a version nor `changed_at` comes of it."""
+    """Bring rows and the child rows that name people under the rule; neither a version nor `changed_at` comes of it."""
     changes: dict[str, list[dict[str, Any]]] = {}
     read: dict[str, list[tuple[int, Row]]] = {}
     for one in found:

@@ -231,7 +231,7 @@ def _completed(row: Row, before: Row, after_expiry: AfterExpiry) -> tuple[Row, b
 
 
 def _difference(before: Row | Reject, after: Row) -> tuple[list[str], list[str]]:
-    """Name what differs, and the tables of parts that do: all, where what was stored cannot be read any more.
+    """Name what differs, and the child tables that do: all, where what was stored cannot be read any more.
 
     Of that the stage alone is compared: views of time in stage read only versions that say they begin one.
     """

@@ -1,4 +1,4 @@
-"""Writing what was decided: rows, their versions and parts, rejects, and positions."""
+"""Writing what was decided: rows, their versions and child rows, rejected records, and checkpoints."""
 
 from __future__ import annotations
 
