@@ -18,7 +18,7 @@ demo: .venv/.runtime ## see the whole pipeline on this machine, in a minute; KEE
 	@$(BIN)/referral-sync demo $(if $(KEEP),--keep)
 
 test: .venv/.dev ## run the suite; starts the PostgreSQL and the simulator that it needs
-	@$(BIN)/python -m pytest -q -n 2 --dist worksteal
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not long"
 
 test-system: .venv/.dev .venv/.dbt ## what needs dbt and Debian packages (pgbouncer, chromium, buildah, ...), which it installs
 	@(test -x /usr/sbin/pgbouncer -a -x /usr/sbin/debootstrap \
@@ -26,6 +26,7 @@ test-system: .venv/.dev .venv/.dbt ## what needs dbt and Debian packages (pgboun
 		|| (apt-get update -qq && export DEBIAN_FRONTEND=noninteractive \
 			&& apt-get install -y -qq pgbouncer chromium faketime \
 			&& apt-get install -y -qq --no-install-recommends buildah debootstrap systemd)
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal -m long tests/acceptance
 	@$(BIN)/python -m pytest -q tests/system
 
 torture: .venv/.dev ## kills, outages and the lying API again and again; ROUNDS=20 takes about a quarter of an hour

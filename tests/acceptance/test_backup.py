@@ -12,11 +12,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
+import pytest
 
 from tests.acceptance.conftest import Command
 from tests.steps import assert_chain, assert_level
 from worker.demo.control import Control
 from worker.embedded import cluster
+
+pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -18,6 +18,8 @@ from worker.daemon.health import ask_health
 from worker.demo.control import Control
 from worker.errors import ConfigError, SyncError
 
+pytestmark = pytest.mark.long
+
 
 async def alive(running: Daemon) -> None:
     async def answers() -> bool:

@@ -21,6 +21,8 @@ from worker.demo.control import Control
 from worker.embedded import server as embedded
 from worker.store import migrate
 
+pytestmark = pytest.mark.long
+
 COUNT = "SELECT count(*) FROM partner_center.referrals"
 
 

@@ -11,11 +11,14 @@ import sys
 from pathlib import Path
 
 import asyncpg
+import pytest
 
 from tests.acceptance.conftest import Command
 from tests.acceptance.test_daemon import at_least, until
 from tests.steps import assert_chain, assert_level
 from worker.demo.control import Control
+
+pytestmark = pytest.mark.long
 
 OWNERS = "SELECT DISTINCT split_part(owner, ':', 2)::int AS pid FROM sync.runs WHERE kind = 'backfill'"
 

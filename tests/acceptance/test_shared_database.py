@@ -24,6 +24,8 @@ from tests.acceptance.conftest import Command
 from tests.acceptance.test_daemon import PATIENCE, Daemon, daemon, free_port, until
 from worker.demo.control import Control
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def data_dir(server_folder: Path) -> Iterator[Path]:

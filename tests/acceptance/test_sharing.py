@@ -15,6 +15,8 @@ from tests.acceptance.test_daemon import Daemon, at_least, daemon, rows, until
 from tests.steps import assert_chain, assert_level
 from worker.demo.control import Control
 
+pytestmark = pytest.mark.long
+
 SLOW = {"REFERRAL_SYNC_SCHEDULE__INCREMENTAL": "1h"}
 TIME_PASSES = (
     "UPDATE sync.leases SET expires_at = now()",

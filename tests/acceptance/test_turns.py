@@ -18,6 +18,8 @@ from worker.demo.control import Control
 from worker.store import leases
 from worker.store.database import open_database
 
+pytestmark = pytest.mark.long
+
 ELSEWHERE = "elsewhere:17:0123abcd.9f"
 
 
