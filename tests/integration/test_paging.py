@@ -16,17 +16,19 @@ from worker.demo.control import Control
 from worker.errors import SourceContradicted, SourceError
 from worker.model import instant
 from worker.model.instant import Instant
-from worker.model.record import Page
+from worker.model.record import Ended, Page
 from worker.model.strategy import Paging, Strategy
 from worker.model.window import TimeField, Window
 from worker.source.capabilities import probe
 from worker.source.checks import Anchor
 from worker.source.client import Client
 from worker.source.paging import pages
+from worker.source.scan import ends_after
 from worker.store import leases, positions
 from worker.sync.backfill import backfill
 from worker.sync.incremental import incremental
 from worker.sync.pipeline import Pipeline
+from worker.sync.untimed import without_time
 
 ALL = Window(TimeField.UPDATED)
 KEYSET, SCAN, SWEEP = (Strategy(method) for method in Paging)
@@ -448,3 +450,31 @@ async def test_whatever_moves_while_it_is_read_the_next_quiet_tick_is_level(
         await tick(moving)
     await tick(pipeline)
     assert await copy(db) == (await simulator.state())["referrals"]
+
+
+async def test_a_sweep_that_broke_off_is_not_whole_because_newer_records_lie_behind(
+    pipeline: Pipeline, simulator: Control
+) -> None:
+    """The record without a time lies behind others that are newer than where the sweep began."""
+    await simulator.reset(12)
+    keys = sorted((await simulator.state())["referrals"])
+    for number, key in enumerate(keys):
+        created = None if number == len(keys) - 1 else f"2024-01-{number + 1:02}T00:00:00Z"
+        await simulator.update(key, {"createdDateTime": created})
+    await simulator.behaviour(page_size=1, link_omitted="every_fifth", untimed="hidden")
+    try:
+        found = [page async for page in without_time(pipeline, None, TimeField.CREATED)]
+    except SourceContradicted:
+        return  # refused is right as well: what must not be is an end without that record
+    assert keys[-1] in {record.id for page in found for record in page.records} or found[-1].ended is Ended.UNPROVEN
+
+
+async def test_a_server_that_does_not_skip_shows_no_end(client: Client, simulator: Control) -> None:
+    await simulator.reset(5)
+    await client.list("")
+    await simulator.behaviour(page_size=1, link_omitted="always", skip=False)
+    assert not await ends_after(client, 3)
+    await simulator.behaviour(skip=True)
+    assert await ends_after(client, 5)
+    assert not await ends_after(client, 6)
+    assert not await ends_after(client, 0)

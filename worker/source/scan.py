@@ -20,6 +20,9 @@ from worker.source.checks import Anchor, Passes, below, key_of, times_of
 from worker.source.client import Client
 from worker.source.links import linked
 
+MAX_NEWER = 20
+"""So many answers with nothing but newer records are looked at behind a sweep, before it is read again."""
+
 PASSES = 10
 SHORT_PASSES = 3
 """So often a listing may end too early before paging is downgraded: a link may be missing now and then."""
@@ -141,12 +144,18 @@ async def _end_of_sweep(
         return Ended.BOTH_ENDS  # no way of asking shows anything
     if not await _skips(client, order):
         return Ended.UNPROVEN
-    behind = await try_query(client, f"$skip={len(ids)}")
-    if behind is None:
-        return Ended.UNPROVEN
-    # A row that was seen shows that others came twice, and so that some may not have come at all.
-    again = any(key_of(record) in ids for record in behind.records)
-    return None if again or _unseen(behind, field, ids, through) else Ended.SKIP
+    known = len(ids)
+    for _ in range(MAX_NEWER):
+        behind = await try_query(client, f"$skip={known}")
+        if behind is None:
+            return Ended.UNPROVEN
+        if not behind.records:
+            return Ended.SKIP
+        # A row that was seen shows that others came twice, and so that some may not have come at all.
+        if any(key_of(record) in ids for record in behind.records) or _unseen(behind, field, ids, through):
+            return None
+        known += len(behind.records)  # newer than where the sweep began; an older one may lie behind them
+    return None
 
 
 async def _other_looks(client: Client, field: TimeField) -> AsyncIterator[Listing]:
@@ -168,14 +177,18 @@ async def _skips(client: Client, order: list[str | bytes]) -> bool:
 
 
 async def ends_after(client: Client, records: int, query: str = "") -> bool:
-    """Say whether the answers to a query were seen to end with the `records`-th record, in one request.
+    """Say whether the answers to a query were seen to end with the `records`-th record, in two requests.
 
-    False where there are more or fewer, and where the server does not skip as asked, so that nothing was seen.
+    False where there are more or fewer, and where the server does not skip as asked, so that nothing was seen: then the
+    record that is shown is the first one.
     """
-    if records == 0:
+    if records <= 1:
         return False
     last = await try_query(client, "&".join(part for part in (query, f"$skip={records - 1}") if part))
-    return last is not None and len(last.records) == 1 and last.next_link is None and client.largest_page > 1
+    if last is None or len(last.records) != 1 or last.next_link is not None:
+        return False
+    first = await try_query(client, query)
+    return first is not None and bool(first.records) and key_of(first.records[0]) != key_of(last.records[0])
 
 
 async def check_end(
