@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from tests.steps import assert_level, prove
 from worker.demo.control import Control
 from worker.errors import SourceContradicted, SourceError
 from worker.model import instant
@@ -467,6 +468,26 @@ async def test_a_sweep_that_broke_off_is_not_whole_because_newer_records_lie_beh
     except SourceContradicted:
         return  # refused is right as well: what must not be is an end without that record
     assert keys[-1] in {record.id for page in found for record in page.records} or found[-1].ended is Ended.UNPROVEN
+
+
+@pytest.mark.parametrize("timed", [0, 1, 2, 3, 6])
+async def test_what_is_verified_is_whole_however_small_the_pages_are(
+    timed: int, pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    """Pages of one record, links missing, and most records without a creation time, which an order hides."""
+    await simulator.reset(12)
+    for key in sorted((await simulator.state())["referrals"])[timed:]:
+        await simulator.update(key, {"createdDateTime": None})
+    await simulator.behaviour(
+        page_size=1, untimed="hidden", link_omitted="every_fifth", short_pages=True, ties="random", paging="offset"
+    )
+    try:
+        await load(pipeline)
+        verified = not (await prove(pipeline)).unverified
+    except SourceError:
+        return
+    if verified:
+        await assert_level(db, simulator)
 
 
 async def test_a_server_that_does_not_skip_shows_no_end(client: Client, simulator: Control) -> None:

@@ -20,9 +20,6 @@ from worker.source.checks import Anchor, Passes, below, key_of, times_of
 from worker.source.client import Client
 from worker.source.links import linked
 
-MAX_NEWER = 20
-"""So many answers with nothing but newer records are looked at behind a sweep, before it is read again."""
-
 PASSES = 10
 SHORT_PASSES = 3
 """So often a listing may end too early before paging is downgraded: a link may be missing now and then."""
@@ -144,18 +141,11 @@ async def _end_of_sweep(
         return Ended.BOTH_ENDS  # no way of asking shows anything
     if not await _skips(client, order):
         return Ended.UNPROVEN
-    known = len(ids)
-    for _ in range(MAX_NEWER):
-        behind = await try_query(client, f"$skip={known}")
-        if behind is None:
-            return Ended.UNPROVEN
-        if not behind.records:
-            return Ended.SKIP
-        # A row that was seen shows that others came twice, and so that some may not have come at all.
-        if any(key_of(record) in ids for record in behind.records) or _unseen(behind, field, ids, through):
-            return None
-        known += len(behind.records)  # newer than where the sweep began; an older one may lie behind them
-    return None
+    # Also what is newer than where the sweep began counts: it may be old, where the first page was a small one.
+    behind = await try_query(client, f"$skip={len(ids)}")
+    if behind is None:
+        return Ended.UNPROVEN
+    return None if behind.records else Ended.SKIP
 
 
 async def _other_looks(client: Client, field: TimeField) -> AsyncIterator[Listing]:
