@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -15,6 +14,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp.web_protocol import RequestHandler
 
+from worker.config.models import is_loopback
 from worker.errors import SyncError
 
 MAX_CONNECTIONS = 100
@@ -52,7 +52,7 @@ async def listening(app: web.Application, listen: str, *, guarded: bool) -> Asyn
     connections = _Connections()
     app.middlewares.append(_counted(connections))
     if not guarded:
-        if _is_loopback(host):
+        if is_loopback(host.lower()):
             app.middlewares.append(_asked_by_name(host))
         else:
             _log.warning(
@@ -115,17 +115,8 @@ def _asked_by_name(host: str) -> Middleware:
         name = ""
         with suppress(ValueError):
             name = urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
-        if name == host.lower() or _is_loopback(name):
+        if name == host.lower() or is_loopback(name):
             return await handler(request)
         return web.json_response({"error": "ask for this address by a loopback name, or set http.token"}, status=421)
 
     return asked_by_name
-
-
-def _is_loopback(name: str) -> bool:
-    if name.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
