@@ -273,19 +273,23 @@ async def judge(database: Database, account: str, rows: list[Row], privacy: Priv
     return [(row.id, Verdict.KEEP if row.id in noops else verdicts[row.id]) for row in newest]
 
 
-async def less_than_stored(
+async def undecided(
     database: Database, account: str, rows: list[Row], privacy: Privacy, only_by_id: set[str]
-) -> dict[str, set[str]]:
-    """Name the rows that lack members which the copy has of the same version, and those that are not `only_by_id`.
+) -> list[tuple[Row, set[str]]]:
+    """Return the newest rows that only a request by id can decide on, with the members that each lacks.
 
-    Saving keeps such members, for one list answer may lack more than another; whether they are gone is for a request
-    by id to say. Writes and locks nothing.
+    Those of an older version than the copy has lack none. Others lack members which the copy has of the same version,
+    and which are not `only_by_id`: saving keeps such members, for one list answer may lack more than another. Writes
+    and locks nothing.
     """
+    newest = newest_of_each(rows)
     async with database.transaction() as connection:
-        stored = await _look(connection, account, [row.id for row in rows])
-        differ = {row.id: row for row in rows if row.id in stored and _differs_at_its_version(row, stored[row.id])}
+        stored = await _look(connection, account, [row.id for row in newest])
+        differ = {row.id: row for row in newest if row.id in stored and _differs_at_its_version(row, stored[row.id])}
         held = await connection.fetch(sql.READ, account, list(differ)) if differ else []
-    less = dict[str, set[str]]()
+    found: list[tuple[Row, set[str]]] = [
+        (row, set()) for row in newest if decide(row, stored.get(row.id)) is Verdict.OLDER
+    ]
     for record in held:
         row = differ[record["id"]]
         before = map_record(decode_record(record["payload"].encode()), row.observed_at)
@@ -294,8 +298,8 @@ async def less_than_stored(
             shown = with_contacts_of(row.record, before.record) if keeps else row.record
             lacks = lacking(before.record.tree or {}, shown.tree or {}) - only_by_id - {"eTag"}
             if lacks:
-                less[row.id] = lacks
-    return less
+                found.append((row, lacks))
+    return found
 
 
 def _differs_at_its_version(row: Row, stored: Stored) -> bool:

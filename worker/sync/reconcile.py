@@ -11,7 +11,6 @@ import structlog
 
 from worker.errors import PermissionRefused, SourceContradicted, SyncError, VanishedError
 from worker.model.counts import Counts
-from worker.model.decide import Verdict
 from worker.model.mapping import Mapped, Row, map_pages
 from worker.model.record import Ended, Page
 from worker.model.strategy import Paging, Strategy
@@ -19,7 +18,7 @@ from worker.model.window import TimeField, Window
 from worker.source.paging import pages
 from worker.store import capabilities, positions
 from worker.store.leases import Run
-from worker.store.save import judge, less_than_stored, mark_deleted, save
+from worker.store.save import mark_deleted, save, undecided
 from worker.sync.backfill import choose_field, newest_updated, windows_to_read
 from worker.sync.drain import drain, writing
 from worker.sync.hydrate import hydrated
@@ -171,11 +170,8 @@ async def _noting_doubts(
 
 async def doubted(pipeline: Pipeline, rows: list[Row], only_by_id: set[str]) -> dict[str, Doubt]:
     """Return the rows of a listing that only a look by id can decide on."""
-    of = {row.id: row for row in rows}
-    verdicts = await judge(pipeline.database, pipeline.account, rows, pipeline.privacy)
-    less = await less_than_stored(pipeline.database, pipeline.account, rows, pipeline.privacy, only_by_id)
-    older = {key: Doubt(of[key]) for key, verdict in verdicts if verdict is Verdict.OLDER}
-    return older | {key: Doubt(of[key], lacks) for key, lacks in less.items()}
+    found = await undecided(pipeline.database, pipeline.account, rows, pipeline.privacy, only_by_id)
+    return {row.id: Doubt(row, lacks) for row, lacks in found}
 
 
 async def _settle(pipeline: Pipeline, run: Run, doubts: dict[str, Doubt]) -> Counts:
