@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import os
 import signal
 import sys
@@ -21,7 +20,7 @@ from worker import RELEASE
 from worker.commands import render
 from worker.commands.outlet import Outlet
 from worker.errors import ConfigError, SyncError
-from worker.model.escape import line
+from worker.model.escape import json_text, line
 
 if TYPE_CHECKING:
     from worker.commands.progress import Report
@@ -303,7 +302,7 @@ def status(
         if as_json:
             told = {"release": RELEASE, "accounts": rows, "queue": queue, "workers": workers}
             told |= {"channels": channels} if channels else {}
-            _out.print(json.dumps(told, default=_plain, indent=2).replace("\x7f", "\\u007f"))
+            _out.print(json_text(told, indent=2))
         else:
             for row in rows:
                 _out.print(render.status(row))
@@ -799,7 +798,3 @@ async def _show_preview(changes: Any) -> str:
         shown += 1
         _out.print(line(f"{change.verdict:8} {change.id}"))
     return f"{shown} would change; nothing was written"
-
-
-def _plain(value: Any) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -7,7 +7,6 @@ not ours may quote any of them, so of it only the kind is told, and where it was
 from __future__ import annotations
 
 import io
-import json
 import logging
 import os
 import select
@@ -21,7 +20,7 @@ import structlog
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 from worker.errors import SyncError
-from worker.model.escape import block, line
+from worker.model.escape import block, json_text, line
 
 WRITE_SECONDS = 1.0
 """So long a line waits for whoever reads the log; then it is dropped, and the work goes on."""
@@ -162,10 +161,6 @@ def _on_one_line(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> M
     return event
 
 
-def _json(event: Any, **settings: Any) -> str:
-    return json.dumps(event, **settings).replace("\x7f", "\\u007f")  # the one control that JSON leaves as it is
-
-
 def _log_retry(details: RetryDetails) -> None:
     """Log an attempt that failed and is repeated, in place of the library's line, which may quote anything."""
     error = details.caused_by
@@ -192,7 +187,7 @@ def configure(level: str, form: str) -> None:
     renderer: structlog.types.Processor = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)
         if console
-        else structlog.processors.JSONRenderer(_json)
+        else structlog.processors.JSONRenderer(json_text)
     )
     structlog.configure(
         processors=[

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from worker import RELEASE
 from worker.daemon.listener import listening
 from worker.daemon.planner import Pulse
 from worker.errors import StoreError
+from worker.model.escape import json_text
 from worker.web.metrics import Facts, exposition
 from worker.web.status_page import POLICY, part_of, status_page
 
@@ -102,7 +102,7 @@ async def ops_endpoint(
     async def status(_: web.Request) -> web.Response:
         rows = [row | {"configured": row["account"] in configured} for row in await queries.status()]
         told = {"release": RELEASE, "accounts": rows}
-        return web.json_response(told, dumps=lambda value: json.dumps(value, default=_plain))
+        return web.json_response(told, dumps=json_text)
 
     async def page(request: web.Request) -> web.Response:
         now = datetime.now(UTC)
@@ -148,7 +148,3 @@ def _knows(authorization: str, token: str) -> bool:
         except ValueError:
             return False
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), token.encode())
-
-
-def _plain(value: Any) -> str:
-    return str(value.isoformat() if hasattr(value, "isoformat") else value)
