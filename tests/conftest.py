@@ -74,6 +74,16 @@ def server_folder() -> Path:
     return Path(tempfile.gettempdir())
 
 
+@pytest.fixture
+def data_dir(server_folder: Path) -> Iterator[Path]:
+    """Give a directory for an embedded server of the test's own, which the server's user reaches too."""
+    with tempfile.TemporaryDirectory(prefix="referral-sync-", dir=server_folder) as folder:
+        Path(folder).chmod(0o755)
+        path = Path(folder) / "data"
+        path.mkdir()
+        yield path
+
+
 @pytest.fixture(scope="session")
 def postgres_url(server_folder: Path) -> Iterator[str]:
     """Run a server for the session; the DSN of its superuser. Not durable."""

@@ -7,16 +7,21 @@ import json
 import os
 import signal
 from collections import Counter
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 
+from worker.auth.tokens import static_token
 from worker.demo.control import Control
 from worker.model.counts import Counts
 from worker.model.instant import Instant
+from worker.source.client import open_client
 from worker.store import leases, positions
+from worker.store.database import open_database
 from worker.sync.backfill import backfill
 from worker.sync.incremental import incremental
 from worker.sync.pipeline import Pipeline
@@ -29,6 +34,22 @@ MEASURED = {name: value for name, value in os.environ.items() if name.startswith
 
 TALLY = Counter[str]()
 """What a session came to: kills, faults, rows compared. Printed at its end."""
+
+
+@asynccontextmanager
+async def open_simulated(database_url: str, simulator_origin: str) -> AsyncIterator[Pipeline]:
+    """Open one account's way from the simulator to a database, with readers for a backfill."""
+    async with (
+        open_database(database_url, connections=6) as database,
+        open_client(
+            base_url=simulator_origin,
+            token=static_token("simulator", "accounts.contoso.access_token"),
+            clock=await database.clock(),
+            ca_file=None,
+            max_page_bytes=1 << 26,
+        ) as client,
+    ):
+        yield Pipeline(ACCOUNT, database, client, overlap=timedelta(minutes=10))
 
 
 async def load(pipeline: Pipeline, since: Instant | None = None, until: Instant | None = None) -> Counts:

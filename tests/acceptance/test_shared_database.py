@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,14 +27,10 @@ pytestmark = pytest.mark.long
 
 
 @pytest.fixture
-def data_dir(server_folder: Path) -> Iterator[Path]:
+def data_dir(data_dir: Path) -> Iterator[Path]:
     """Give a directory for the embedded database, whose server is gone when the test is over."""
-    with tempfile.TemporaryDirectory(prefix="referral-sync-", dir=server_folder) as folder:
-        Path(folder).chmod(0o755)
-        path = Path(folder) / "data"
-        path.mkdir()
-        yield path
-        until_gone(path)
+    yield data_dir
+    until_gone(data_dir)
 
 
 @pytest.fixture

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
 
 import pytest
 
-from worker.auth.tokens import static_token
+from tests.steps import open_simulated
 from worker.demo.control import Control
-from worker.source.client import open_client
-from worker.store.database import open_database
 from worker.sync.pipeline import Pipeline
 
 ACCOUNT = "contoso"
@@ -19,14 +16,5 @@ ACCOUNT = "contoso"
 @pytest.fixture
 async def pipeline(database_url: str, simulator: Control, simulator_origin: str) -> AsyncIterator[Pipeline]:
     """Give the pipeline of one account, with readers for a backfill."""
-    async with (
-        open_database(database_url, connections=6) as database,
-        open_client(
-            base_url=simulator_origin,
-            token=static_token("simulator", "accounts.contoso.access_token"),
-            clock=await database.clock(),
-            ca_file=None,
-            max_page_bytes=1 << 26,
-        ) as client,
-    ):
-        yield Pipeline(ACCOUNT, database, client, overlap=timedelta(minutes=10))
+    async with open_simulated(database_url, simulator_origin) as opened:
+        yield opened

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -66,16 +65,12 @@ Owner = Callable[..., "tuple[subprocess.Popen[str], str]"]
 
 
 @pytest.fixture
-def data_dir(server_folder: Path) -> Iterator[Path]:
+def data_dir(data_dir: Path) -> Iterator[Path]:
     """Give a directory that no process uses any more when the test is over."""
-    with tempfile.TemporaryDirectory(prefix="referral-sync-", dir=server_folder) as folder:
-        Path(folder).chmod(0o755)
-        path = Path(folder) / "data"
-        path.mkdir()
-        yield path
-        for lock in Path(folder).rglob("lock"):
-            with lock.open("ab") as file:
-                until(partial(free, file), "a process is left that holds the lock")
+    yield data_dir
+    for lock in data_dir.parent.rglob("lock"):
+        with lock.open("ab") as file:
+            until(partial(free, file), "a process is left that holds the lock")
 
 
 @pytest.fixture

@@ -21,14 +21,10 @@ import asyncpg
 import pytest
 
 from tests.conftest import new_database
-from tests.steps import load, prove, tick
-from worker.auth.tokens import static_token
+from tests.steps import load, open_simulated, prove, tick
 from worker.demo.behaviour import Behaviour
 from worker.demo.control import Control
-from worker.source.client import open_client
 from worker.store.analysis import refresh_history
-from worker.store.database import open_database
-from worker.sync.pipeline import Pipeline
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "questions.md"
 FOUND = re.findall(r"^## (\d+)\. .*?^```sql\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
@@ -63,27 +59,19 @@ def filled(postgres_url: str, template_database: str, simulator_origin: str) -> 
     async def fill(url: str) -> Filled:
         async with (
             Control(simulator_origin) as control,
-            open_database(url, connections=6) as database,
-            open_client(
-                base_url=simulator_origin,
-                token=static_token("simulator", "accounts.contoso.access_token"),
-                clock=await database.clock(),
-                ca_file=None,
-                max_page_bytes=1 << 26,
-            ) as client,
+            open_simulated(url, simulator_origin) as pipeline,
         ):
             await control.behaviour(**asdict(Behaviour()))
             await control.reset(COUNT, seed=7)
             known = (await control.state(full=True))["records"]
             lost = min(key for key, record in known.items() if record["substatus"] == "Lost" and not record["isSpam"])
             await control.update(lost, {}, remove=["closedDateTime"])
-            pipeline = Pipeline("contoso", database, client, overlap=timedelta(minutes=10))
             await load(pipeline)
             first = (await control.state(full=True))["records"]
             await happen(control, first)
             await tick(pipeline)
             await prove(pipeline)
-            await refresh_history(database)
+            await refresh_history(pipeline.database)
             return Filled(url, first, (await control.state(full=True))["records"])
 
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:

@@ -8,15 +8,11 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-
-import pytest
 
 from tests.steps import TALLY
 
@@ -47,16 +43,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-@pytest.fixture
-def data_dir(server_folder: Path) -> Iterator[Path]:
-    """Give a directory that the server's user reaches too."""
-    with tempfile.TemporaryDirectory(prefix="referral-sync-", dir=server_folder) as folder:
-        Path(folder).chmod(0o755)
-        path = Path(folder) / "data"
-        path.mkdir()
-        yield path
 
 
 def test_whoever_is_killed_everybody_else_gets_a_server_and_none_is_left(data_dir: Path, rounds: int) -> None:
