@@ -94,9 +94,9 @@ async def backfill(
                 await asyncio.sleep(OTHERS_SECONDS)
                 continue
             if unbounded and strategy.paging is Paging.KEYSET:
-                ends = await bounds(pipeline.client, field)  # also shows this client how large pages are
                 sure = not first or await _order_hides_nothing(pipeline, field)
-                counts += await _read_untimed(pipeline, run, field, look=not sure or ends.untimed)
+                if not sure or (await bounds(pipeline.client, field)).untimed:
+                    counts += await _read_untimed(pipeline, run, field)
         except SourceContradicted as why:
             await downgrade(pipeline, field, strategy, why)
             await backfills.release_windows(pipeline.database, run)
@@ -252,11 +252,11 @@ class Cut:
                     return
 
 
-async def _read_untimed(pipeline: Pipeline, run: Run, field: TimeField, *, look: bool) -> Counts:
+async def _read_untimed(pipeline: Pipeline, run: Run, field: TimeField) -> Counts:
     """Load the records that no window of a field can hold.
 
-    They are looked for where an end of the listing shows that there are any, and where it is not sure that there are
-    none: a server may leave them out of an ordered listing, and the first watermark must not pass them.
+    For where an end of the listing shows that there are any, and where it is not sure that there are none: a server may
+    leave them out of an ordered listing, and the first watermark must not pass them.
     """
     counts = Counts()
 
@@ -264,9 +264,8 @@ async def _read_untimed(pipeline: Pipeline, run: Run, field: TimeField, *, look:
         nonlocal counts
         counts += saved
 
-    if look:
-        async with writing(pipeline.database, run, observe) as writer:
-            await drain(hydrated(pipeline, run, without_time(pipeline, run, field)), writer, lambda _: None)
+    async with writing(pipeline.database, run, observe) as writer:
+        await drain(hydrated(pipeline, run, without_time(pipeline, run, field)), writer, lambda _: None)
     return counts
 
 
