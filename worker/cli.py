@@ -23,10 +23,9 @@ from worker.errors import ConfigError, SyncError
 from worker.model.escape import json_text, line
 
 if TYPE_CHECKING:
-    from worker.commands.progress import Report
     from worker.config.models import Settings
     from worker.model.instant import Instant
-    from worker.sync.pipeline import Pipeline, Step
+    from worker.sync.pipeline import Pipeline
 
 app = typer.Typer(
     name="referral-sync",
@@ -702,12 +701,8 @@ def _for_accounts(
             for name in names:
                 try:
                     with progress() as shown:
-
-                        def watch(step: Step, report: Report = shown.report) -> None:
-                            report(step.account, step.kind, step.counts.records, step.done, step.total)
-
                         async with pieces.open_pipeline(
-                            settings, database, name, show=watch, waiting=shown.waiting, session=session
+                            settings, database, name, show=shown.report, waiting=shown.waiting, session=session
                         ) as pipeline:
                             told = await one(pipeline)
                     if told:

@@ -15,19 +15,18 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from worker.commands.render import estimate
 from worker.errors import LeaseError
+from worker.model.escape import line
+from worker.sync.pipeline import Step
 
 LINE_SECONDS = 10.0
 _log = structlog.get_logger()
-
-Report = Callable[[str, str, int, int, int], None]
-"""Called with account, kind of work, records so far, windows done, and windows in all (0: not known)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
     """Where to tell how far work is (`report`), and what lease is waited for (`waiting`)."""
 
-    report: Report
+    report: Callable[[Step], None]
     waiting: Callable[[LeaseError], None]
 
 
@@ -52,26 +51,27 @@ def _bars() -> Iterator[Shown]:
             if not waits:
                 waits.append(bars.add_task("waiting", total=None, told=""))
             left = f"; if it is dead, {held.seconds_left:.0f} s" if held.seconds_left is not None else ""
-            bars.update(waits[0], told=f"{held}{left}")
+            bars.update(waits[0], told=escape(line(f"{held}{left}")))
 
-        def report(account: str, kind: str, records: int, done: int, total: int) -> None:
-            key = (account, kind)
+        def report(step: Step) -> None:
+            key = (step.account, step.kind)
             while waits:
                 bars.remove_task(waits.pop())
             if key not in tasks:
-                tasks[key] = bars.add_task(escape(f"{kind} {account}"), total=None, told="")
+                tasks[key] = bars.add_task(escape(f"{step.kind} {step.account}"), total=None, told="")
             task = next(task for task in bars.tasks if task.id == tasks[key])
-            told = _told(task.elapsed or 0.0, records, done, total)
-            bars.update(tasks[key], completed=done, total=total or None, told=told)
+            told = _told(task.elapsed or 0.0, step)
+            bars.update(tasks[key], completed=step.done, total=step.total or None, told=told)
 
         yield Shown(report, waiting)
 
 
-def _told(elapsed: float, records: int, done: int, total: int) -> str:
-    told = f"{records:,} read"
+def _told(elapsed: float, step: Step) -> str:
+    told = f"{step.counts.records:,} read"
     if elapsed > 0:
-        told += f", {records / elapsed:,.0f}/s"
-    return f"{told}, {done}/{total} windows, {estimate(elapsed, done, total)}" if total else told
+        told += f", {step.counts.records / elapsed:,.0f}/s"
+    left = estimate(elapsed, step.done, step.total)
+    return f"{told}, {step.done}/{step.total} windows, {left}" if step.total else told
 
 
 def _waiting_line() -> Callable[[LeaseError], None]:
@@ -87,17 +87,21 @@ def _waiting_line() -> Callable[[LeaseError], None]:
     return waiting
 
 
-def _lines() -> Report:
+def _lines() -> Callable[[Step], None]:
     started = last = time.monotonic()
 
-    def report(account: str, kind: str, records: int, done: int, total: int) -> None:
+    def report(step: Step) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= LINE_SECONDS:
             last = now
-            left = estimate(now - started, done, total)
             _log.info(
-                "run_progressed", account=account, kind=kind, records=records, windows=f"{done}/{total}", left=left
+                "run_progressed",
+                account=step.account,
+                kind=step.kind,
+                records=step.counts.records,
+                windows=f"{step.done}/{step.total}",
+                left=estimate(now - started, step.done, step.total),
             )
 
     return report

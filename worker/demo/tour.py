@@ -35,7 +35,7 @@ from worker.store import migrate
 from worker.store.analysis import analysis
 from worker.store.database import Database, connect, open_database
 from worker.sync import account
-from worker.sync.pipeline import Pipeline, Step
+from worker.sync.pipeline import Pipeline
 from worker.sync.run import refresh_history
 from worker.web.report import report as page
 from worker.wiring import pool_size
@@ -134,11 +134,7 @@ async def _work(pipeline: Pipeline, control: Control, out: Console) -> None:
 @contextmanager
 def _watched(pipeline: Pipeline) -> Iterator[Pipeline]:
     with progress() as shown:
-
-        def show(step: Step) -> None:
-            shown.report(step.account, step.kind, step.counts.records, step.done, step.total)
-
-        yield replace(pipeline, progress=show)
+        yield replace(pipeline, progress=shown.report)
 
 
 async def _change(control: Control) -> str:
