@@ -42,8 +42,11 @@ SLICE_SECONDS = 20.0
 EARLY_SECONDS, LARGE_RECORDS = 5.0, 1_000
 """A load that has read so many records by then, and is not done, is shared among workers."""
 
-LEASE_SECONDS, LEASE_ATTEMPTS = 5.0, 12
-"""So long, and so often, a job waits for who does the same work: a command, or a worker that has just died."""
+RETRY_SECONDS = 5.0
+"""So long a job that cannot be done yet waits before it is tried again."""
+
+LEASE_ATTEMPTS = 12
+"""So often it waits for who does the same work: a command, or a worker that has just died."""
 
 SPREAD_SECONDS, SPREAD_ATTEMPTS = 1.0, 6
 """So long, and so often, a worker that reads an account already leaves its other readers to workers that do not."""
@@ -150,8 +153,8 @@ class Jobs:
             return await self._handle(job, attempts)
         except LeaseError as held:
             if attempts < LEASE_ATTEMPTS:
-                _log.info("lease_waiting", error=str(held), holder=held.holder, retry_seconds=LEASE_SECONDS)
-                return LEASE_SECONDS
+                _log.info("lease_waiting", error=str(held), holder=held.holder, retry_seconds=RETRY_SECONDS)
+                return RETRY_SECONDS
             _log.warning("run_failed", error=str(held), hint=held.hint)
         except SyncError as error:
             _log.error("run_failed", error=str(error), hint=error.hint)
@@ -174,7 +177,7 @@ class Jobs:
             return 0.0
         if job.account not in self.settings.accounts:
             if attempts < STRANGER_ATTEMPTS:
-                return LEASE_SECONDS
+                return RETRY_SECONDS
             _log.warning("job_dropped", why="no worker here has this account in its configuration")
             return 0.0
         async with (
