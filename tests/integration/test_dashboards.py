@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,47 @@ def test_every_board_is_whole() -> None:
     compose = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
     assert "DISABLE_SANITIZE_HTML" not in compose
     assert source["secureJsonData"]["password"].startswith("$__file{/run/secrets/")
+
+
+async def test_the_alert_rule_fires_for_what_is_due_within_a_day(
+    pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    """Grafana makes an alert of each row: its texts are labels, and one number is compared with the threshold."""
+    (group,) = yaml.safe_load((FOLDER / "provisioning/alerting/deadlines.yml").read_text())["groups"]
+    (rule,) = group["rules"]
+    query, threshold = rule["data"]
+    (source,) = yaml.safe_load((FOLDER / "provisioning/datasources/referrals.yml").read_text())["datasources"]
+    (folder,) = yaml.safe_load((FOLDER / "provisioning/dashboards/referrals.yml").read_text())["providers"]
+    assert group["folder"] == folder["folder"]
+    assert query["datasourceUid"] == source["uid"]
+    assert [part["refId"] for part in rule["data"]] == [part["model"]["refId"] for part in rule["data"]] == ["A", "B"]
+    assert (rule["condition"], threshold["datasourceUid"], threshold["model"]["expression"]) == ("B", "__expr__", "A")
+    assert threshold["model"]["conditions"] == [{"type": "query", "evaluator": {"type": "gt", "params": [0]}}]
+    (tree,) = [each for path in BOARDS if (each := board(path))["uid"] == rule["dashboardUid"]]
+    assert [panel["title"] for panel in tree["panels"] if panel["id"] == rule["panelId"]] == ["Deadlines"]
+
+    await simulator.create([waiting(hours) for hours in (-1, 2, 23, 30)] + [waiting(3, isSpam=True)])
+    await load(pipeline)
+    await db.execute("SET ROLE bi_reader")
+    (row,) = await db.fetch(query["model"]["rawSql"])
+    assert (row["account"], row["due"]) == (pipeline.account, 2), "not what is over, nor what has more time, nor spam"
+    numbers = [name for name, value in row.items() if isinstance(value, int | float)]
+    assert numbers == ["due"], "one number, or Grafana does not know which"
+    used = set(re.findall(r"\$labels\.(\w+)", json.dumps(rule["annotations"])))
+    assert used == {name for name, value in row.items() if isinstance(value, str)}, (
+        "what changes would be another alert"
+    )
+    await db.execute("RESET ROLE; UPDATE partner_center.referrals SET status = 'Active'; SET ROLE bi_reader")
+    (row,) = await db.fetch(query["model"]["rawSql"])
+    assert row["due"] == 0, "a row all the same: the alert ends"
+
+
+def waiting(hours: float, **members: Any) -> dict[str, Any]:
+    """Make an incoming referral that has to be answered in so many hours."""
+    due = datetime.now(UTC) + timedelta(hours=hours)
+    return {"status": "New", "substatus": "Pending", "direction": "Incoming", "isSpam": False,
+            "acceptedDateTime": None, "closedDateTime": None,
+            "expirationDateTime": f"{due:%Y-%m-%dT%H:%M:%S}Z"} | members  # fmt: skip
 
 
 async def test_every_panel_shows_rows(pipeline: Pipeline, simulator: Control, db: asyncpg.Connection) -> None:
