@@ -598,7 +598,7 @@ def report(
 @app.command()
 def mcp() -> None:
     """Answer a few read-only questions for AI assistants over standard input and output (Model Context Protocol)."""
-    settings = _settings()
+    settings = _settings(needs_accounts=False)
 
     async def work() -> int:
         try:
@@ -660,12 +660,12 @@ def demo(
 # -- running ---------------------------------------------------------------------------------------------------------
 
 
-def _settings() -> Settings:
+def _settings(*, needs_accounts: bool = True) -> Settings:
     from worker.config.sources import load  # noqa: PLC0415 - keeps `--help` quick
     from worker.logs import configure  # noqa: PLC0415
 
     try:
-        settings = load()
+        settings = load(needs_accounts=needs_accounts)
     except ConfigError as error:
         _print_error(error)
         raise typer.Exit(error.exit_code) from None

@@ -561,7 +561,7 @@ days AS (
 SELECT account, direction, type, category, is_spam, status, currency, is_estimated, day AS from_day,
     lead(day) OVER g AS to_day,
     sum(deals) OVER g AS deals,
-    sum(value) OVER g AS deal_value
+    trim_scale(sum(value) OVER g) AS deal_value -- a deal of many digits that was closed leaves its zeros in the sum
 FROM days
 WINDOW g AS (PARTITION BY account, direction, type, category, is_spam, status, currency, is_estimated ORDER BY day);
 CREATE UNIQUE INDEX pipeline_spans_key ON sync.pipeline_spans

@@ -481,6 +481,12 @@ class Settings(BaseSettings):
         return self
 
 
+class ReaderSettings(Settings):
+    """Settings of what only reads the database: no account has to be configured where it runs."""
+
+    accounts: Annotated[dict[str, Account], AfterValidator(_account_names)] = {}
+
+
 def plain_duration(value: timedelta) -> str:
     """Write a duration in its largest whole unit."""
     seconds = int(value.total_seconds())
