@@ -65,12 +65,12 @@ def measured(command: list[str], variables: dict[str, str] | None = None) -> tup
         command, cwd=ROOT, env=os.environ | (variables or {}), stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None  # noqa: S101 - a pipe was asked for
-        told = process.stdout.read()
+        output = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         raise SystemExit(f"{command} ended with {process.returncode}")
-    return told, time.perf_counter() - started, usage.ru_utime + usage.ru_stime, _megabytes(usage)
+    return output, time.perf_counter() - started, usage.ru_utime + usage.ru_stime, _megabytes(usage)
 
 
 def _megabytes(usage: resource.struct_rusage) -> float:
@@ -112,8 +112,8 @@ async def server() -> AsyncIterator[str]:
 async def contender(name: str, origin: str, dsn: str, expected: str) -> Result:
     """Run one of `benchmarks.contenders`."""
     command = [sys.executable, "-m", "benchmarks.contenders", name, origin, dsn]
-    told, _, cpu, peak = await asyncio.to_thread(measured, command)
-    found = json.loads(told)
+    output, _, cpu, peak = await asyncio.to_thread(measured, command)
+    found = json.loads(output)
     whole = await same(dsn, found["table"], expected) if found["table"] else ""
     return Result(name, found["seconds"], cpu, peak, int(found["requests"]), whole)
 
@@ -217,8 +217,8 @@ async def side_by_side(records: int, latency: float, *, peers: bool) -> None:
 async def peer(name: str, how: str, origin: str, dsn: str) -> Result:
     """Run dlt in its own environment."""
     command = [os.environ["PEERS_PYTHON"], str(ROOT / "benchmarks" / "peers.py"), how, origin, dsn]
-    told, _, cpu, peak = await asyncio.to_thread(measured, command)
-    found = json.loads(told.splitlines()[-1])
+    output, _, cpu, peak = await asyncio.to_thread(measured, command)
+    found = json.loads(output.splitlines()[-1])
     connection = await asyncpg.connect(dsn)
     rows = await connection.fetchval(f"SELECT count(*) FROM {found['table']}")  # noqa: S608 - a peer's table
     await connection.close()

@@ -48,13 +48,13 @@ class Worker:
 
     def cpu(self) -> float:
         """Return its CPU seconds so far."""
-        told = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        return (int(told[11]) + int(told[12])) / _TICKS
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
 
     def peak(self) -> float:
         """Return its peak memory in MB."""
-        told = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
-        return int(told.partition("VmHWM:")[2].split()[0]) / 1024
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
     def events(self, name: str) -> int:
         """Count its log lines of one event."""
@@ -154,7 +154,7 @@ def percentile(values: list[float], share: float) -> float:
     return values[min(len(values) - 1, int(len(values) * share))] if values else float("inf")
 
 
-def told(values: list[float]) -> str:
+def quantiles(values: list[float]) -> str:
     """Write lateness in the order that it is always written."""
     return " / ".join(f"{percentile(values, share):.2f}" for share in (0.5, 0.95, 0.99))
 
@@ -213,7 +213,7 @@ async def _steady(stage: Stage, name: str, *, changes: bool) -> None:
     stage.must(f"runs a minute ({due:.0f} due)", len(late) / minutes, abs(len(late) / minutes - due) <= due * 0.03)
     stage.must(
         "late s, 50/95/99 %",
-        told(late),
+        quantiles(late),
         percentile(late, 0.95) < 2,
     )
     stage.must("connections a worker at most", max(held) / WORKERS, max(held) <= 10 * WORKERS)
@@ -363,7 +363,7 @@ async def large(stage: Stage) -> None:
     late = await lateness(stage, since + 20)
     stage.must(
         "late s, 50/95/99 %",
-        told(late),
+        quantiles(late),
         percentile(late, 0.95) < 3,
     )
     await _whole(stage)
@@ -403,7 +403,7 @@ async def bouncer(stage: Stage) -> None:
         late = await lateness(stage, since)
         stage.must(
             "late s, 50/95/99 %",
-            told(late),
+            quantiles(late),
             percentile(late, 0.95) < 2,
         )
         stage.must("runs a minute", len(late) * 60 / SECONDS, len(late) * 60 / SECONDS > ACCOUNTS * 0.95)

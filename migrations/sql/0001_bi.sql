@@ -598,7 +598,7 @@ COMMENT ON VIEW bi.team_phones IS 'Phone numbers of our own people. Personal dat
 CREATE VIEW bi.runs AS
 SELECT account, id AS run, kind, outcome, started_at, finished_at,
     round(extract(epoch FROM coalesce(finished_at, now()) - started_at)::numeric, 1) AS seconds,
-    inserted, updated, unchanged, rejected, vanished, pages, requests, retries,
+    inserted, updated, unchanged, rejected, deleted, pages, requests, retries,
     lag_p50 AS lag_seconds
 FROM sync.runs;
 COMMENT ON VIEW bi.runs IS 'What the worker did, and what came of it; finished runs go after [sync] keep_runs.';
@@ -613,7 +613,7 @@ COMMENT ON COLUMN bi.runs.inserted IS 'Referrals stored for the first time.';
 COMMENT ON COLUMN bi.runs.updated IS 'Referrals that changed.';
 COMMENT ON COLUMN bi.runs.unchanged IS 'Records read that were stored already.';
 COMMENT ON COLUMN bi.runs.rejected IS 'Rejected records: they could not be stored.';
-COMMENT ON COLUMN bi.runs.vanished IS 'Referrals marked as deleted at the source.';
+COMMENT ON COLUMN bi.runs.deleted IS 'Referrals marked as deleted at the source.';
 COMMENT ON COLUMN bi.runs.pages IS 'Pages read.';
 COMMENT ON COLUMN bi.runs.requests IS 'Requests to the API.';
 COMMENT ON COLUMN bi.runs.retries IS 'Requests that had to be repeated.';

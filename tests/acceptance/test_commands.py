@@ -28,7 +28,7 @@ async def listings(simulator: Control) -> int:
     return len([one for one in await simulator.requests() if "engagements/referrals" in one["path"]])
 
 
-async def test_first_sync_loads_and_second_writes_nothing_with_one_request(
+async def test_first_sync_backfills_and_second_writes_nothing_with_one_request(
     command: Command, simulator: Control, db: asyncpg.Connection
 ) -> None:
     await simulator.reset(300)
@@ -108,7 +108,7 @@ async def test_killed_backfill_goes_on_where_it_was(
     assert await db.fetchval("SELECT loaded_at IS NOT NULL FROM sync.backfills")
 
 
-async def test_reconcile_marks_what_is_gone_up_to_the_cap(
+async def test_reconcile_marks_what_was_deleted_up_to_the_cap(
     command: Command, simulator: Control, db: asyncpg.Connection
 ) -> None:
     await simulator.reset(100)
@@ -314,7 +314,7 @@ async def test_one_account_failing_leaves_the_others(
     )
 
 
-async def test_bad_records_are_put_aside_and_the_rest_is_stored(
+async def test_bad_records_are_rejected_and_the_rest_is_stored(
     command: Command, simulator: Control, db: asyncpg.Connection
 ) -> None:
     await simulator.reset(30)
@@ -341,7 +341,7 @@ async def test_bad_records_are_put_aside_and_the_rest_is_stored(
     assert await db.fetchval("SELECT position_at < now() + interval '5 minutes' FROM sync.watermarks")
 
 
-async def test_edits_between_a_partial_backfill_and_the_first_load_are_not_lost(
+async def test_edits_between_a_partial_backfill_and_the_first_backfill_are_not_lost(
     command: Command, simulator: Control, db: asyncpg.Connection
 ) -> None:
     await simulator.reset(100)
@@ -370,7 +370,7 @@ def test_the_demo_shows_what_an_analyst_sees_and_leaves_nothing_running(command:
     assert "referral-sync-demo-" not in running
 
 
-async def test_the_simulator_serves_until_it_is_told_to_stop(environment: dict[str, str], tmp_path: Path) -> None:
+async def test_the_simulator_serves_until_it_is_asked_to_stop(environment: dict[str, str], tmp_path: Path) -> None:
     arguments = [sys.executable, "-m", "worker", "simulate", "--count", "5", "--port", "0"]
     with subprocess.Popen(arguments, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -401,7 +401,7 @@ def test_streams_that_are_closed_or_full_are_no_traceback(
     assert "Traceback" not in told.stderr
 
 
-def test_a_working_directory_that_is_gone_is_a_sentence(environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_working_directory_that_was_removed_is_a_sentence(environment: dict[str, str], tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     line = f"mkdir {gone} && cd {gone} && rmdir {gone} && exec {sys.executable} -m worker config"
     told = subprocess.run(

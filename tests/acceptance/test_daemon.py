@@ -111,7 +111,7 @@ def at_least(db: asyncpg.Connection, number: int) -> Callable[[], Awaitable[bool
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_it_migrates_loads_follows_and_stops(
+async def test_it_migrates_backfills_follows_and_stops(
     number: int, environment: dict[str, str], simulator: Control, empty_database_url: str, tmp_path: Path
 ) -> None:
     await simulator.reset(120)

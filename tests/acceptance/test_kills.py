@@ -20,7 +20,7 @@ import pytest
 
 from tests.acceptance.test_daemon import at_least, until
 from tests.proxy import Proxy
-from tests.steps import TALLY, assert_chain, assert_level
+from tests.steps import TALLY, assert_chain, assert_same_as_source
 from worker.demo.control import Control
 
 PAUSE_FREE = "UPDATE sync.leases SET expires_at = now()"
@@ -74,7 +74,7 @@ async def assert_books(db: asyncpg.Connection) -> None:
     assert read == counted
 
 
-async def test_killed_at_any_moment_of_a_load(
+async def test_killed_at_any_moment_of_a_backfill(
     environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path, rounds: int
 ) -> None:
     """Now and then before it has stored anything, mostly so many rows later than the one before it."""
@@ -100,7 +100,7 @@ async def test_killed_at_any_moment_of_a_load(
     windows = await db.fetchval("SELECT count(*) FROM sync.backfill_windows")
     pages = await db.fetchval("SELECT sum(pages) FROM sync.runs")
     assert pages <= 1500 * rounds / 24 + windows + 2 * kills, "at most the page in hand of each reader is read again"
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
     await assert_chain(db)
     await assert_books(db)
 
@@ -139,11 +139,11 @@ async def test_killed_at_each_commit(
         proxy.at_commit = None
         process = await start(environment, tmp_path, "sync", REFERRAL_SYNC_DATABASE__URL=url)
         assert await process.wait() == 0
-        # A load that was killed after its last commit may have left the newest changes to the first tick.
+        # A backfill that was killed after its last commit may have left the newest changes to the first sync.
         process = await start(environment, tmp_path, "sync", REFERRAL_SYNC_DATABASE__URL=url)
         assert await process.wait() == 0
     assert kills >= 2
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
     await assert_chain(db)
     await assert_books(db)
 
@@ -174,7 +174,7 @@ async def test_paused_beyond_its_lease_it_writes_no_more(
     assert await db.fetch("SELECT id, xmin::text FROM partner_center.referrals ORDER BY id") == rows
     outcomes = await db.fetch("SELECT outcome FROM sync.runs ORDER BY id")
     assert [row["outcome"] for row in outcomes] == ["abandoned", "done"]
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -193,5 +193,5 @@ async def test_asked_to_stop_it_says_where_it_stands(
     await simulator.behaviour(latency=0)
     process = await start(environment, tmp_path, "backfill")
     assert await process.wait() == 0
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
     await assert_books(db)

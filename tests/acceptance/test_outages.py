@@ -16,7 +16,7 @@ import trustme
 from tests.acceptance.conftest import Command
 from tests.acceptance.test_daemon import Daemon, at_least, daemon, rows, until
 from tests.proxy import Proxy
-from tests.steps import assert_chain, assert_level, crash
+from tests.steps import assert_chain, assert_same_as_source, crash
 from worker.demo.control import Control
 from worker.embedded import server as embedded
 from worker.store import migrate
@@ -75,7 +75,7 @@ async def test_postgresql_stopped_at_once_and_started_again(
                         await db.execute("UPDATE sync.leases SET expires_at = now()")
                         await until(rows(db, 1200), "loaded after the crash")
                         assert await running.stop() == 0
-                        await assert_level(db, simulator)
+                        await assert_same_as_source(db, simulator)
                         await assert_chain(db)
                         await db.close()
 
@@ -165,7 +165,7 @@ async def test_the_line_to_the_api_breaks_in_every_way(
             await simulator.create([{}])
             await until(rows(db, 302), "slow but sure")
             assert await running.stop() == 0
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
 
 
 async def test_a_full_disk_is_said_and_outlived(
@@ -228,7 +228,7 @@ async def test_names_certificates_and_token_programs_that_fail(
     await asyncio.gather(*(is_said(told, variables) for told, variables in cases.items()))
     server.close()
     command("sync")
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
 
 
 async def test_an_api_that_asks_for_a_long_pause_gets_it(

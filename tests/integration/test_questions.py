@@ -21,7 +21,7 @@ import asyncpg
 import pytest
 
 from tests.conftest import new_database
-from tests.steps import load, open_simulated, prove, tick
+from tests.steps import backfill_all, open_simulated, reconcile_once, sync_once
 from worker.demo.behaviour import Behaviour
 from worker.demo.control import Control
 from worker.store.analysis import refresh_history
@@ -66,11 +66,11 @@ def filled(postgres_url: str, template_database: str, simulator_origin: str) -> 
             known = (await control.state(full=True))["records"]
             lost = min(key for key, record in known.items() if record["substatus"] == "Lost" and not record["isSpam"])
             await control.update(lost, {}, remove=["closedDateTime"])
-            await load(pipeline)
+            await backfill_all(pipeline)
             first = (await control.state(full=True))["records"]
             await happen(control, first)
-            await tick(pipeline)
-            await prove(pipeline)
+            await sync_once(pipeline)
+            await reconcile_once(pipeline)
             await refresh_history(pipeline.database)
             return Filled(url, first, (await control.state(full=True))["records"])
 

@@ -60,7 +60,7 @@ def test_any_bytes_are_a_listing_or_refused(body: bytes) -> None:
 
 @FUZZ
 @given(st.lists(JSON, max_size=5), st.none() | st.text(max_size=30))
-def test_any_records_on_a_page_are_each_a_row_or_kept_aside(records: list[Any], link: str | None) -> None:
+def test_any_records_on_a_page_are_each_a_row_or_a_rejected_record(records: list[Any], link: str | None) -> None:
     """And none makes the others unreadable."""
     body = encoded({"value": [*records, {"id": "good"}], "@odata.nextLink": link})
     listing = parse_listing(body, observed_at=NOW)

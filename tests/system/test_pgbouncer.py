@@ -19,7 +19,7 @@ import asyncpg
 import pytest
 
 from tests.acceptance.test_daemon import at_least, daemon, free_port, rows, until
-from tests.steps import assert_chain, assert_level
+from tests.steps import assert_chain, assert_same_as_source
 from worker.demo.control import Control
 from worker.store import migrate
 
@@ -116,7 +116,7 @@ async def test_every_command(
     ):
         code, told = await command(behind, tmp_path, *arguments)
         assert code == 0, told
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
     await assert_chain(db)
     for arguments in (("forget", key), ("account", "remove", "contoso")):
         code, told = await command(behind, tmp_path, *arguments)
@@ -146,7 +146,7 @@ async def test_everything_at_once(
         assert await first.stop() == 0
         assert await second.stop() == 0
     assert (await command(behind, tmp_path, "sync"))[0] == 0
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
     await assert_chain(db)
 
 
@@ -173,4 +173,4 @@ async def test_paused_beyond_its_lease_it_is_refused(
     await asyncio.wait_for(paused.communicate(), 30)
     assert paused.returncode == 1
     assert await db.fetch("SELECT id, xmin::text FROM partner_center.referrals ORDER BY id") == stored
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)

@@ -10,7 +10,7 @@ from pathlib import Path
 import asyncpg
 
 from tests.acceptance.test_daemon import at_least, daemon, until
-from tests.steps import TALLY, assert_chain, assert_level
+from tests.steps import TALLY, assert_chain, assert_same_as_source
 from tests.system.conftest import environment
 from worker.demo.control import Control
 
@@ -56,5 +56,5 @@ async def test_taken_over_within_a_minute_and_refused_afterwards(
             assert await db.fetch("SELECT id, xmin::text FROM partner_center.referrals ORDER BY id") == stored
             assert await second.stop() == 0
             assert await first.stop() == 0
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
     await assert_chain(db)

@@ -134,7 +134,7 @@ def test_nulls_may_be_anywhere_but_in_the_id(data: st.DataObject) -> None:
         ({"id": "x" * 201}, "id"),
     ],
 )
-def test_what_makes_a_row_impossible_makes_a_reject_that_names_it(tree: dict[str, Any], field: str) -> None:
+def test_what_makes_a_row_impossible_makes_a_rejected_record_that_names_it(tree: dict[str, Any], field: str) -> None:
     found = reject(tree)
     assert found.field == field
     assert found.reason
@@ -209,7 +209,7 @@ def test_content_is_compared_without_what_may_differ() -> None:
     assert one.content_hash == same.content_hash != other.content_hash
 
 
-def test_a_thin_answer_is_completed_member_by_member() -> None:
+def test_a_partial_answer_is_completed_member_by_member() -> None:
     fuller = {"id": "a", "registrations": [1], "customerProfile": {"name": "old", "team": [{"email": "x"}]}}
     merged = merge_missing(decode_record(ENCODE({"id": "a", "customerProfile": {"name": "new"}})), fuller)
     assert merged.tree == {

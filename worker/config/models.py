@@ -92,11 +92,11 @@ def exposed(path: Path, mode: int) -> str:
 
 def _private(value: Path | None) -> Path | None:
     try:
-        told = exposed(value, value.stat().st_mode) if value is not None else ""
+        fault = exposed(value, value.stat().st_mode) if value is not None else ""
     except OSError:
-        told = ""  # what is missing is said by what needs it
-    if told:
-        raise ValueError(told)
+        fault = ""  # what is missing is said by what needs it
+    if fault:
+        raise ValueError(fault)
     return value
 
 
@@ -467,8 +467,8 @@ class Settings(BaseSettings):
     def _stored_sign_ins_have_a_key(self) -> Self:
         needing = [name for name, one in self.accounts.items() if isinstance(one, RefreshToken | DeviceCode)]
         if needing and self.security.key_file is None:
-            told = f"security.key_file: is needed to store the sign-in of {', '.join(sorted(needing))}"
-            raise ValueError(f"{told}; make one as config.example.toml says")
+            fault = f"security.key_file: is needed to store the sign-in of {', '.join(sorted(needing))}"
+            raise ValueError(f"{fault}; make one as config.example.toml says")
         return self
 
     @model_validator(mode="after")

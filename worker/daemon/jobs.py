@@ -26,7 +26,7 @@ from worker.errors import LeaseError, SourceUnavailable, StoreError, StoreUnavai
 from worker.notify import outbox, records
 from worker.notify.delivery import deliver_due
 from worker.source.client import TokenSource, open_session
-from worker.store import analysis, leases, positions, queries, queue, rejects, retention, schedules
+from worker.store import analysis, checkpoints, leases, queries, queue, rejects, retention, schedules
 from worker.store.database import Database, open_database
 from worker.store.leases import OWNER
 from worker.store.queue import Job, Taken
@@ -151,11 +151,11 @@ class Jobs:
     async def _logged(self, job: Taken, attempts: int) -> float:
         try:
             return await self._handle(job, attempts)
-        except LeaseError as held:
+        except LeaseError as error:
             if attempts < LEASE_ATTEMPTS:
-                _log.info("lease_waiting", error=str(held), holder=held.holder, retry_seconds=RETRY_SECONDS)
+                _log.info("lease_waiting", error=str(error), holder=error.holder, retry_seconds=RETRY_SECONDS)
                 return RETRY_SECONDS
-            _log.warning("run_failed", error=str(held), hint=held.hint)
+            _log.warning("run_failed", error=str(error), hint=error.hint)
         except SyncError as error:
             _log.error("run_failed", error=str(error), hint=error.hint)
         except asyncio.CancelledError:
@@ -196,7 +196,7 @@ class Jobs:
     async def _incremental(self, job: Taken, pipeline: Pipeline) -> None:
         """Fetch what changed; an account without a backfill has one begun, or begun again where that was lost."""
         state = self._state(job.account)
-        if await positions.watermark(self.database, job.account) is None:
+        if await checkpoints.watermark(self.database, job.account) is None:
             await self._enqueue(_load(job.account, 0))
             return
         if not state.replayed:
@@ -214,7 +214,7 @@ class Jobs:
             state.replayed = True
 
     async def _reconcile(self, job: Taken, pipeline: Pipeline) -> None:
-        if await positions.watermark(self.database, job.account) is not None:
+        if await checkpoints.watermark(self.database, job.account) is not None:
             await reconcile_account(pipeline, due_at=job.due_at)
 
     async def _backfill(self, job: Taken, pipeline: Pipeline) -> None:
@@ -386,7 +386,7 @@ async def serve(settings: Settings) -> None:
             queries=Queries(
                 status=partial(queries.status, database, accounts),
                 totals=partial(queries.totals, database),
-                leases=partial(queries.held_leases, database),
+                leases=partial(queries.live_leases, database),
                 runs=partial(queries.recent_runs, database),
                 queue=partial(queries.queue, database),
                 workers=partial(queries.workers, database),

@@ -39,7 +39,7 @@ class Pulse:
 
     moved_at: float | None = None
 
-    def stands_still(self) -> bool:
+    def is_stalled(self) -> bool:
         """Tell whether the planner, once begun, has not moved for `STILL_SECONDS`."""
         return self.moved_at is not None and time.monotonic() - self.moved_at > STILL_SECONDS
 

@@ -127,7 +127,7 @@ async def _work(pipeline: Pipeline, control: Control, out: Console) -> None:
     with _watched(pipeline) as watched:
         found = await account.reconcile_account(watched)
     out.print(
-        f"A reconcile: {found.counts.unchanged} as they should be, {found.vanished} deleted at the source and marked."
+        f"A reconcile: {found.counts.unchanged} as they should be, {found.deleted} deleted at the source and marked."
     )
 
 

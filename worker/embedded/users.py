@@ -60,9 +60,9 @@ async def turn(home: Home) -> AsyncIterator[None]:
         yield
 
 
-async def until_gone(home: Home) -> None:
+async def until_stopped(home: Home) -> None:
     """Wait for a server that is ending."""
-    await _wait_for(lambda: is_gone(home), HANDOVER_SECONDS, _still_ending(home))
+    await _wait_for(lambda: has_stopped(home), HANDOVER_SECONDS, _still_ending(home))
 
 
 async def _wait_for(reached: Callable[[], bool], seconds: float, error: StoreError) -> None:
@@ -99,7 +99,7 @@ def no_server(home: Home) -> BinaryIO | None:
     return None
 
 
-def is_gone(home: Home) -> bool:
+def has_stopped(home: Home) -> bool:
     """Tell whether no process of a server is left."""
     lock = no_server(home)
     if lock is None:
@@ -112,7 +112,7 @@ def end_unsupervised(home: Home) -> bool:
     """Ask a server to end whose supervisor is gone, which nobody would end; tell whether there was one."""
     with home.open("supervised") as file:
         pid = cluster.postmaster(home)
-        if not locked(file) or pid is None or is_gone(home) or str(home.cluster) not in _command_line(pid):
+        if not locked(file) or pid is None or has_stopped(home) or str(home.cluster) not in _command_line(pid):
             return False
     # As the server's user: it is they who write the file that the number comes from.
     with suppress(ProcessLookupError, PermissionError):
@@ -147,7 +147,7 @@ def leave(home: Home, place: BinaryIO) -> None:
     fcntl.flock(place, fcntl.LOCK_UN)
     deadline = time.monotonic() + STOP_SECONDS
     with place:
-        while time.monotonic() < deadline and not _is_used(place) and not is_gone(home):
+        while time.monotonic() < deadline and not _is_used(place) and not has_stopped(home):
             time.sleep(_POLL_SECONDS)
 
 

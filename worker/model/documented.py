@@ -60,7 +60,7 @@ class Node:
 
         What is null or absent is None, and is absent when it is encoded.
         """
-        self.readers = {name: READERS[kind] if kind else _as_it_is for name, kind in self.kinds.items()}
+        self.readers = {name: READERS[kind] if kind else _unchanged for name, kind in self.kinds.items()}
         types = {name: _TYPES[kind] for name, kind in self.kinds.items()}
         types |= {name: node.build() | None for name, node in self.objects.items()}
         for name, node in self.arrays.items():
@@ -78,7 +78,7 @@ class Node:
         return self.structure
 
 
-def _as_it_is(value: Any) -> Any:
+def _unchanged(value: Any) -> Any:
     return value
 
 

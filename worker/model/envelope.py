@@ -51,8 +51,8 @@ def open_envelope(body: bytes) -> Envelope:
         values = [bytes(raw) for raw in _VALUE.decode(members["value"])]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError):
         return _scanned(body)
-    held = sum(len(name) + len(raw) + 4 for name, raw in members.items())
-    if len(body) - held > _SLACK + _SLACK_PER_MEMBER * len(members):
+    accounted = sum(len(name) + len(raw) + 4 for name, raw in members.items())
+    if len(body) - accounted > _SLACK + _SLACK_PER_MEMBER * len(members):
         return _scanned(body)  # a member may stand in it twice, of which only the last is seen here
     return _envelope(values, ((name, _decoded(bytes(raw))) for name, raw in members.items() if name != "value"))
 

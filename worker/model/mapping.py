@@ -25,7 +25,7 @@ from worker.model.naming import shown
 from worker.model.reader import read
 from worker.model.record import Page, Record, decode_record, encode_record
 from worker.model.schema import CHILDREN, NESTED, REFERRAL_COLUMNS, is_content
-from worker.model.values import Parts, Values, text
+from worker.model.values import ChildRows, Values, text
 from worker.model.window import TimeField
 
 MAX_ID_LENGTH = 200
@@ -55,7 +55,7 @@ class Row:
     content_hash: UUID
     etag: str | None
     values: Values = field(repr=False)
-    children: Parts = field(repr=False)
+    children: ChildRows = field(repr=False)
     raw: bytes = field(repr=False)
     repaired: bool
     observed_at: datetime
@@ -155,7 +155,7 @@ def map_record(
     )
 
 
-def _read(record: Record) -> tuple[msgspec.Struct, Values, Parts, Conformed | None]:
+def _read(record: Record) -> tuple[msgspec.Struct, Values, ChildRows, Conformed | None]:
     """Read a record; one that is not as documented is brought into that form first."""
     if record.structure is not None:
         try:
@@ -186,7 +186,7 @@ def merge_missing(newer: Record, older: dict[str, Any]) -> Record:
     return encode_record(tree, repaired=newer.repaired)
 
 
-def lacking(full: dict[str, Any], thin: dict[str, Any], prefix: str = "") -> set[str]:
+def lacking(full: dict[str, Any], partial: dict[str, Any], prefix: str = "") -> set[str]:
     """Return the members of one answer that another of the same record lacks, as dotted paths.
 
     Links, `@odata` members and nulls say nothing and do not count.
@@ -195,10 +195,10 @@ def lacking(full: dict[str, Any], thin: dict[str, Any], prefix: str = "") -> set
     for key, value in full.items():
         if key == "links" or key.startswith("@") or value is None:
             continue
-        if key not in thin:
+        if key not in partial:
             paths.add(prefix + shown(key))
-        elif isinstance(value, dict) and isinstance(thin[key], dict):
-            paths |= lacking(value, thin[key], f"{prefix}{shown(key)}.")
+        elif isinstance(value, dict) and isinstance(partial[key], dict):
+            paths |= lacking(value, partial[key], f"{prefix}{shown(key)}.")
     return paths
 
 

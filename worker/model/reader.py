@@ -12,7 +12,7 @@ from worker.model import columns
 from worker.model.columns import Arrays
 from worker.model.documented import REFERRAL_NODE, Node, identifier
 from worker.model.schema import CHILDREN, Child
-from worker.model.values import Parts, Values
+from worker.model.values import ChildRows, Values
 
 _POSITIONS = tuple(map(str, range(100)))
 """The text of those that are usual."""
@@ -36,17 +36,17 @@ class _Array:
     after: tuple[None, ...]
 
 
-def read(record: msgspec.Struct) -> tuple[Values, Parts]:
+def read(record: msgspec.Struct) -> tuple[Values, ChildRows]:
     """Return the values of `REFERRAL_COLUMNS` and the rows of each child table.
 
     Raises ValueError, OverflowError or msgspec.ValidationError where a value is not what its column takes.
     """
-    parts: Parts = {}
-    _add_parts(parts, columns.referrals_arrays(record), _ARRAYS, ())
+    parts: ChildRows = {}
+    _add_child_rows(parts, columns.referrals_arrays(record), _ARRAYS, ())
     return columns.referrals(record), parts
 
 
-def _add_parts(parts: Parts, found: Arrays, arrays: tuple[_Array, ...], parent: tuple[str, ...]) -> None:
+def _add_child_rows(parts: ChildRows, found: Arrays, arrays: tuple[_Array, ...], parent: tuple[str, ...]) -> None:
     for elements, array in zip(found, arrays):  # noqa: B905 - they are as many, and strict costs
         if not elements:
             continue
@@ -62,7 +62,7 @@ def _add_parts(parts: Parts, found: Arrays, arrays: tuple[_Array, ...], parent: 
             if element.__class__ is kind:
                 rows.append((position, *keys, *values(element)))
                 if array.arrays is not None:
-                    _add_parts(parts, array.arrays(element), array.nested, (position,))
+                    _add_child_rows(parts, array.arrays(element), array.nested, (position,))
             elif element is not None:
                 rows.append((position, *keys, *array.before, element, *array.after))
 

@@ -111,7 +111,7 @@ class Ended(StrEnum):
     """The record at the watermark was shown as the newest; nothing moves, so nothing can be passed over."""
     SKIP = "skip"
     """Behind as many rows as were read there are none."""
-    UNPROVEN = "unproven"
+    UNVERIFIED = "unverified"
     """It was not: the server has no second way to look, and nothing contradicted the first."""
 
 

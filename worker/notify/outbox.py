@@ -16,7 +16,7 @@ from asyncpg.pool import PoolConnectionProxy
 from worker.config.cron import cron_trigger
 from worker.config.models import Channel, Settings
 from worker.errors import LeaseError
-from worker.notify import reading
+from worker.notify import queries
 from worker.notify.routing import covers, wants
 from worker.store.leases import LEASE_SECONDS, OWNER
 
@@ -90,8 +90,8 @@ async def route(connection: PoolConnectionProxy, settings: Settings, now: dateti
         for row in await connection.fetch("SELECT channel, account FROM sync.introductions")
     }
     while ids := [row["id"] for row in await connection.fetch(_UNROUTED, ROUTED_AT_ONCE)]:
-        events = await reading.events(connection, ids)
-        told = [
+        events = await queries.events(connection, ids)
+        routed = [
             (event.id, name)
             for name, channel in settings.notify.channels.items()
             for event in events
@@ -100,8 +100,8 @@ async def route(connection: PoolConnectionProxy, settings: Settings, now: dateti
         await connection.execute(
             "INSERT INTO sync.deliveries (event_id, channel) SELECT * FROM unnest($1::bigint[], $2::text[])"
             " ON CONFLICT DO NOTHING",
-            [event_id for event_id, _ in told],
-            [name for _, name in told],
+            [event_id for event_id, _ in routed],
+            [name for _, name in routed],
         )
 
 

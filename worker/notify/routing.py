@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from worker.config.models import Channel
 from worker.model.events import Kind
-from worker.notify.facts import Deal, Happening
+from worker.notify.facts import Deal, Occurrence
 
 
 def covers(channel: Channel, account: str) -> bool:
@@ -15,7 +15,7 @@ def covers(channel: Channel, account: str) -> bool:
     return not channel.accounts or account in channel.accounts
 
 
-def wants(channel: Channel, event: Happening, *, introduced: bool, now: datetime) -> bool:
+def wants(channel: Channel, event: Occurrence, *, introduced: bool, now: datetime) -> bool:
     """Tell whether an event goes to a channel.
 
     Before its first summary of an account, a channel is told only that somebody has to act. Of several thresholds that
@@ -33,11 +33,11 @@ def wants(channel: Channel, event: Happening, *, introduced: bool, now: datetime
     return event.kind is not Kind.DUE or _is_threshold(channel, event, event.deal, now)
 
 
-def _is_threshold(channel: Channel, event: Happening, deal: Deal, now: datetime) -> bool:
+def _is_threshold(channel: Channel, event: Occurrence, deal: Deal, now: datetime) -> bool:
     days, due = int(event.key.partition("@")[0]), deal.respond_by or now
     passed = [one for one in channel.due_days if due - now <= timedelta(days=one, hours=1)]
-    was_news = event.news_at is not None and event.news_at >= due - timedelta(days=days) and "new" in channel.events
-    return days in channel.due_days and days == min(passed, default=days) and not was_news
+    already_sent = event.news_at is not None and event.news_at >= due - timedelta(days=days) and "new" in channel.events
+    return days in channel.due_days and days == min(passed, default=days) and not already_sent
 
 
 def matches(channel: Channel, deal: Deal) -> bool:
@@ -55,7 +55,7 @@ def matches(channel: Channel, deal: Deal) -> bool:
     )
 
 
-def is_true(event: Happening, now: datetime) -> bool:
+def is_true(event: Occurrence, now: datetime) -> bool:
     """Tell whether an event may still be told: a referral that was answered meanwhile is not due."""
     if not event.referral_id:
         return event.holds
@@ -76,7 +76,7 @@ def is_true(event: Happening, now: datetime) -> bool:
             return True
 
 
-def true_ones(events: Iterable[Happening], now: datetime) -> list[Happening]:
+def still_true(events: Iterable[Occurrence], now: datetime) -> list[Occurrence]:
     """Keep what may still be told, of each referral and kind the newest; each change of a value is one of its own."""
     single = (Kind.VALUE_CHANGED, Kind.STALE, Kind.ACTION_REQUIRED, Kind.RECOVERED)
     newest = {

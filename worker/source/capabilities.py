@@ -55,7 +55,7 @@ async def probe(client: Client, field: TimeField) -> Strategy:
     if up != sorted(up) or down != sorted(down, reverse=True):
         return Strategy(Paging.SWEEP, evidence=f"$orderby={field.value} was ignored")
     if not up or not down or len({*up, *down}) < 2:  # noqa: PLR2004 - an order or a filter needs two different times to show
-        return Strategy(Paging.SWEEP, evidence="too few records to see an order", proven=False)
+        return Strategy(Paging.SWEEP, evidence="too few records to see an order", conclusive=False)
     if [record.id for record in asc.records] == [record.id for record in desc.records] or up[0] > down[-1]:
         return Strategy(Paging.SWEEP, evidence=f"$orderby={field.value} asc and desc gave the same")
     links = await _links_carry_on(client, asc, desc)
@@ -86,7 +86,7 @@ async def _probe_filter(client: Client, field: TimeField, up: list[Instant], dow
     """Ask for the newer part and see that the older records stay away and the newer ones come."""
     lower = _dividing_time(up, down)
     if lower is None:
-        return Strategy(Paging.SCAN, evidence="times too close to see whether a filter works", proven=False)
+        return Strategy(Paging.SCAN, evidence="times too close to see whether a filter works", conclusive=False)
     reasons = []
     for quoted in (False, True):
         form = f"{field.value} ge {render(lower)}" if not quoted else f"{field.value} ge '...'"

@@ -120,8 +120,8 @@ async def sweep(client: Client, window: Window, anchor: Anchor | None) -> AsyncG
                 if ended is None:
                     raise _not_whole()
                 await check_end(client, window.field, anchor, ids, through)
-            proven = last and ended is not Ended.UNPROVEN
-            yield Page(listing.records, through if proven else None, listing.observed_at, ended)
+            verified = last and ended is not Ended.UNVERIFIED
+            yield Page(listing.records, through if verified else None, listing.observed_at, ended)
             if last:
                 return
 
@@ -131,7 +131,7 @@ async def _end_of_sweep(
 ) -> Ended | None:
     """Look for records that a sweep did not show, in every other way that the server can be asked.
 
-    Returns SKIP where the server skips as asked and has nothing behind as many rows as are known, UNPROVEN where
+    Returns SKIP where the server skips as asked and has nothing behind as many rows as are known, UNVERIFIED where
     nothing contradicts the sweep and nothing proves it, and None where records were missing.
     """
     async for other in _other_looks(client, field):
@@ -140,11 +140,11 @@ async def _end_of_sweep(
     if not order:
         return Ended.BOTH_ENDS  # no way of asking shows anything
     if not await _skips(client, order):
-        return Ended.UNPROVEN
+        return Ended.UNVERIFIED
     # Also what is newer than where the sweep began counts: it may be old, where the first page was a small one.
     behind = await try_query(client, f"$skip={len(ids)}")
     if behind is None:
-        return Ended.UNPROVEN
+        return Ended.UNVERIFIED
     return None if behind.records else Ended.SKIP
 
 

@@ -10,7 +10,7 @@ _EASE_AFTER = 100
 """So many answers without a 429 let one more request through at once."""
 
 
-class Gate:
+class Throttle:
     """Entered around each request. A 429 halves what may be under way, and holds everything back while it asks to."""
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Gate:
             self._limit, self._good = max(1, self._under_way // 2), 0
             self._closed_until = max(self._closed_until, time.monotonic() + seconds)
 
-    async def good(self) -> None:
+    async def succeeded(self) -> None:
         """Take in an answer that was none."""
         if self._limit is None:
             return

@@ -180,7 +180,7 @@ async def plan_backfill(
     return Backfill(backfill_id, asked.field, newest_updated, pending, len(windows))
 
 
-async def backfill_loaded(database: Database, run: Run, backfill: Backfill, *, sets_watermark: bool) -> bool:
+async def finish_backfill(database: Database, run: Run, backfill: Backfill, *, sets_watermark: bool) -> bool:
     """Declare a backfill loaded if every window is, and give an account without one its first watermark.
 
     That is the newest `updatedDateTime` which the source showed when the *first* backfill was planned that this one

@@ -18,12 +18,12 @@ from typing import TypeVar
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from worker.errors import LeaseError, SignInError, StoreError, StoreUnavailable, SyncError, VanishedError
+from worker.errors import DeletionCapError, LeaseError, SignInError, StoreError, StoreUnavailable, SyncError
 from worker.model.counts import Counts, Traffic
 from worker.model.lag import Lag
 from worker.model.privacy import Privacy
 from worker.store.database import Database
-from worker.store.owner import is_gone, owner_name
+from worker.store.owner import has_exited, owner_name
 
 LEASE_SECONDS = 30
 RENEW_SECONDS = 10
@@ -51,7 +51,7 @@ UPDATE sync.leases
 SET owner = $3, fence = fence + 1, acquired_at = now(), expires_at = now() + make_interval(secs => $4)
 WHERE account = $1 AND kind = $2 AND expires_at <= now() RETURNING fence
 """
-_LEASE_OF_THE_GONE = """
+_DEAD_OWNERS_LEASE = """
 UPDATE sync.leases
 SET owner = $3, fence = fence + 1, acquired_at = now(), expires_at = now() + make_interval(secs => $4)
 WHERE account = $1 AND kind = $2 AND owner = $5 RETURNING fence
@@ -97,7 +97,7 @@ class Run:
     began: float = field(default_factory=time.monotonic)
     map_seconds: float = 0.0
     store_seconds: float = 0.0
-    vanished: int = 0
+    deleted: int = 0
     paging: str = ""
     unknown_fields: set[str] = field(default_factory=set)
     lag: Lag = field(default_factory=Lag)
@@ -145,7 +145,7 @@ async def run(
         outcome, error = "stopped", "asked to stop"
         raise
     except SyncError as failure:
-        needs_action = isinstance(failure, SignInError | VanishedError)
+        needs_action = isinstance(failure, SignInError | DeletionCapError)
         outcome, error = "refused" if needs_action else "failed", str(failure)
         raise
     finally:
@@ -168,10 +168,12 @@ async def failures_recorded(database: Database, account: str, kind: str) -> Asyn
     except (LeaseError, StoreUnavailable):
         raise
     except Exception as error:
-        told = str(error) if isinstance(error, SyncError) else f"an unexpected {type(error).__name__}; the log has it"
+        message = (
+            str(error) if isinstance(error, SyncError) else f"an unexpected {type(error).__name__}; the log has it"
+        )
         outcome = "refused" if isinstance(error, SignInError) else "failed"
         with suppress(StoreError):
-            await _record_failure(database, account, kind, time.monotonic() - began, outcome, told)
+            await _record_failure(database, account, kind, time.monotonic() - began, outcome, message)
         raise
 
 
@@ -216,7 +218,7 @@ async def check(connection: PoolConnectionProxy, current: Run) -> None:
     """
     saved = current.saved
     await connection.execute(f"SELECT pg_advisory_xact_lock_shared({RULES_LOCK})")
-    held = await connection.fetchrow(
+    found = await connection.fetchrow(
         """
         SELECT s.value AS contacts, r.inserted + r.updated + r.unchanged + r.rejected + r.pages AS saved
         FROM sync.leases l JOIN sync.settings s ON s.name = 'privacy.contacts'
@@ -230,21 +232,21 @@ async def check(connection: PoolConnectionProxy, current: Run) -> None:
         OWNER,
         current.id,
     )
-    if held is None:
+    if found is None:
         raise LeaseError(
             f"Another process took over the {current.kind} of {current.account}; this one wrote nothing more.",
             "It was paused or cut off for longer than its lease. Nothing is lost: the other one goes on.",
         )
-    if held["contacts"] != current.privacy.contacts:
+    if found["contacts"] != current.privacy.contacts:
         raise StoreError(
-            f"Another process set privacy.contacts to {held['contacts']}; this one has {current.privacy.contacts}"
+            f"Another process set privacy.contacts to {found['contacts']}; this one has {current.privacy.contacts}"
             " and stopped.",
             "Give all processes on this database one configuration, and start this one again.",
         )
-    _still_there(held["saved"], saved)
+    _require_saved(found["saved"], saved)
 
 
-def _still_there(stored: int | None, saved: int) -> None:
+def _require_saved(stored: int | None, saved: int) -> None:
     if (stored or 0) < saved:
         raise StoreUnavailable(
             "PostgreSQL crashed, or a standby took over, without the latest pages that this run had stored.",
@@ -270,7 +272,7 @@ async def count(connection: PoolConnectionProxy, current: Run, counts: Counts) -
 
 
 @asynccontextmanager
-async def held(database: Database, account: str, kind: str, *, wait_seconds: float) -> AsyncIterator[None]:
+async def short_lease(database: Database, account: str, kind: str, *, wait_seconds: float) -> AsyncIterator[None]:
     """Hold a lease for a short piece of work that is no run; raises LeaseError as `run` does.
 
     It is not renewed: the work must be safe when somebody else begins it after `LEASE_SECONDS`.
@@ -292,16 +294,16 @@ async def free(database: Database, account: str, *, wait_seconds: float, waiting
 
     async def look() -> None:
         async with database.transaction() as connection:
-            held = await connection.fetch(
+            found = await connection.fetch(
                 """
                 SELECT kind, owner, acquired_at, expires_at, extract(epoch FROM expires_at - now())::float8 AS seconds
                 FROM sync.leases WHERE account = $1 AND expires_at > now() ORDER BY expires_at DESC
                 """,
                 account,
             )
-        for lease in held:
-            if not is_gone(lease["owner"]):
-                raise _held_by(account, lease["kind"], lease)
+        for lease in found:
+            if not has_exited(lease["owner"]):
+                raise _lease_error(account, lease["kind"], lease)
 
     await _within(wait_seconds, look, waiting=waiting)
 
@@ -317,13 +319,13 @@ async def _within(
     while True:
         try:
             return await take()
-        except LeaseError as held:
-            first = first or held
-            lives = (held.holder, held.expires_at) != (first.holder, first.expires_at)
+        except LeaseError as taken:
+            first = first or taken
+            lives = (taken.holder, taken.expires_at) != (first.holder, first.expires_at)
             if clock() - began >= (min(wait_seconds, LIVING_SECONDS) if lives else wait_seconds):
                 raise
             if waiting is not None:
-                waiting(held)
+                waiting(taken)
             await asyncio.sleep(every)
 
 
@@ -345,14 +347,14 @@ async def _take(connection: PoolConnectionProxy, account: str, kind: str) -> int
     )
     if holder is None:
         raise LeaseError(f"Another {kind} of {account} is running.", "Try again in a moment.")
-    if is_gone(holder["owner"]):
-        fence = await connection.fetchval(_LEASE_OF_THE_GONE, *taken, holder["owner"])
+    if has_exited(holder["owner"]):
+        fence = await connection.fetchval(_DEAD_OWNERS_LEASE, *taken, holder["owner"])
     if fence is None:
-        raise _held_by(account, kind, holder)
+        raise _lease_error(account, kind, holder)
     return fence
 
 
-def _held_by(account: str, kind: str, lease: asyncpg.Record) -> LeaseError:
+def _lease_error(account: str, kind: str, lease: asyncpg.Record) -> LeaseError:
     return LeaseError(
         f"Another {kind} of {account} runs: {lease['owner']}, since {lease['acquired_at']:%H:%M:%S} UTC.",
         f"Wait until it ends, or stop it; that of a dead process is taken over within {LEASE_SECONDS} seconds.",
@@ -428,10 +430,10 @@ async def _finish_surely(database: Database, current: Run, outcome: str, error: 
     A text that PostgreSQL cannot hold is cleaned before. What cannot be recorded ends with the lease: the next run of
     the kind closes it.
     """
-    told = _storable(error)
+    message = _storable(error)
     for attempt in range(1, _FINISH_ATTEMPTS + 1):
         try:
-            await _finish(database, current, outcome, told)
+            await _finish(database, current, outcome, message)
         except StoreUnavailable:
             if attempt == _FINISH_ATTEMPTS:
                 if outcome == "done":
@@ -450,8 +452,8 @@ async def _finish(database: Database, current: Run, outcome: str, error: str) ->
             counted = await connection.fetchrow(
                 """
                 UPDATE sync.runs SET outcome = $2, error = nullif($3, ''), finished_at = clock_timestamp(),
-                    requests = $4, paging = nullif($5, ''), unknown_fields = $6::text[], vanished = $7, retries = $8,
-                    lag_p50 = $9, lag_p95 = $10, lag_max = $11, late_max = $12, overlap = $13, missed = $14,
+                    requests = $4, paging = nullif($5, ''), unknown_fields = $6::text[], deleted = $7, retries = $8,
+                    lag_p50 = $9, lag_p95 = $10, lag_max = $11, below_watermark_max = $12, overlap = $13, missed = $14,
                     api_seconds = $15, decode_seconds = $16, map_seconds = $17, store_seconds = $18,
                     throttled_seconds = $19
                 WHERE id = $1 AND outcome = 'running'
@@ -463,12 +465,12 @@ async def _finish(database: Database, current: Run, outcome: str, error: str) ->
                 traffic.requests,
                 current.paging,
                 sorted(current.unknown_fields),
-                current.vanished,
+                current.deleted,
                 traffic.retries,
                 current.lag.percentile(0.5),
                 current.lag.percentile(0.95),
                 current.lag.percentile(1),
-                current.lag.late,
+                current.lag.below_watermark,
                 current.lag.overlap.total_seconds() if current.lag.watermark is not None else None,
                 current.lag.missed,
                 traffic.api_seconds,
@@ -478,7 +480,7 @@ async def _finish(database: Database, current: Run, outcome: str, error: str) ->
                 traffic.throttled_seconds,
             )
             if counted is not None:
-                _still_there(sum(counted.values()), current.saved)
+                _require_saved(sum(counted.values()), current.saved)
                 totals = _totals(current, outcome, dict(counted))
                 await connection.execute(
                     _ADD_TOTALS,
@@ -503,7 +505,7 @@ def _totals(current: Run, outcome: str, counted: dict[str, int]) -> dict[str, fl
     added = {
         f"runs.{outcome}": 1,
         **counted,
-        "vanished": current.vanished,
+        "deleted": current.deleted,
         "retries": traffic.retries,
         "throttled_seconds": traffic.throttled_seconds,
         **{f"answers.{status}": number for status, number in traffic.answers.items()},

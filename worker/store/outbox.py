@@ -13,7 +13,7 @@ from worker.store.write import Change
 
 _ENCODE = msgspec.json.Encoder().encode
 
-_IS_LOADED = "SELECT EXISTS (SELECT FROM sync.watermarks WHERE account = $1)"
+_IS_BACKFILLED = "SELECT EXISTS (SELECT FROM sync.watermarks WHERE account = $1)"
 """Nothing of an account's first load is news: its summary tells of that."""
 
 _PUT = """
@@ -26,7 +26,7 @@ ON CONFLICT DO NOTHING
 
 async def put(connection: PoolConnectionProxy, run: Run, changes: Sequence[Change]) -> None:
     """Write down what the changes of a save mean to people; with them, or not at all."""
-    if not changes or not await connection.fetchval(_IS_LOADED, run.account):
+    if not changes or not await connection.fetchval(_IS_BACKFILLED, run.account):
         return
     events = [
         event

@@ -15,7 +15,7 @@ def owner_name(term: str) -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{_machine()}.{term}"
 
 
-def is_gone(owner: str) -> bool:
+def has_exited(owner: str) -> bool:
     """Say whether an owner is a process of this machine that is no more; False wherever that cannot be known.
 
     A number that another process has by now is not known: then the lease ends by itself.

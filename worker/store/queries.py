@@ -108,7 +108,7 @@ async def workers(database: Database) -> int:
     return number
 
 
-async def held_leases(database: Database) -> list[dict[str, Any]]:
+async def live_leases(database: Database) -> list[dict[str, Any]]:
     """Return who holds what at this moment: account, kind, owner."""
     async with database.transaction() as connection:
         found = await connection.fetch("SELECT account, kind, owner FROM sync.leases WHERE expires_at > now()")

@@ -177,7 +177,7 @@ class PoolDriver(Driver):
     def __init__(self, database: Database) -> None:
         self._database = database
         self._shutdown = asyncio.Event()
-        self._hears: list[NotifyCallback] = []
+        self._listeners: list[NotifyCallback] = []
 
     async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
         """Return rows; raises the driver's own errors, which the engine knows by their SQLSTATE."""
@@ -200,17 +200,22 @@ class PoolDriver(Driver):
     async def add_listener(self, channel: str, callback: NotifyCallback) -> None:
         """Remember whom to tell."""
         del channel
-        self._hears.append(callback)
+        self._listeners.append(callback)
 
     async def remove_listener(self, channel: str, callback: NotifyCallback) -> None:
         """Forget whom to tell."""
         del channel
-        self._hears.remove(callback)
+        self._listeners.remove(callback)
 
     def wake(self) -> None:
         """Let the engine look at once."""
-        told = {"channel": CHANNEL, "operation": "insert", "table": SETTINGS.queue_table, "type": "table_changed_event"}
-        self._tell(json.dumps(told | {"sent_at": "2000-01-01T00:00:00Z"}))
+        event = {
+            "channel": CHANNEL,
+            "operation": "insert",
+            "table": SETTINGS.queue_table,
+            "type": "table_changed_event",
+        }
+        self._tell(json.dumps(event | {"sent_at": "2000-01-01T00:00:00Z"}))
 
     @property
     def shutdown(self) -> asyncio.Event:
@@ -226,10 +231,10 @@ class PoolDriver(Driver):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._hears.clear()
+        self._listeners.clear()
 
     def _tell(self, payload: str) -> None:
-        for callback in list(self._hears):
+        for callback in list(self._listeners):
             callback(payload)
 
 

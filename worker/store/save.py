@@ -72,15 +72,15 @@ async def mark_deleted(database: Database, run: Run, ids: list[str]) -> int:
     async with database.transaction() as connection:
         await leases.check(connection, run)
         now: datetime = await connection.fetchval("SELECT now()")
-        still_there = {
+        live_keys = {
             record["id"]: max(now, record["valid_from"] + SHORTEST_VERSION)
             for record in await connection.fetch(sql.LOCK, run.account, ids)
             if record["deleted_at"] is None
         }
-        if still_there:
-            await write_deleted(connection, run, still_there)
-    run.changed = run.changed or bool(still_there)
-    return len(still_there)
+        if live_keys:
+            await write_deleted(connection, run, live_keys)
+    run.changed = run.changed or bool(live_keys)
+    return len(live_keys)
 
 
 def _may_be_tried_again(error: Exception) -> bool:
@@ -159,16 +159,18 @@ async def _drop_noops(
 ) -> list[Row]:
     """Drop answers that only lack what stays of an earlier one; still without a lock, for a lock is a write too."""
     keeps = after_expiry is AfterExpiry.KEEP
-    thinner = [
+    partial = [
         row.id
         for row in news
         if row.id in stored and row.version == stored[row.id].version and (keeps or not row.by_id)
     ]
-    if not thinner:
+    if not partial:
         return news
-    held = {record["id"]: record for record in await connection.fetch(sql.READ, account, thinner)}
+    existing = {record["id"]: record for record in await connection.fetch(sql.READ, account, partial)}
     return [
-        row for row in news if row.id not in held or _judge(row, held[row.id], after_expiry, force=False) is not None
+        row
+        for row in news
+        if row.id not in existing or _judge(row, existing[row.id], after_expiry, force=False) is not None
     ]
 
 
@@ -185,16 +187,16 @@ async def _decided(
     return [change for change in judged if change is not None]
 
 
-def _judge(row: Row, held: asyncpg.Record | None, after_expiry: AfterExpiry, *, force: bool) -> Change | None:
-    stored = _stored(held) if held is not None else None
+def _judge(row: Row, existing: asyncpg.Record | None, after_expiry: AfterExpiry, *, force: bool) -> Change | None:
+    stored = _stored(existing) if existing is not None else None
     verdict = decide(row, stored, force=force)
     if not verdict.changes:
         return None
-    if held is None or stored is None:
+    if existing is None or stored is None:
         return Change(row, verdict, "first", [], is_new_version=True)
-    before = map_record(decode_record(held["payload"].encode()), stored.observed_at)
+    before = map_record(decode_record(existing["payload"].encode()), stored.observed_at)
     stood = before if isinstance(before, Row) else None
-    of = {"key": held["referral_key"], "since": held["valid_from"], "before": stood}
+    of = {"key": existing["referral_key"], "since": existing["valid_from"], "before": stood}
     if verdict is Verdict.RETURN and isinstance(before, Row):
         before.etag, before.content_hash = stored.etag, stored.content_hash
         return Change(before, verdict, "back", ["deleted_at"], **of)
@@ -286,11 +288,11 @@ async def undecided(
     async with database.transaction() as connection:
         stored = await _look(connection, account, [row.id for row in newest])
         differ = {row.id: row for row in newest if row.id in stored and _differs_at_its_version(row, stored[row.id])}
-        held = await connection.fetch(sql.READ, account, list(differ)) if differ else []
+        existing = await connection.fetch(sql.READ, account, list(differ)) if differ else []
     found: list[tuple[Row, set[str]]] = [
         (row, set()) for row in newest if decide(row, stored.get(row.id)) is Verdict.OLDER
     ]
-    for record in held:
+    for record in existing:
         row = differ[record["id"]]
         before = map_record(decode_record(record["payload"].encode()), row.observed_at)
         if isinstance(before, Row):

@@ -10,8 +10,8 @@ import structlog
 from worker.errors import SyncError
 from worker.model.counts import Counts
 from worker.model.instant import Instant
-from worker.store import backfills, positions, rejects
-from worker.sync.backfill import Loaded, Share, backfill, help_backfill, planned
+from worker.store import backfills, checkpoints, rejects
+from worker.sync.backfill import BackfillResult, Share, backfill, help_backfill, planned
 from worker.sync.by_id import refresh
 from worker.sync.incremental import incremental
 from worker.sync.pipeline import Pipeline
@@ -32,12 +32,12 @@ async def sync_account(
     due_at: datetime | None = None,
 ) -> Counts:
     """Run one incremental sync; an account without a watermark is backfilled first."""
-    watermark = await positions.watermark(pipeline.database, pipeline.account)
+    watermark = await checkpoints.watermark(pipeline.database, pipeline.account)
     if watermark is None:
         return await backfill_account(pipeline, wait=wait)
     async with recorded(pipeline, "incremental", wait, due_at=due_at) as run:
         if since is not None:
-            await positions.put_back_watermark(pipeline.database, run, since)
+            await checkpoints.rewind_watermark(pipeline.database, run, since)
             watermark = min(watermark, since)
         counts = await incremental(pipeline, run, watermark)
     return logged(pipeline, "incremental", counts, run)
@@ -63,7 +63,7 @@ async def backfill_share(
     *,
     restart: bool = False,
     wait: timedelta = timedelta(0),
-) -> Loaded:
+) -> BackfillResult:
     """Plan a load or go on with it, for as long as the share says, and declare it loaded when all is read."""
     async with recorded(pipeline, "backfill", wait) as run:
         if restart:
@@ -75,7 +75,7 @@ async def backfill_share(
 
 async def help_account(
     pipeline: Pipeline, slot: str, share: Share, since: Instant | None = None, until: Instant | None = None
-) -> Loaded | None:
+) -> BackfillResult | None:
     """Read windows of a load that another run has planned; None where there are none to read."""
     found = await planned(pipeline, since, until)
     if found is None:
@@ -94,7 +94,7 @@ async def reconcile_account(
     wait: timedelta = timedelta(0),
 ) -> Reconciled:
     """Compare the copy with a full listing and repair it."""
-    if await positions.watermark(pipeline.database, pipeline.account) is None:
+    if await checkpoints.watermark(pipeline.database, pipeline.account) is None:
         raise SyncError(
             f"{pipeline.account} has no finished backfill, so there is nothing to compare.",
             f"Run `referral-sync backfill --account {pipeline.account}` first.",

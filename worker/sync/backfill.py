@@ -21,7 +21,7 @@ from worker.model.window import TimeField, Window, split, subtract
 from worker.source.capabilities import bounds
 from worker.source.paging import pages
 from worker.source.scan import ends_after
-from worker.store import backfills, positions
+from worker.store import backfills, checkpoints
 from worker.store.backfills import Backfill, LedgerWindow
 from worker.store.leases import Run
 from worker.sync.drain import drain, writing
@@ -54,7 +54,7 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class BackfillResult:
     """What a run of a backfill came to.
 
     `whole` says whether everything is loaded; if not, `free` says how many windows nobody reads at the moment.
@@ -67,7 +67,7 @@ class Loaded:
 
 async def backfill(
     pipeline: Pipeline, run: Run, since: Instant | None, until: Instant | None, share: Share | None = None
-) -> Loaded:
+) -> BackfillResult:
     """Load every referral created in `[since, until)`; goes on where an earlier one of the same range stopped.
 
     A range that is loaded already costs a request for what is new. Only an unbounded backfill gives an account its
@@ -77,7 +77,7 @@ async def backfill(
     share = share or Share(pipeline.concurrency)
     began = time.monotonic()
     counts, unbounded = Counts(), since is None and until is None
-    first = await positions.watermark(pipeline.database, pipeline.account) is None
+    first = await checkpoints.watermark(pipeline.database, pipeline.account) is None
     while True:
         field, strategy = await choose_field(pipeline, run)
         asked = _asked(field, since, until)
@@ -89,7 +89,7 @@ async def backfill(
             left = await backfills.backfill_progress(pipeline.database, plan.id)
             if left.done < left.windows:
                 if share.seconds < math.inf:
-                    return Loaded(counts, whole=False, free=left.free)
+                    return BackfillResult(counts, whole=False, free=left.free)
                 pipeline.progress(Step(pipeline.account, "backfill", counts, left.done, left.windows))
                 await asyncio.sleep(OTHERS_SECONDS)
                 continue
@@ -101,11 +101,13 @@ async def backfill(
             await downgrade(pipeline, field, strategy, why)
             await backfills.release_windows(pipeline.database, run)
         else:
-            whole = await backfills.backfill_loaded(pipeline.database, run, plan, sets_watermark=unbounded)
-            return Loaded(counts, whole=whole)
+            whole = await backfills.finish_backfill(pipeline.database, run, plan, sets_watermark=unbounded)
+            return BackfillResult(counts, whole=whole)
 
 
-async def help_backfill(pipeline: Pipeline, run: Run, plan: Backfill, strategy: Strategy, share: Share) -> Loaded:
+async def help_backfill(
+    pipeline: Pipeline, run: Run, plan: Backfill, strategy: Strategy, share: Share
+) -> BackfillResult:
     """Read windows of a backfill that another run has planned, as long as some are free and the share lasts.
 
     `whole` says that no window is left; declaring the account loaded is for the run that has its lease.
@@ -116,7 +118,7 @@ async def help_backfill(pipeline: Pipeline, run: Run, plan: Backfill, strategy: 
         await downgrade(pipeline, plan.field, strategy, why)
         counts = Counts()
     left = await backfills.backfill_progress(pipeline.database, plan.id)
-    return Loaded(counts, whole=left.done == left.windows, free=left.free)
+    return BackfillResult(counts, whole=left.done == left.windows, free=left.free)
 
 
 async def planned(pipeline: Pipeline, since: Instant | None, until: Instant | None) -> tuple[Backfill, Strategy] | None:
@@ -228,7 +230,7 @@ async def _order_hides_nothing(pipeline: Pipeline, field: TimeField) -> bool:
 
     Asked at the number that the copy has: where that is not it, this is not seen in two requests, and not said.
     """
-    stored = await positions.live_count(pipeline.database, pipeline.account)
+    stored = await checkpoints.live_count(pipeline.database, pipeline.account)
     client, ordered = pipeline.client, list_query(field=field)
     return await ends_after(client, stored, ordered) and await ends_after(client, stored)
 

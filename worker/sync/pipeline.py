@@ -80,7 +80,7 @@ async def downgrade(pipeline: Pipeline, field: TimeField, strategy: Strategy, wh
     """Go one way down for the next day; raises what was found when there is no way down, or a person chose this one."""
     if strategy.paging is Paging.SWEEP or pipeline.paging is not None:
         raise why
-    lower = strategy.downgraded(str(why), proven=why.lasting)
+    lower = strategy.downgraded(str(why), conclusive=why.lasting)
     _log.warning(
         "paging_downgraded", account=pipeline.account, field=field.value, paging=lower.paging.value, why=str(why)
     )

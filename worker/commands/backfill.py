@@ -19,7 +19,7 @@ from worker.model.counts import Counts
 from worker.model.instant import Instant, render
 from worker.store import backfills
 from worker.sync.account import backfill_share, help_account
-from worker.sync.backfill import Loaded, Share
+from worker.sync.backfill import BackfillResult, Share
 from worker.sync.pipeline import Pipeline, Step
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Range:
     restart: bool = False
 
 
-async def load(pipeline: Pipeline, asked: Range, processes: int, wait: timedelta) -> Counts:
+async def backfill(pipeline: Pipeline, asked: Range, processes: int, wait: timedelta) -> Counts:
     """Load a range with so many processes; 0 takes one, and one for each core where it is not soon done.
 
     The readers of `api.concurrency` are shared among them. Returns the counts of all.
@@ -66,7 +66,7 @@ async def load(pipeline: Pipeline, asked: Range, processes: int, wait: timedelta
     return counts
 
 
-async def help_with(pipeline: Pipeline, asked: Range, reader: str, parent: int) -> Counts:
+async def read_windows(pipeline: Pipeline, asked: Range, reader: str, parent: int) -> Counts:
     """Read windows of a load that `parent` has planned, until none is left or the parent is gone."""
     helping = asyncio.create_task(_help(pipeline, asked, reader))
     try:
@@ -92,7 +92,7 @@ async def _help(pipeline: Pipeline, asked: Range, reader: str) -> Counts:
         await asyncio.sleep(LOOK_SECONDS)
 
 
-async def _own(pipeline: Pipeline, asked: Range, share: Share | None, wait: timedelta) -> Loaded:
+async def _own(pipeline: Pipeline, asked: Range, share: Share | None, wait: timedelta) -> BackfillResult:
     return await backfill_share(pipeline, share, asked.since, asked.until, restart=asked.restart, wait=wait)
 
 
@@ -153,9 +153,9 @@ async def _start(watched: _Watched, asked: Range, number: int, readers: int, sta
 
 async def _ended(helper: Process) -> Counts:
     """Return what a process that helped came to; what it has stored stands, whatever became of it."""
-    told, _ = await helper.communicate()
+    output, _ = await helper.communicate()
     try:
-        return Counts(**json.loads(told.decode().splitlines()[-1]))
+        return Counts(**json.loads(output.decode().splitlines()[-1]))
     except (ValueError, TypeError, IndexError):
         _log.warning("backfill_helper_failed", process=helper.pid, code=helper.returncode)
         return Counts()
