@@ -160,8 +160,8 @@ def quantiles(values: list[float]) -> str:
 
 
 async def start_storm(stage: Stage) -> None:
-    """Three workers begin on an empty database with all accounts to load."""
-    say(f"\nStart: {ACCOUNTS} first loads of {RECORDS} records, {WORKERS} workers")
+    """Three workers begin on an empty database with all accounts to backfill."""
+    say(f"\nStart: {ACCOUNTS} first backfills of {RECORDS} records, {WORKERS} workers")
     began = time.monotonic()
     for _ in range(WORKERS):
         stage.start()
@@ -174,10 +174,10 @@ async def start_storm(stage: Stage) -> None:
 
     await until(loaded, 240)
     seconds = time.monotonic() - began
-    stage.must("all loaded after, s", seconds, seconds < 180)
+    stage.must("all backfilled after, s", seconds, seconds < 180)
     stage.must("connections at most", most, most <= 10 * WORKERS)
     runs = await stage.db.fetchval("SELECT count(*) FROM sync.runs WHERE kind = 'backfill' AND slot IS NULL")
-    stage.must("loads", runs, runs <= ACCOUNTS * 1.02)
+    stage.must("backfills", runs, runs <= ACCOUNTS * 1.02)
 
 
 async def peace(stage: Stage) -> None:
@@ -328,8 +328,8 @@ async def _whole(stage: Stage) -> None:
 
 
 async def large(stage: Stage) -> None:
-    """An account of 40,000 records is added to all workers; one of them is killed while it is loaded."""
-    say(f"\nA load of {BIG:,} records at {BIG_PAGE_SECONDS} s a page beside everything else, one reader of it killed")
+    """An account of 40,000 records is added to all workers; one of them is killed while it is backfilled."""
+    say(f"\nA backfill of {BIG:,} records at {BIG_PAGE_SECONDS} s a page beside everything else, one reader killed")
     seconds = await stage.stop()
     stage.must("SIGTERM, s", seconds, seconds < 5)
     since, began = await stage.now(), time.monotonic()
@@ -354,7 +354,7 @@ async def large(stage: Stage) -> None:
         return bool(await stage.db.fetchval("SELECT count(*) FROM sync.watermarks WHERE account = 'big'"))
 
     await until(loaded, 300)
-    stage.must("loaded after, s", time.monotonic() - began, bool(await loaded()))
+    stage.must("backfilled after, s", time.monotonic() - began, bool(await loaded()))
     rows, ids = await stage.db.fetchrow(
         "SELECT count(*), count(DISTINCT id) FROM partner_center.referrals WHERE account = 'big'"
     ) or (0, 0)
@@ -472,7 +472,7 @@ SCENES = {
 }
 
 
-ORDER = ("start", "peace", "changes", "killed", "truncated", "paused", "away", "large", "bouncer", "many")
+ORDER = ("start", "peace", "changes", "killed", "truncated", "paused", "unreachable", "large", "bouncer", "many")
 """The last one leaves schedules that no other scene can use."""
 
 
@@ -488,9 +488,9 @@ async def source() -> AsyncIterator[str]:
             process.terminate()
 
 
-async def away(stage: Stage, server: AsyncExitStack, start: Callable[[], Awaitable[str]]) -> None:
+async def unreachable(stage: Stage, server: AsyncExitStack, start: Callable[[], Awaitable[str]]) -> None:
     """PostgreSQL stops at once, and is there again after 15 s."""
-    say("\nPostgreSQL is away for 15 s")
+    say("\nPostgreSQL is unreachable for 15 s")
     await stage.db.close()
     await server.aclose()
     await asyncio.sleep(15)
@@ -531,12 +531,12 @@ async def main(names: list[str]) -> int:
             stage = Stage(folder, url, origin, await asyncpg.connect(url))
             try:
                 for scene in names or ORDER:
-                    if scene == "away":
+                    if scene == "unreachable":
                         if not stage.workers:
                             for _ in range(WORKERS):
                                 stage.start()
                             await asyncio.sleep(INTERVAL + 20)
-                        await away(stage, server, start)
+                        await unreachable(stage, server, start)
                     else:
                         await SCENES[scene](stage)
                 if os.environ.get("KEEP_LOGS"):

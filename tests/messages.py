@@ -41,7 +41,7 @@ DEAL = Deal(
     accepted_at=None,
     sellers=(("Seller One", "one@contoso.example"),),
 )
-HEAD = """# What people are told
+HEAD = """# Messages
 
 Made from the code by `make messages`. How to set channels up is in `config.example.toml`, under `[notify]`; `notify
 preview` prints what yours would send now. Names of deals and customers are written by strangers: markup, links,

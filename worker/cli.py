@@ -45,7 +45,7 @@ _out, _err = Outlet(), Outlet(stderr=True)
 
 COLLECT_AFTER = 100_000
 """Records are many, live for a moment and hold no cycles: looking for those after every 700 objects, as Python does,
-took a tenth of a load (benchmarks/README.md)."""
+took a tenth of a backfill (benchmarks/README.md)."""
 
 
 def main() -> None:
@@ -114,7 +114,7 @@ def run() -> None:
 
 @app.command()
 def sync(account: AccountOption = None, dry_run: DryRunOption = False, since: SinceOption = None) -> None:
-    """Run one incremental sync now; an empty copy is loaded first.
+    """Run one incremental sync now; an empty copy is backfilled first.
 
     Example: referral-sync sync --account contoso
     """
@@ -148,7 +148,7 @@ def backfill(
     helps: Annotated[int | None, typer.Option("--helps", hidden=True)] = None,
     reader: Annotated[str, typer.Option("--reader", hidden=True)] = "p1",
 ) -> None:
-    """Load every referral created in a range; resumes where it stopped.
+    """Backfill every referral created in a range; resumes where it stopped.
 
     Example: referral-sync backfill --since 2024-01-01 --concurrency 4 --processes 2
     """
@@ -315,7 +315,7 @@ def status(
 
 @app.command()
 def explain(referral_id: Annotated[str, typer.Argument(metavar="ID")], account: AccountOption = None) -> None:
-    """Say all that is known of one referral: columns, versions, runs, rejects, and what the source says now.
+    """Say all that is known of one referral: columns, versions, runs, rejected records, and what the source says now.
 
     Example: referral-sync explain 0f8fad5b-d9cb-469f-a165-70867728950e
     """
@@ -363,7 +363,7 @@ def rejects(
 
 @app.command()
 def forget(ids: Annotated[list[str], typer.Argument(metavar="ID...")], account: AccountOption = None) -> None:
-    """Erase referrals everywhere, history and rejects included. What the source still lists will be read again.
+    """Erase referrals everywhere, also in history and rejected records. What the source still lists is read again.
 
     Example: referral-sync forget 0f8fad5b-d9cb-469f-a165-70867728950e
     """
@@ -406,7 +406,7 @@ app.add_typer(accounts, name="account")
 
 @accounts.command()
 def remove(name: Annotated[str, typer.Argument(metavar="A")]) -> None:
-    """Erase all of an account: referrals, history, rejects, runs and positions.
+    """Erase all of an account: referrals, history, rejected records, runs and checkpoints.
 
     Example: referral-sync account remove contoso
     """
@@ -646,7 +646,7 @@ def simulate(
 
 @app.command()
 def demo(
-    count: Annotated[int, typer.Option(min=10, help="Referrals to load.")] = 5_000,
+    count: Annotated[int, typer.Option(min=10, help="Referrals to make up.")] = 5_000,
     keep: Annotated[
         bool, typer.Option("--keep", help="Stay up until Ctrl-C, with the status page, the report and the database.")
     ] = False,

@@ -1,7 +1,7 @@
 """Log lines: JSON for machines, aligned text on a terminal; always on standard error.
 
 Events carry counts, times and request ids. Tokens, contacts and payloads are never given to a logger. An error that is
-not ours may quote any of them, so of it only the kind is told, and where it was raised.
+not ours may quote any of them, so of it only the kind is logged, and where it was raised.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ EVENTS: dict[str, tuple[str, str]] = {
     "message_sent": ("channel message message_kind events", "A channel took a message."),
     "overlap_exceeded": (
         "lag_seconds missed",
-        "Changes arrive later than, or nearly as late as, `sync.overlap` allows.",
+        "The replication lag comes near to `sync.overlap`, or exceeds it.",
     ),
     "paging_downgraded": ("account field paging why", "The API contradicted itself; the next paging strategy is used."),
     "partial_list_found": ("account only_by_id", "Lists lack members that a record has by id; changes are hydrated."),
@@ -87,7 +87,7 @@ EVENTS: dict[str, tuple[str, str]] = {
 class NonBlockingStream(io.TextIOBase):
     """A stream to write log lines to that neither fails nor waits for long: a log is no reason to stop the work.
 
-    Lines are dropped while the pipe behind it is full or its reader is gone, and while the disk is full.
+    Lines are dropped while the pipe behind it is full or its reader has exited, and while the disk is full.
     """
 
     def __init__(self, stream: TextIO) -> None:

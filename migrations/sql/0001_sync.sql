@@ -1,4 +1,4 @@
--- The worker's own tables. Positions are ticks of 100 ns since year 1, the source's own precision; the *_at columns are
+-- The worker's own tables. Checkpoints are ticks of 100 ns since year 1, the source's own precision; the *_at columns are
 -- the same moment floored to the microsecond, for people. (Schema sync exists already: it holds the version table.)
 
 CREATE FUNCTION sync.at(ticks bigint) RETURNS timestamptz
@@ -114,9 +114,9 @@ CREATE TABLE sync.watermarks (
     verified_by text,
     not_verified text
 );
-COMMENT ON TABLE sync.watermarks IS 'How far each account is read: every updatedDateTime below the position is stored.';
+COMMENT ON TABLE sync.watermarks IS 'How far each account is read: every updatedDateTime below the watermark is stored.';
 COMMENT ON COLUMN sync.watermarks.verified_through IS 'A full listing agreed with the copy about everything below this updatedDateTime.';
-COMMENT ON COLUMN sync.watermarks.verified_by IS 'How that listing was paged, and what proved that each part of it was whole.';
+COMMENT ON COLUMN sync.watermarks.verified_by IS 'How that listing was paged, and what verified that each window of it was whole.';
 COMMENT ON COLUMN sync.watermarks.not_verified IS 'Why the last reconcile could verify nothing; null where it could.';
 
 CREATE TABLE sync.schedules (
@@ -238,7 +238,7 @@ CREATE TABLE sync.backfills (
     loaded_at timestamptz
 );
 CREATE INDEX backfills_account ON sync.backfills (account);
-COMMENT ON TABLE sync.backfills IS 'A range of one time field that was asked for; loaded only when every window of it is.';
+COMMENT ON TABLE sync.backfills IS 'A range of one time field that was asked for; complete only when every window of it is.';
 COMMENT ON COLUMN sync.backfills.newest_updated IS 'The newest updatedDateTime that the source showed when the windows were planned; becomes the watermark of an account without one.';
 
 CREATE TABLE sync.backfill_windows (
@@ -313,7 +313,7 @@ CREATE TABLE sync.events (
     UNIQUE (account, referral_id, kind, key)
 );
 CREATE INDEX events_unrouted ON sync.events (id) WHERE routed_at IS NULL;
-COMMENT ON TABLE sync.events IS 'The outbox: what people may be told of, written in the transaction of the change that it tells of; no names of people or customers.';
+COMMENT ON TABLE sync.events IS 'The outbox: what people may be notified of, written in the transaction of the change; no names of people or customers.';
 COMMENT ON COLUMN sync.events.referral_id IS 'Id of the referral; empty for what concerns the whole account.';
 COMMENT ON COLUMN sync.events.key IS 'Which one of its kind it is, such as a version or a threshold; decided once each.';
 COMMENT ON COLUMN sync.events.happened_at IS 'When it happened at the source, or when the deadline is.';
@@ -335,7 +335,7 @@ CREATE TABLE sync.messages (
 CREATE INDEX messages_waiting ON sync.messages (channel, next_at) WHERE state = 'waiting';
 CREATE INDEX messages_recent ON sync.messages (channel, created_at DESC);
 COMMENT ON TABLE sync.messages IS 'One row for each message to a channel; its text is made when it is sent and is kept nowhere.';
-COMMENT ON COLUMN sync.messages.id IS 'Goes with the message, where the channel can carry it, so that a repeated one can be told.';
+COMMENT ON COLUMN sync.messages.id IS 'Goes with the message, where the channel can carry it, so that a repeated one can be recognized.';
 COMMENT ON COLUMN sync.messages.state IS 'waiting, sent, given up (a day of attempts failed), or dropped (nothing of it was true any more).';
 
 CREATE TABLE sync.deliveries (
@@ -363,7 +363,7 @@ CREATE TABLE sync.introductions (
     introduced_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (channel, account)
 );
-COMMENT ON TABLE sync.introductions IS 'Since when a channel is told of an account: from its first summary on.';
+COMMENT ON TABLE sync.introductions IS 'Since when a channel covers an account: from its first summary on.';
 
 CREATE TABLE sync.alarms (
     account text NOT NULL,
@@ -372,7 +372,7 @@ CREATE TABLE sync.alarms (
     began_at timestamptz NOT NULL,
     PRIMARY KEY (account, kind, cause)
 );
-COMMENT ON TABLE sync.alarms IS 'What is wrong with an account at this moment and was told; the row goes when it is well again.';
+COMMENT ON TABLE sync.alarms IS 'What is wrong with an account at this moment and was announced; the row goes when it is well again.';
 
 CREATE VIEW sync.status AS
 SELECT
@@ -473,7 +473,7 @@ COMMENT ON COLUMN sync.status.sign_in_refused_at IS 'When the sign-in was last r
 COMMENT ON COLUMN sync.status.drift IS 'Rows that the last reconcile had to insert, update or mark as deleted.';
 COMMENT ON COLUMN sync.status.api_seconds IS 'Seconds of the last run spent waiting for the API, all its readers together.';
 COMMENT ON COLUMN sync.status.health IS 'ok, loading, never ran, failing, or action required; a failed reconcile shows here until the next one is good.';
-COMMENT ON COLUMN sync.status.loading_since IS 'When the first backfill, which is not loaded yet, was planned; null where there is none.';
+COMMENT ON COLUMN sync.status.loading_since IS 'When the first backfill, which is not complete yet, was planned; null where there is none.';
 COMMENT ON COLUMN sync.status.loading_records IS 'Records that the first backfill has read so far.';
 COMMENT ON COLUMN sync.status.loading_windows IS 'Windows that the first backfill was cut into.';
 COMMENT ON COLUMN sync.status.loading_windows_done IS 'Windows of it that are read to their end.';

@@ -80,7 +80,7 @@ class MicrosoftIdentity:
         )
 
     async def by_device(self, show: Callable[[str], None]) -> Granted:
-        """Let a person sign in on another device within the time that the service gives; `show` is told how."""
+        """Let a person sign in on another device within the time that the service gives; `show` displays how."""
         flow = await asyncio.to_thread(self._work, lambda app: app.initiate_device_flow(scopes=self._scopes))
         if "message" not in flow:
             return self._read(flow)

@@ -1,4 +1,4 @@
-"""A load by one process, or by several that read windows of one backfill with the same claims and fencing."""
+"""A backfill by one process, or by several that read windows of one backfill with the same claims and fencing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from asyncio.subprocess import Process
 
 ALONE_SECONDS = 15.0
-"""A load that takes no longer is not worth a second process, which takes a second to start."""
+"""A backfill that takes no longer is not worth a second process, which takes a second to start."""
 
 LOOK_SECONDS = 1.0
 _STOP_SECONDS = 8.0
@@ -43,7 +43,7 @@ class Range:
 
 
 async def backfill(pipeline: Pipeline, asked: Range, processes: int, wait: timedelta) -> Counts:
-    """Load a range with so many processes; 0 takes one, and one for each core where it is not soon done.
+    """Backfill a range with so many processes; 0 takes one, and one for each core where it is not soon done.
 
     The readers of `api.concurrency` are shared among them. Returns the counts of all.
     """
@@ -67,7 +67,7 @@ async def backfill(pipeline: Pipeline, asked: Range, processes: int, wait: timed
 
 
 async def read_windows(pipeline: Pipeline, asked: Range, reader: str, parent: int) -> Counts:
-    """Read windows of a load that `parent` has planned, until none is left or the parent is gone."""
+    """Read windows of a backfill that `parent` has planned, until none is left or the parent has exited."""
     helping = asyncio.create_task(_help(pipeline, asked, reader))
     try:
         while not helping.done():
@@ -83,9 +83,9 @@ async def read_windows(pipeline: Pipeline, asked: Range, reader: str, parent: in
 async def _help(pipeline: Pipeline, asked: Range, reader: str) -> Counts:
     counts = Counts()
     while True:
-        loaded = await help_account(pipeline, reader, Share(pipeline.concurrency), asked.since, asked.until)
-        if loaded is not None:
-            counts += loaded.counts
+        result = await help_account(pipeline, reader, Share(pipeline.concurrency), asked.since, asked.until)
+        if result is not None:
+            counts += result.counts
         left = await backfills.unfinished_progress(pipeline.database, pipeline.account)
         if left is None or left.done == left.windows:
             return counts
@@ -97,7 +97,7 @@ async def _own(pipeline: Pipeline, asked: Range, share: Share | None, wait: time
 
 
 class _Watched:
-    """A load whose progress is that of all its processes, and which says when its windows are planned."""
+    """A backfill whose progress is that of all its processes, and which says when its windows are planned."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline

@@ -61,7 +61,7 @@ async def look(settings: Settings) -> AsyncIterator[Finding]:
                 if usable:
                     yield await _readers(database)
                 for name in sorted(settings.accounts):
-                    async for finding in _account(settings, database, name, loaded=usable):
+                    async for finding in _account(settings, database, name, migrated=usable):
                         yield finding
     except StoreError as error:
         yield _failure("database", error)
@@ -93,7 +93,7 @@ async def _readers(database: Database) -> Finding:
     return Finding("roles of dashboards", "bi_reader, and bi_reader_pii for personal data")
 
 
-async def _account(settings: Settings, database: Database, name: str, *, loaded: bool) -> AsyncIterator[Finding]:
+async def _account(settings: Settings, database: Database, name: str, *, migrated: bool) -> AsyncIterator[Finding]:
     subject = f"{name}: sign-in and API"
     try:
         token = wiring.token_source(settings, database, name, force=True)
@@ -109,7 +109,7 @@ async def _account(settings: Settings, database: Database, name: str, *, loaded:
         yield _failure(subject, error)
         return
     seen.append(Answer(12, "MFA and conditional access", mfa, "a refusal ends the run and asks for a person"))
-    seen += await _in_data(name, database) if loaded else []
+    seen += await _in_data(name, database) if migrated else []
     yield Finding(name, f"{OPEN}:")
     for answer in sorted(seen, key=lambda one: one.number):
         yield Finding(f"{name}: ({answer.number}) {answer.subject}", f"{answer.seen}. In force: {answer.default}")

@@ -60,13 +60,13 @@ def _bars() -> Iterator[Shown]:
             if key not in tasks:
                 tasks[key] = bars.add_task(escape(f"{step.kind} {step.account}"), total=None, text="")
             task = next(task for task in bars.tasks if task.id == tasks[key])
-            text = _told(task.elapsed or 0.0, step)
+            text = _step_text(task.elapsed or 0.0, step)
             bars.update(tasks[key], completed=step.done, total=step.total or None, text=text)
 
         yield Shown(report, waiting)
 
 
-def _told(elapsed: float, step: Step) -> str:
+def _step_text(elapsed: float, step: Step) -> str:
     text = f"{step.counts.records:,} read"
     if elapsed > 0:
         text += f", {step.counts.records / elapsed:,.0f}/s"

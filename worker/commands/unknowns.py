@@ -72,7 +72,10 @@ async def _ignored_options(client: Client, plain: Listing) -> Answer:
 async def _second_order(client: Client) -> Answer:
     answer = await try_query(client, "$orderby=updatedDateTime%20desc,id")
     return Answer(
-        4, "ordering by a second key", "refused" if answer is None else "accepted", "ties are told apart by their ids"
+        4,
+        "ordering by a second key",
+        "refused" if answer is None else "accepted",
+        "ties are ordered by their ids",
     )
 
 

@@ -139,7 +139,7 @@ ADDRESS = re.compile(
     r"(?P<scheme>postgres(?:ql)?)://(?:(?P<user>[^:/?#\[\]@]*)(?P<password>:[^/?#\[\]]*)?@)?"
     rf"(?P<hosts>{_HOST}(?:,{_HOST})*)(?P<name>/[^/?#@]*)?(?:\?(?P<query>[^#@]*))?"
 )
-"""The address of a database, of which each part can be told from the others."""
+"""The address of a database, of which each part can be distinguished."""
 
 
 def is_address(address: str) -> bool:
@@ -389,7 +389,7 @@ Words = Annotated[list[str], BeforeValidator(_list)]
 
 
 class Where(_Section):
-    """Which referrals a channel is told of: those that match all that is named."""
+    """Which referrals a channel covers: those that match all that is named."""
 
     direction: Words = []
     mpn_id: Words = []
@@ -414,7 +414,7 @@ class Channel(_Section):
 
 
 class Notify(_Section):
-    """Who is told what; nothing is sent without a channel."""
+    """Who is notified of what; nothing is sent without a channel."""
 
     link: Annotated[str, AfterValidator(_link)] = ""
     channels: Annotated[dict[str, Channel], AfterValidator(lambda value: _names(value, "channel"))] = {}

@@ -42,7 +42,7 @@ WATCH_SECONDS = 2.0
 AGAIN_SECONDS = 15.0
 """Before it is tried again to start one that would not."""
 PORT_SECONDS = 5.0
-"""For whoever has our port, and for what a dead server held, to be gone."""
+"""For whoever has our port, and for what a dead server used, to be free."""
 
 _ADDRESS = "postgresql://{}:{}@127.0.0.1:{}/{}?sslmode=disable"
 _PORT_TAKEN = "Address already in use"

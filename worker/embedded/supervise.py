@@ -3,7 +3,7 @@
     supervise.py USER GROUP LOCK USERS SUPERVISED PORT PROGRAM ARGUMENT...
 
 Each process that uses the server holds a shared lock on the file USERS; to get it alone means that none is left. The
-supervisor then has it until the server is gone, so that whoever comes next starts another. Clients that are not ours,
+supervisor then has it until the server has stopped, so that the next process starts another. Clients that are not ours,
 psql and dashboards, hold no lock: their connections to PORT are looked for (with 0 they are not), and while there are
 any, the supervisor holds the shared lock for them.
 

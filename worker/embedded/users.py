@@ -109,7 +109,7 @@ def has_stopped(home: Home) -> bool:
 
 
 def end_unsupervised(home: Home) -> bool:
-    """Ask a server to end whose supervisor is gone, which nobody would end; tell whether there was one."""
+    """Ask a server to end whose supervisor has exited, which nobody would end; tell whether there was one."""
     with home.open("supervised") as file:
         pid = cluster.postmaster(home)
         if not locked(file) or pid is None or has_stopped(home) or str(home.cluster) not in _command_line(pid):
@@ -143,7 +143,7 @@ def linger(home: Home) -> None:
 
 
 def leave(home: Home, place: BinaryIO) -> None:
-    """Stop being a user. The last one waits until the server is gone, but no longer than a stop may take."""
+    """Stop being a user. The last one waits until the server has stopped, but no longer than a stop may take."""
     fcntl.flock(place, fcntl.LOCK_UN)
     deadline = time.monotonic() + STOP_SECONDS
     with place:

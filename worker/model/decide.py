@@ -21,7 +21,7 @@ class Verdict(StrEnum):
 
     INSERT = "insert"
     UPDATE = "update"
-    RETURN = "return"  # the stored content stands, and the row is no longer gone
+    RETURN = "return"  # the stored content stands, and the row is no longer marked as deleted
     ETAG = "etag"  # the content stands, and the entity tag is now known
     OLDER = "older"  # the source shows an older version: kept, unless a reconcile finds that it is the present state
     KEEP = "keep"

@@ -1,6 +1,6 @@
 """The objects of a record as they are documented, and the structures that msgspec fills with them.
 
-A dictionary for every object of every record, and a look at each member, is most of what a load would cost. msgspec
+A dictionary for every object of every record, and a look at each member, is most of what a backfill would cost. msgspec
 fills one structure for each object, checks the types on the way, and leaves nothing for the garbage collector to walk
 through. A member takes every form that the documents show for it: an array may be one object, an element a bare text,
 a number a text. What is not documented at all is brought into this form first (`conform.py`).

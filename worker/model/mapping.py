@@ -1,4 +1,4 @@
-"""A record becomes a row with its child rows, or a reject that says why.
+"""A record becomes a row with its child rows, or a rejected record that says why.
 
 Derived from the declarations in `schema.py`. Nulls and missing members anywhere are normal; enums are open text;
 where the documents contradict themselves (an array that is sometimes an object, a number sent as a string) both forms
@@ -74,7 +74,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A record kept aside: its id when readable, its bytes, the reason, and the member at fault when it is one."""
+    """A rejected record: its id when readable, its bytes, the reason, and the member at fault when it is one."""
 
     id: str | None
     raw: bytes = field(repr=False)
@@ -90,7 +90,7 @@ class Reject:
 
 @dataclass(slots=True)
 class Mapped:
-    """What pages came to: rows, rejects, and the paths of members that no document names."""
+    """What pages came to: rows, rejected records, and the paths of members that no document names."""
 
     rows: list[Row] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
@@ -178,7 +178,7 @@ def _hash(structure: msgspec.Struct, rest: list[tuple[Path, Any]] | None) -> UUI
 
 
 def merge_missing(newer: Record, older: dict[str, Any]) -> Record:
-    """Complete an answer with the members that only an earlier, fuller answer of the same version gave.
+    """Complete an answer with the members that only an earlier, more complete answer of the same version gave.
 
     Objects are merged member by member; arrays and scalars are the newer answer's.
     """

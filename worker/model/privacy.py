@@ -1,10 +1,10 @@
-"""What of people is let in: customer contacts, phone numbers and notes are kept, hashed or dropped.
+"""What is stored of people: customer contacts, phone numbers and notes are kept, hashed or dropped.
 
-Applied to each record as it is received, so that nothing behind this door (columns, payloads, versions, rejects, logs)
-ever sees more. The seller's name and e-mail are business data and stay.
+Applied to each record as it is received, so that nothing after it (columns, payloads, versions, rejected records, logs)
+sees more. The seller's name and e-mail are business data and stay.
 
 Under the members that hold people (`customerProfile`, `team`, `details`, `inviteContext`) only what is documented and
-names nobody is let in, whatever the shape or the case in which it comes. Elsewhere a member that no document has is let
+names nobody is stored, whatever the shape or the case in which it comes. Elsewhere a member that no document has is let
 in unless its name, or what stands in it, looks like a person's.
 """
 

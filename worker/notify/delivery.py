@@ -29,7 +29,7 @@ _log = structlog.get_logger()
 async def deliver_due(
     database: Database, settings: Settings, channel: str | None = None, *, up_since: datetime | None = None
 ) -> int:
-    """Decide what has to be told and send what is due, to one channel or to each; returns how many messages were sent.
+    """Decide what has to be sent and send what is due, to one channel or to each; returns how many messages were sent.
 
     Safe to call at any time and from any process: who holds a channel's lease works on it, the others find nothing to
     do. `up_since` is when the caller's process began, so that it does not call a copy stale that it has yet to look at.
@@ -170,5 +170,5 @@ async def _compose(connection: PoolConnectionProxy, settings: Settings, name: st
         return messages.digest(f"Referrals: {len(events):,} changes", None, events, frame, last)
     waiting = await queries.waiting(connection, channel, concerned, now)
     if message.kind == "summary":
-        last.insert(0, "What changes from now on is told here.")
+        last.insert(0, "What changes from now on is reported here.")
     return messages.digest(messages.awaiting_title(waiting, frame), waiting, events, frame, last)

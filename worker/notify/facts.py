@@ -39,7 +39,7 @@ class Deal:
 class Occurrence:
     """An event of the outbox, with its referral where it has one that the copy still has.
 
-    `holds`: for what is wrong with an account, whether it still is; for its end, whether its beginning was told.
+    `holds`: for what is wrong with an account, whether it still is; for its end, whether its beginning was sent.
     `news_at`: when the referral itself was news.
     """
 

@@ -79,7 +79,7 @@ def channel_of(lease: str) -> str:
 
 
 def covered(settings: Settings, channel: str) -> list[str]:
-    """Name the accounts that a channel is told of."""
+    """Name the accounts that a channel covers."""
     return [name for name in sorted(settings.accounts) if covers(settings.notify.channels[channel], name)]
 
 
@@ -113,7 +113,7 @@ async def has_work(connection: PoolConnectionProxy, settings: Settings, name: st
 
 
 async def plan(connection: PoolConnectionProxy, settings: Settings, name: str, now: datetime) -> None:
-    """Make messages of what a channel is to be told: a first summary, a digest, one for each event, or one for many."""
+    """Make messages of what a channel is to be sent: a first summary, a digest, one for each event, or one for many."""
     await connection.execute("INSERT INTO sync.channels (channel) VALUES ($1) ON CONFLICT DO NOTHING", name)
     introduced = await connection.fetch(
         """

@@ -1,4 +1,4 @@
-"""Reading what messages are made of: referrals, events, what awaits an answer, and how the accounts are."""
+"""Queries for what messages are made of: referrals, events, what awaits an answer, and how the accounts are."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ async def events(connection: PoolConnectionProxy, ids: Collection[int], channel:
 
 
 async def waiting(connection: PoolConnectionProxy, channel: Channel, accounts: Sequence[str], now: datetime) -> Waiting:
-    """Return what awaits an answer, as far as a channel is told of it."""
+    """Return what awaits an answer, as far as a channel covers it."""
     number = overdue = 0
     first: list[Deal] = []
     async for row in connection.cursor(_WAITING, list(accounts), prefetch=500):

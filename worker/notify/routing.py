@@ -1,4 +1,4 @@
-"""Who is told of what, and whether it is still true; pure."""
+"""Who is notified of what, and whether it is still true; pure."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from worker.notify.facts import Deal, Occurrence
 
 
 def covers(channel: Channel, account: str) -> bool:
-    """Tell whether a channel is told of an account."""
+    """Tell whether a channel covers an account."""
     return not channel.accounts or account in channel.accounts
 
 
 def wants(channel: Channel, event: Occurrence, *, introduced: bool, now: datetime) -> bool:
     """Tell whether an event goes to a channel.
 
-    Before its first summary of an account, a channel is told only that somebody has to act. Of several thresholds that
-    are over, only the last one is told; and none to whom the referral itself was news after it.
+    Before its first summary of an account, a channel is sent only that somebody has to act. Of several thresholds that
+    are over, only the last one is sent; and none to whom the referral itself was news after it.
     """
     name = Kind.STALE if event.kind is Kind.RECOVERED else event.kind
     if not covers(channel, event.account) or name.value not in channel.events:
@@ -41,7 +41,7 @@ def _is_threshold(channel: Channel, event: Occurrence, deal: Deal, now: datetime
 
 
 def matches(channel: Channel, deal: Deal) -> bool:
-    """Tell whether a referral is one that a channel is told of: all that is named must match."""
+    """Tell whether a referral is one that a channel covers: all that is named must match."""
     where = channel.where
     return all(
         not wanted or {one.casefold() for one in wanted} & {(one or "").casefold() for one in found}
@@ -56,7 +56,7 @@ def matches(channel: Channel, deal: Deal) -> bool:
 
 
 def is_true(event: Occurrence, now: datetime) -> bool:
-    """Tell whether an event may still be told: a referral that was answered meanwhile is not due."""
+    """Tell whether an event may still be sent: a referral that was answered meanwhile is not due."""
     if not event.referral_id:
         return event.holds
     deal = event.deal
@@ -77,7 +77,7 @@ def is_true(event: Occurrence, now: datetime) -> bool:
 
 
 def still_true(events: Iterable[Occurrence], now: datetime) -> list[Occurrence]:
-    """Keep what may still be told, of each referral and kind the newest; each change of a value is one of its own."""
+    """Keep what may still be sent, of each referral and kind the newest; each change of a value is one of its own."""
     single = (Kind.VALUE_CHANGED, Kind.STALE, Kind.ACTION_REQUIRED, Kind.RECOVERED)
     newest = {
         (one.account, one.referral_id, one.kind, one.key if one.kind in single else ""): one

@@ -20,7 +20,7 @@ _MEMORY = 1 << 30
 
 _READ_SECONDS = 15.0
 _SECONDS = 60
-"""Nobody waits for a message any longer; this process ends then by itself, should the worker be gone."""
+"""Nobody waits for a message any longer; this process ends then by itself, should the worker have exited."""
 
 _STATUS = re.compile(r"error=(\d{3})\b")
 

@@ -83,7 +83,7 @@ async def _links_carry_on(client: Client, asc: Listing, desc: Listing) -> bool:
 
 
 async def _probe_filter(client: Client, field: TimeField, up: list[Instant], down: list[Instant]) -> Strategy:
-    """Ask for the newer part and see that the older records stay away and the newer ones come."""
+    """Ask for the newer part and see that the older records stay out and the newer ones come."""
     lower = _dividing_time(up, down)
     if lower is None:
         return Strategy(Paging.SCAN, evidence="times too close to see whether a filter works", conclusive=False)

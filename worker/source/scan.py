@@ -132,7 +132,7 @@ async def _end_of_sweep(
     """Look for records that a sweep did not show, in every other way that the server can be asked.
 
     Returns SKIP where the server skips as asked and has nothing behind as many rows as are known, UNVERIFIED where
-    nothing contradicts the sweep and nothing proves it, and None where records were missing.
+    nothing contradicts the sweep and nothing verifies it, and None where records were missing.
     """
     async for other in _other_looks(client, field):
         if _unseen(other, field, ids, through):
@@ -186,7 +186,7 @@ async def check_end(
 ) -> None:
     """Raise SourceContradicted where a listing ends without a record that it must hold.
 
-    A record that was edited meanwhile lies above where the reading began, or is not there any more.
+    A record that was edited meanwhile lies above where the scan began, or is not there any more.
     """
     now = await client.fetch(anchor.id) if anchor is not None and anchor.id not in ids else None
     time = now.records[0].time(field) if now is not None else None
@@ -197,6 +197,6 @@ async def check_end(
 def _not_whole() -> SourceContradicted:
     return SourceContradicted(
         "The API's listing ended without records that it shows in other ways, so it was not whole.",
-        "Nothing rests on it: the position stays where it was, and the next run reads again.",
+        "Nothing rests on it: the checkpoint stays where it was, and the next run reads again.",
         lasting=False,
     )

@@ -42,19 +42,19 @@ async def watermark_and_verified(database: Database, account: str) -> tuple[Inst
     return (found["position"], found["verified_through"]) if found else (None, None)
 
 
-async def rewind_watermark(database: Database, run: Run, position: Instant) -> None:
-    """Move the watermark back because a person said so; it never goes forward this way."""
+async def rewind_watermark(database: Database, run: Run, to: Instant) -> None:
+    """Move the watermark back on request (`sync --since`); it never goes forward this way."""
     async with database.transaction() as connection:
         await leases.check(connection, run)
         await connection.execute(
             "UPDATE sync.watermarks SET position = $2, moved_at = now() WHERE account = $1 AND position > $2",
             run.account,
-            position,
+            to,
         )
 
 
 async def live_ids(database: Database, account: str, window: Window, before: datetime) -> set[str]:
-    """Return ids of rows whose time lies in the window, not marked as deleted, and stored before a moment.
+    """Return the ids of rows whose time lies in the window, not marked as deleted, and stored before a moment.
 
     Bounds of a window are whole seconds, so comparing floored timestamps is exact. A window without a lower end also
     holds the rows without a time.

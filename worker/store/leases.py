@@ -1,6 +1,6 @@
 """Leases and the record of runs: who may work, and what came of it.
 
-One lease for each (account, kind). It names its owner's process and term, ends by itself, and has a fencing number
+One lease for each (account, kind). It names its owner's process and term, ends by itself, and has a fencing token
 that every write checks; so a process that was paused beyond its lease cannot write over its successor.
 """
 
@@ -132,7 +132,7 @@ async def run(
     """Take the lease, record the run, keep the lease alive, and record the outcome.
 
     Waits up to `wait_seconds` for a holder that may be dead, and at most `LIVING_SECONDS` for one that renews its
-    lease; then raises LeaseError that names it. The lease of a process of this machine that is gone is taken at once.
+    lease; then raises LeaseError that names it. That of a process of this machine that has exited is taken at once.
     """
     current = await _within(wait_seconds, lambda: _begin(database, account, kind, slot, due_at), waiting=waiting)
     current.privacy = privacy
@@ -212,7 +212,7 @@ async def check(connection: PoolConnectionProxy, current: Run) -> None:
     The lock keeps off whoever changes the fence, which a unique index makes part of a key, and not our own renewal: it
     would wait for a moment without any writer, which two busy ones never leave it, until the lease is over.
 
-    Everything that is written as a run begins with this. What the run lets in of people must still be what is asked
+    Everything that is written as a run begins with this. What the run stores of people must still be what is asked
     for, and stays so until the transaction ends: raises StoreError when another process changed that. Raises
     StoreUnavailable when PostgreSQL crashed without the latest commits, which nothing may then pass over.
     """
@@ -250,7 +250,7 @@ def _require_saved(stored: int | None, saved: int) -> None:
     if (stored or 0) < saved:
         raise StoreUnavailable(
             "PostgreSQL crashed, or a standby took over, without the latest pages that this run had stored.",
-            "The next run reads them again: the position went back with them.",
+            "The next run reads them again: the checkpoint went back with them.",
         )
 
 
@@ -330,7 +330,7 @@ async def _within(
 
 
 async def _take(connection: PoolConnectionProxy, account: str, kind: str) -> int:
-    """Take the lease and return its fencing number; raises LeaseError that names its holder."""
+    """Take the lease and return its fencing token; raises LeaseError that names its holder."""
     taken = account, kind, OWNER, LEASE_SECONDS
     fence: int | None = await connection.fetchval(_FIRST_LEASE, *taken) or await connection.fetchval(
         _NEXT_LEASE, *taken

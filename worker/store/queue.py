@@ -195,7 +195,7 @@ class PoolDriver(Driver):
     async def notify(self, channel: str, payload: str) -> None:
         """Tell this process only: it is the engine asking whether it hears itself."""
         del channel
-        self._tell(payload)
+        self._notify_listeners(payload)
 
     async def add_listener(self, channel: str, callback: NotifyCallback) -> None:
         """Remember whom to tell."""
@@ -215,7 +215,7 @@ class PoolDriver(Driver):
             "table": SETTINGS.queue_table,
             "type": "table_changed_event",
         }
-        self._tell(json.dumps(event | {"sent_at": "2000-01-01T00:00:00Z"}))
+        self._notify_listeners(json.dumps(event | {"sent_at": "2000-01-01T00:00:00Z"}))
 
     @property
     def shutdown(self) -> asyncio.Event:
@@ -233,7 +233,7 @@ class PoolDriver(Driver):
     async def __aexit__(self, *_: object) -> None:
         self._listeners.clear()
 
-    def _tell(self, payload: str) -> None:
+    def _notify_listeners(self, payload: str) -> None:
         for callback in list(self._listeners):
             callback(payload)
 

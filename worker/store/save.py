@@ -1,4 +1,4 @@
-"""Saving: one transaction holds rows, versions, child rows, rejected records, outbox, position and the run's counts.
+"""Saving: one transaction holds rows, versions, child rows, rejected records, outbox, checkpoint and the run's counts.
 
 The order matters. A look without locks first drops what would not change: it only saves work and decides nothing.
 Then the lease is checked and held, the rows that exist are locked in the order of their ids, and what to do is decided
@@ -48,7 +48,7 @@ async def save(
     checkpoints: Sequence[Checkpoint] = (),
     force: bool = False,
 ) -> Counts:
-    """Store what some pages came to, and move the positions with it; all or nothing.
+    """Store what some pages came to, and move the checkpoints with it; all or nothing.
 
     `force`: a person asked for these very records, so they win even when they look older. Raises LeaseError when
     another process has taken this work over, and StoreError; then nothing was stored.
@@ -125,7 +125,7 @@ async def _write_what_can_be(
     existing: Container[str],
     force: bool,
 ) -> list[Change]:
-    """Write rows; what PostgreSQL refuses is halved until the very record is found, which becomes a reject."""
+    """Write rows; what PostgreSQL refuses is halved until the very record is found, which becomes a rejected record."""
     if not rows:
         return []
     try:
@@ -245,7 +245,7 @@ def _difference(before: Row | Reject, after: Row) -> tuple[list[str], list[str]]
 
 
 def _as(row: Row, record: Record) -> Row:
-    """Return the answer with its record completed: by what a fuller answer of the same version gave, or by contacts."""
+    """Return the answer with its record completed from an earlier answer of the same version, or with contacts."""
     completed = map_record(record, row.observed_at, by_id=row.by_id)
     if not isinstance(completed, Row):
         return row

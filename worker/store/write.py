@@ -185,7 +185,7 @@ def _rows_document(changes: list[Change], begins: dict[str, datetime]) -> str:
 
 
 async def put_rejected(connection: PoolConnectionProxy, run: Run, rejects: list[Reject]) -> None:
-    """Keep rejects, of each referral the newest."""
+    """Keep rejected records, of each referral the newest."""
     newest: dict[str, Reject] = {}
     for reject in rejects:
         key = reject.id or reject.digest.hex()
@@ -209,7 +209,7 @@ async def put_rejected(connection: PoolConnectionProxy, run: Run, rejects: list[
 
 
 async def advance_to(connection: PoolConnectionProxy, run: Run, checkpoints: Iterable[Checkpoint]) -> None:
-    """Move the positions that some pages reached; raises LeaseError where another run reads the window by now."""
+    """Move the checkpoints that some pages reached; raises LeaseError where another run reads the window by now."""
     windows: dict[int, WindowCheckpoint] = {}
     watermarks = []
     for advance in checkpoints:

@@ -51,7 +51,7 @@ async def backfill_account(
     restart: bool = False,
     wait: timedelta = timedelta(0),
 ) -> Counts:
-    """Load a range of creation time, or go on with it."""
+    """Backfill a range of creation time, or go on with it."""
     return (await backfill_share(pipeline, None, since, until, restart=restart, wait=wait)).counts
 
 
@@ -64,26 +64,26 @@ async def backfill_share(
     restart: bool = False,
     wait: timedelta = timedelta(0),
 ) -> BackfillResult:
-    """Plan a load or go on with it, for as long as the share says, and declare it loaded when all is read."""
+    """Plan a backfill or go on with it, for as long as the share says, and declare it complete when all is read."""
     async with recorded(pipeline, "backfill", wait) as run:
         if restart:
             await backfills.forget_backfills(pipeline.database, run)
-        loaded = await backfill(pipeline, run, since, until, share)
-    logged(pipeline, "backfill", loaded.counts, run)
-    return loaded
+        result = await backfill(pipeline, run, since, until, share)
+    logged(pipeline, "backfill", result.counts, run)
+    return result
 
 
 async def help_account(
     pipeline: Pipeline, slot: str, share: Share, since: Instant | None = None, until: Instant | None = None
 ) -> BackfillResult | None:
-    """Read windows of a load that another run has planned; None where there are none to read."""
+    """Read windows of a backfill that another run has planned; None where there are none to read."""
     found = await planned(pipeline, since, until)
     if found is None:
         return None
     async with recorded(pipeline, "backfill", slot=slot) as run:
-        loaded = await help_backfill(pipeline, run, *found, share)
-    logged(pipeline, "backfill", loaded.counts, run)
-    return loaded
+        result = await help_backfill(pipeline, run, *found, share)
+    logged(pipeline, "backfill", result.counts, run)
+    return result
 
 
 async def reconcile_account(
@@ -125,7 +125,7 @@ async def replay_account(pipeline: Pipeline, *, other_release: bool = False, wai
 
 
 async def all_rejects(pipeline: Pipeline) -> AsyncIterator[rejects.Kept]:
-    """Give every open reject of an account."""
+    """Give every open rejected record of an account."""
     after = ""
     while batch := await rejects.open_rejects(pipeline.database, pipeline.account, after=after):
         for kept in batch:

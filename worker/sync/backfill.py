@@ -43,7 +43,7 @@ WRITERS = 2
 class Share:
     """What of a backfill one run does: with how many readers, and for how long until it gives way to other accounts.
 
-    Reading stops at the end of a page whose position is stored; after `early` seconds already where it has read
+    Reading stops at the end of a page whose checkpoint is stored; after `early` seconds already where it has read
     `enough` records by then to show that the account is a large one.
     """
 
@@ -57,7 +57,7 @@ class Share:
 class BackfillResult:
     """What a run of a backfill came to.
 
-    `whole` says whether everything is loaded; if not, `free` says how many windows nobody reads at the moment.
+    `whole` says whether every window is done; if not, `free` says how many windows nobody reads at the moment.
     """
 
     counts: Counts
@@ -68,9 +68,9 @@ class BackfillResult:
 async def backfill(
     pipeline: Pipeline, run: Run, since: Instant | None, until: Instant | None, share: Share | None = None
 ) -> BackfillResult:
-    """Load every referral created in `[since, until)`; goes on where an earlier one of the same range stopped.
+    """Backfill every referral created in `[since, until)`; goes on where an earlier one of the same range stopped.
 
-    A range that is loaded already costs a request for what is new. Only an unbounded backfill gives an account its
+    A range that is done already costs a request for what is new. Only an unbounded backfill gives an account its
     first watermark. When the API contradicts itself, the rest is planned again with the next paging strategy. Windows
     that others read are waited for, unless `share` bounds the time.
     """
@@ -110,7 +110,7 @@ async def help_backfill(
 ) -> BackfillResult:
     """Read windows of a backfill that another run has planned, as long as some are free and the share lasts.
 
-    `whole` says that no window is left; declaring the account loaded is for the run that has its lease.
+    `whole` says that no window is left; declaring the backfill complete is for the run that has its lease.
     """
     try:
         counts = await _read(pipeline, run, plan, strategy, share, time.monotonic())
@@ -236,7 +236,7 @@ async def _order_hides_nothing(pipeline: Pipeline, field: TimeField) -> bool:
 
 
 class Cut:
-    """A listing that is broken off when its time is over, behind a page whose position says how far it goes."""
+    """A listing that is broken off when its time is over, behind a page whose checkpoint says how far it goes."""
 
     def __init__(self, found: AsyncGenerator[Page], over: Callable[[], bool]) -> None:
         self._found = found
@@ -255,7 +255,7 @@ class Cut:
 
 
 async def _read_untimed(pipeline: Pipeline, run: Run, field: TimeField) -> Counts:
-    """Load the records that no window of a field can hold.
+    """Read the records that no window of a field can hold.
 
     For where an end of the listing shows that there are any, and where it is not sure that there are none: a server may
     leave them out of an ordered listing, and the first watermark must not pass them.

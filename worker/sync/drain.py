@@ -25,8 +25,8 @@ Observe = Callable[[Mapped, Counts], None]
 async def drain(pages: AsyncGenerator[Page], writer: Writer, advance: Callable[[Page], Checkpoint]) -> None:
     """Hand every page of a window to a writer; while it writes, the next page is being fetched.
 
-    `advance` says which position a page moves, in the page's own transaction. After any failure everything up to the
-    last saved page stands, and the position says so: the next run goes on there.
+    `advance` says which checkpoint a page moves, in the page's own transaction. After any failure everything up to the
+    last saved page stands, and the checkpoint says so: the next run goes on there.
     """
     async with aclosing(pages):
         async for page in pages:
@@ -36,8 +36,8 @@ async def drain(pages: AsyncGenerator[Page], writer: Writer, advance: Callable[[
 class Writer:
     """Saves pages in the order in which they come; make it with `writing`.
 
-    What has come while it wrote goes together into the next transaction: under load they are few and large, else each
-    page is stored at once. All pages of a window go through one writer, for none may be stored before the one before.
+    What has come while it wrote goes together into the next transaction: few and large ones when it is busy, else each
+    page at once. All pages of a window go through one writer, for none may be stored before the one before.
     """
 
     def __init__(self, database: Database, run: Run, observe: Observe) -> None:
@@ -64,7 +64,7 @@ class Writer:
         await self._put(mapped, 1, advance)
 
     async def move(self, advance: Checkpoint) -> None:
-        """Move a position once everything before is stored."""
+        """Move a checkpoint once everything before is stored."""
         await self._put(Mapped(), 0, advance)
 
     async def close(self) -> None:
@@ -108,7 +108,7 @@ class Writer:
 
 @asynccontextmanager
 async def writing(database: Database, run: Run, observe: Observe) -> AsyncIterator[Writer]:
-    """Open a writer; at the end everything that came is saved, also when reading failed.
+    """Open a writer; at the end everything that came is saved, also when the listing failed.
 
     When the writer fails, whoever reads for it is stopped at once. Raises what either raised first.
     """

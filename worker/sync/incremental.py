@@ -21,7 +21,7 @@ async def incremental(pipeline: Pipeline, run: Run, watermark: Instant) -> Count
     """Read from the overlap below the watermark on, and move the watermark with each page.
 
     The overlap is for the query only: the watermark is what the data showed. When the API contradicts itself, the next
-    way of reading begins again from the watermark that the database has then.
+    paging strategy begins again from the watermark that the database has then.
     """
     counts = Counts()
     run.lag.watermark, run.lag.overlap = watermark, pipeline.overlap

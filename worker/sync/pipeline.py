@@ -42,8 +42,8 @@ class Pipeline:
     """One account's way from the source to the store.
 
     `paging` overrides what probing would choose. `max_vanished_percent` bounds how many rows a reconcile may mark.
-    `privacy` is what the client lets in. `processes` share a load by hand; 0 leaves it to how long it takes. `waiting`
-    hears of a lease that is waited for.
+    `privacy` is what the client admits. `processes` share a backfill; 0 lets its duration decide. `waiting` is
+    called while a lease is waited for.
     """
 
     account: str
@@ -77,7 +77,7 @@ async def strategy_for(pipeline: Pipeline, run: Run | None, field: TimeField) ->
 
 
 async def downgrade(pipeline: Pipeline, field: TimeField, strategy: Strategy, why: SourceContradicted) -> None:
-    """Go one way down for the next day; raises what was found when there is no way down, or a person chose this one."""
+    """Downgrade the paging strategy for a day; raise `why` where there is none below, or where `api.paging` sets it."""
     if strategy.paging is Paging.SWEEP or pipeline.paging is not None:
         raise why
     lower = strategy.downgraded(str(why), conclusive=why.lasting)

@@ -72,7 +72,7 @@ async def reconcile(pipeline: Pipeline, run: Run, *, accept_vanished: bool = Fal
     A row is marked only when a complete listing lacks it and a look by id does not find it either; and
     never more than the cap at once (a user who lost a role sees less), unless a person accepts that. Raises
     DeletionCapError beyond the cap, with nothing marked. Moves no watermark. Where the end of the listing cannot be
-    proven, what it showed is stored, nothing is marked, and nothing is called verified.
+    verified, what it showed is stored, nothing is marked, and nothing is called verified.
     """
     run.lag.watermark, run.lag.verified_through = await checkpoints.watermark_and_verified(
         pipeline.database, pipeline.account
@@ -100,7 +100,7 @@ async def reconcile(pipeline: Pipeline, run: Run, *, accept_vanished: bool = Fal
 
 
 async def _compare(pipeline: Pipeline, run: Run, field: TimeField, strategy: Strategy, began: datetime) -> _Compared:
-    """Read window by window, so that only the ids of one are held; then what no window of this field can hold.
+    """Read window by window, so that only the ids of one are in memory; then what no window of this field can hold.
 
     Without a filter to rely on there is one window, and it is read until two passes agree.
     """
@@ -179,9 +179,9 @@ async def doubted(pipeline: Pipeline, rows: list[Row], only_by_id: set[str]) -> 
 async def _settle(pipeline: Pipeline, run: Run, doubts: dict[str, Doubt]) -> Counts:
     """Take over what a look by id shows where the listing showed the same version: older, or with less in it.
 
-    The newest wins among answers that may come late, and one answer may be thinner than another; but what both show now
-    is the source's present state: an edit that was dated in the future, a source restored from a backup, a member that
-    was taken away without a new time. A member that a look by id does show is known from then on to lack in the list.
+    The newest wins among answers that may arrive out of order, and each may be partial; but what both show
+    now is the source's present state: an edit that was dated in the future, a source restored from a backup, a member
+    that was removed without a new time. A member that a look by id does show is known from then on to lack in the list.
     """
     counts, only_by_id = Counts(), run.only_by_id or set()
     for referral_id, doubt in sorted(doubts.items()):

@@ -12,7 +12,7 @@ from worker.store.save import save
 
 
 async def replay(database: Database, run: Run, *, other_release: bool = False) -> Counts:
-    """Map and save every open reject of the run's account again; what fails again stays, with one attempt more.
+    """Map and save every open rejected record of the run's account again; count an attempt for each that fails.
 
     A payload counts as read when it was last seen, so an old one never wins over what came after it. `other_release`
     takes only what this release has not tried yet. Counts are of records: rejected means rejected again.

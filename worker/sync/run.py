@@ -97,7 +97,7 @@ def logged(pipeline: Pipeline, kind: str, counts: Counts, run: leases.Run) -> Co
 
 
 async def refresh_history(database: Database, *, force: bool = False) -> None:
-    """Bring up to date what dashboards read from materialised views, where a run asked for it, or we `force`.
+    """Bring up to date what dashboards read from materialised views, where a run asked for it, or by `force`.
 
     When that fails the copy itself is as good, and the refresh stays asked for.
     """

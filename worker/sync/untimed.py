@@ -2,7 +2,7 @@
 
 No window of a field holds a record that lacks it, and nobody documents where a server puts such records in an ordered
 listing, or whether it shows them there at all. So they are looked for in a listing without order or filter, as far as
-that can be proven whole, and else by the other time field.
+that can be verified as whole, and else by the other time field.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EVERYTHING = Strategy(Paging.SWEEP, evidence="asked for without order or filter"
 async def without_time(pipeline: Pipeline, run: Run | None, field: TimeField) -> AsyncGenerator[Page]:
     """Give the records of the listing that lack `field`, found in some other way than by it.
 
-    The last page says UNVERIFIED where there is no other way that can be relied on.
+    The last page says UNVERIFIED where no other paging strategy can be relied on.
     """
     ended: Ended | None = None
     try:

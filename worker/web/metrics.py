@@ -122,7 +122,7 @@ class _Work(Collector):
             if metric in counters:
                 counters[metric].add_metric([row["account"], row["kind"], *([label] if label else [])], row["value"])
         yield from counters.values()
-        holders = _family("lease_held", "1 for who holds the right to a kind of work.", "kind", "owner")
+        holders = _family("lease_held", "1 for the owner of a lease.", "kind", "owner")
         for lease in self._facts.leases if self._facts.by_account else ():
             holders.add_metric([lease["account"], lease["kind"], lease["owner"]], 1.0)
         yield holders
@@ -169,7 +169,7 @@ def _summed(totals: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 class _People(Collector):
-    """What awaits an answer, and whether people are told."""
+    """What awaits an answer, and whether messages are sent."""
 
     def __init__(self, facts: Facts, now: datetime) -> None:
         self._facts, self._now = facts, now
@@ -186,7 +186,7 @@ class _People(Collector):
             if row["next_at"] is not None:
                 deadline.add_metric([row["account"]], (row["next_at"] - self._now).total_seconds())
         yield from (awaiting, overdue, deadline, unknown)
-        depth = GaugeMetricFamily("referral_sync_outbox_events", "Events not told yet.", labels=["channel"])
+        depth = GaugeMetricFamily("referral_sync_outbox_events", "Events not sent yet.", labels=["channel"])
         age = GaugeMetricFamily(
             "referral_sync_outbox_age_seconds", "How old the oldest message is that waits.", labels=["channel"]
         )

@@ -76,9 +76,9 @@ def title(accounts: Sequence[Row]) -> str:
 
 
 def _oldest(accounts: Sequence[Row]) -> Row | None:
-    """The account whose data is the oldest, of those that were loaded."""
-    loaded = [row for row in accounts if row["fresh_as_of"]]
-    return min(loaded, key=lambda row: row["fresh_as_of"], default=None)
+    """The account whose data is the oldest, of those that were backfilled."""
+    backfilled = [row for row in accounts if row["fresh_as_of"]]
+    return min(backfilled, key=lambda row: row["fresh_as_of"], default=None)
 
 
 def _daily(rows: Sequence[Row]) -> charts.Lines | None:

@@ -152,7 +152,7 @@ def verdict(row: Mapping[str, Any], now: datetime) -> tuple[str, str]:
     if row["open_rejects"]:
         concerns.append("some records were rejected")
     if row["overlap_too_small"]:
-        concerns.append("changes come later than syncs look back")
+        concerns.append("the replication lag comes near to the overlap")
     return ("fair", f"Fresh; {', '.join(concerns)}.") if concerns else ("good", "Fresh, and verified complete.")
 
 
@@ -176,15 +176,15 @@ def loading(row: Mapping[str, Any], now: datetime) -> Loading | None:
     since = row.get("loading_since")
     if since is None:
         return None
-    parts, done = row.get("loading_windows") or 0, row.get("loading_windows_done") or 0
+    windows, done = row.get("loading_windows") or 0, row.get("loading_windows_done") or 0
     progress = f"{row.get('loading_records') or 0:,} records since {since:%H:%M} UTC"
-    if not parts:
+    if not windows:
         return Loading(f"{progress}.", None)
-    progress = f"{done:,} of {parts:,} windows, {progress}"
+    progress = f"{done:,} of {windows:,} windows, {progress}"
     if not done:
         return Loading(f"{progress}.", 0.0)
-    left = (now - since) * (parts - done) / done
-    return Loading(f"{progress}; ready {until(now + left, now).replace('in ', 'in about ')}.", done / parts)
+    left = (now - since) * (windows - done) / done
+    return Loading(f"{progress}; ready {until(now + left, now).replace('in ', 'in about ')}.", done / windows)
 
 
 def sign_in(row: Mapping[str, Any], now: datetime) -> tuple[str, str]:
@@ -220,7 +220,7 @@ def chart(runs: Sequence[Mapping[str, Any]]) -> Chart:
 def bars(runs: Sequence[Mapping[str, Any]]) -> list[Bar]:
     """Lay out runs, oldest first, the newest at the right edge.
 
-    Height is duration, on a root scale so that a load does not flatten the syncs: half the height is a quarter of it.
+    Height is duration on a square root scale, so that a backfill does not flatten the syncs.
     """
     longest = max((float(run["seconds"] or 0) for run in runs), default=0) or 1
     drawn = []
