@@ -28,7 +28,7 @@ MFA_ASKED = "900421"
 
 
 class SyncError(Exception):
-    """A failure that a person can act on.
+    """A failure that an operator can act on.
 
     `hint` is the next step in the imperative; it is printed under the message.
     """
@@ -51,7 +51,7 @@ class ConfigError(SyncError):
 
 
 class SignInError(SyncError):
-    """Sign-in or permission was refused; waiting does not help, a person does."""
+    """Sign-in or permission was refused; waiting does not help: action required."""
 
     exit_code = 3
 

@@ -104,7 +104,7 @@ class NonBlockingStream(io.TextIOBase):
         return len(text)
 
     def isatty(self) -> bool:
-        """Say whether a person looks on."""
+        """Return whether a person looks on."""
         return self._stream.isatty()
 
     def _takes(self) -> bool:

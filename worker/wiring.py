@@ -121,7 +121,7 @@ async def open_pipeline(
     waiting: leases.Waiting | None = None,
     session: ClientSession | None = None,
 ) -> AsyncIterator[Pipeline]:
-    """Open one account's way from the API to the database; `session` is what the process has open already."""
+    """Open the pipeline of one account, from the API to the database; `session` is what the process shares."""
     api = settings.api
     rules = await configured_rules(settings, database)
     async with open_client(
@@ -197,7 +197,7 @@ async def migrated_database(settings: Settings) -> AsyncIterator[Database]:
 
 
 async def prepare_database(settings: Settings, url: str) -> list[str]:
-    """Migrate, hand over the settings that views need, and say what is left for a person with more rights."""
+    """Migrate, hand over the settings that views need, and say what is left for somebody with more rights."""
     lines = [f"The database is at revision {await migrate.upgrade(url)}."]
     async with open_database(url, connections=1) as database:
         moved = await view_settings.put_setting(database, "bi.timezone", settings.bi.timezone)

@@ -5,7 +5,7 @@ CREATE FUNCTION sync.at(ticks bigint) RETURNS timestamptz
     LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
     RETURN '0001-01-01T00:00:00Z'::timestamptz + make_interval(days => (ticks / 864000000000)::integer)
         + (ticks % 864000000000 / 10) * interval '1 microsecond';
-COMMENT ON FUNCTION sync.at(bigint) IS 'The moment of a tick count, floored to the microsecond.';
+COMMENT ON FUNCTION sync.at(bigint) IS 'The moment of a count of ticks, floored to the microsecond.';
 
 CREATE TABLE sync.settings (
     name text PRIMARY KEY,

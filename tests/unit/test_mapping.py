@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from worker.demo.data import make_referrals
 from worker.model import instant
-from worker.model.mapping import Mapped, Reject, Row, changed_columns, map_pages, map_record, merge_missing
+from worker.model.mapping import Mapped, RejectedRecord, Row, changed_columns, map_pages, map_record, merge_missing
 from worker.model.record import Page, decode_record
 from worker.model.schema import CHILDREN, NESTED, REFERRAL, REFERRAL_COLUMNS, Child, Column, Group, Kind
 
@@ -24,7 +24,7 @@ ENCODE = msgspec.json.Encoder(decimal_format="number").encode
 MADE_UP = make_referrals(300, 7, NOW)
 
 
-def mapped(tree: Any, unknown: set[str] | None = None) -> Row | Reject:
+def mapped(tree: Any, unknown: set[str] | None = None) -> Row | RejectedRecord:
     return map_record(decode_record(ENCODE(tree)), NOW, unknown_fields=unknown)
 
 
@@ -44,9 +44,9 @@ def parts(one: Row, table: str) -> list[dict[str, Any]]:
     return [dict(zip(names, part, strict=True)) for part in one.children.get(table, [])]
 
 
-def reject(tree: Any) -> Reject:
+def reject(tree: Any) -> RejectedRecord:
     found = mapped(tree)
-    assert isinstance(found, Reject)
+    assert isinstance(found, RejectedRecord)
     return found
 
 

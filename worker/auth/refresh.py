@@ -52,7 +52,7 @@ class SignIn:
 
     `configured` is the refresh token or password of the configuration, empty where a person signs in by hand;
     `issued_for` names where its tokens may go: the identity service, the tenant and the application; `others` are the
-    other secrets that the service is told. `seal` has the keys of `security.key_file`, where there is one. Where it is
+    other secrets that the service is sent. `seal` has the keys of `security.key_file`, where there is one. Where it is
     not `stores`, as for a password, nothing is kept that comes from `configured`.
     """
 
@@ -76,7 +76,7 @@ class SignIn:
     def attempt(self) -> str:
         """Return what an attempt to sign in is known by, so that a refused one is not repeated.
 
-        It tells every secret that is sent, as a keyed digest; without a key none of them, for it could be guessed.
+        It identifies every secret that is sent, by a keyed digest; without a key none of them, for it could be guessed.
         """
         if self.seal is None:
             return fingerprint(self.account, self.issued_for)

@@ -108,7 +108,7 @@ async def _account(settings: Settings, database: Database, name: str, *, migrate
     except SyncError as error:
         yield _failure(subject, error)
         return
-    seen.append(Answer(12, "MFA and conditional access", mfa, "a refusal ends the run and asks for a person"))
+    seen.append(Answer(12, "MFA and conditional access", mfa, "a refusal ends the run: action required"))
     seen += await _in_data(name, database) if migrated else []
     yield Finding(name, f"{OPEN}:")
     for answer in sorted(seen, key=lambda one: one.number):

@@ -24,7 +24,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Where to tell how far work is (`report`), and what lease is waited for (`waiting`)."""
+    """Where to report how far work is (`report`), and what lease is waited for (`waiting`)."""
 
     report: Callable[[Step], None]
     waiting: Callable[[LeaseError], None]

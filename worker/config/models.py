@@ -116,7 +116,7 @@ def _certificates(value: Path | None) -> Path | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether a host is this machine by its own loopback name or address."""
+    """Return whether a host is this machine by its own loopback name or address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -143,7 +143,7 @@ ADDRESS = re.compile(
 
 
 def is_address(address: str) -> bool:
-    """Say whether an address reads as it was meant, so that nothing of a password can stand in another part."""
+    """Return whether an address reads as it was meant, so that nothing of a password can stand in another part."""
     found = ADDRESS.fullmatch(address)
     ports = re.findall(r":(\d+)(?=,|$)", found["hosts"]) if found is not None else ["0"]
     return all(0 < int(port) <= 65_535 for port in ports)  # noqa: PLR2004 - the largest port
@@ -369,7 +369,7 @@ def _digest(value: Any) -> Any:
         return None
     found = _schedule(value)
     if not isinstance(found, Cron):
-        raise ValueError("a cron line is needed, such as 0 8 * * 1-5, or nothing to tell at once")
+        raise ValueError("a cron line is needed, such as 0 8 * * 1-5, or nothing to send at once")
     return found
 
 

@@ -140,7 +140,7 @@ def _guarded(
 
 
 def _knows(authorization: str, token: str) -> bool:
-    """Tell whether a header holds the token, as a bearer token or as anybody's password."""
+    """Return whether a header holds the token, as a bearer token or as anybody's password."""
     scheme, _, given = authorization.partition(" ")
     if scheme.lower() == "basic":
         try:

@@ -266,7 +266,7 @@ class Jobs:
             raise
 
     async def _deliver(self, job: Taken) -> None:
-        """Tell one channel what is due; each has jobs of its own, so that none waits for another.
+        """Deliver what is due to one channel; each has jobs of its own, so that none waits for another.
 
         While the database is unavailable there is nothing to say that the accounts' jobs do not, and this comes every
         few seconds.

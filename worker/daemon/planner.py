@@ -40,7 +40,7 @@ class Pulse:
     moved_at: float | None = None
 
     def is_stalled(self) -> bool:
-        """Tell whether the planner, once begun, has not moved for `STILL_SECONDS`."""
+        """Return whether the planner, once begun, has not moved for `STILL_SECONDS`."""
         return self.moved_at is not None and time.monotonic() - self.moved_at > STILL_SECONDS
 
     def beat(self) -> None:

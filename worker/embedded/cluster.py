@@ -152,7 +152,7 @@ def postmaster(home: Home) -> int | None:
 
 
 def forget_last_run(home: Home) -> None:
-    """Put the last log aside, and a pid file whose server is dead.
+    """Rename the last log, and remove a pid file whose server is dead.
 
     PostgreSQL itself refuses to start when the number in the file is in use, be it by a zombie or, after a container
     was killed, by any process of this user. With the lock we know better, unless somebody runs the server by hand.

@@ -218,7 +218,7 @@ def _spawn(binaries: Path, home: Home, lock: BinaryIO, port: int, options: _Serv
 
 
 def _was_killed(process: subprocess.Popen[bytes]) -> bool:
-    """Tell whether a signal ended the supervisor, or the server, whose status it then ends with."""
+    """Return whether a signal ended the supervisor, or the server, whose status it then ends with."""
     return process.returncode < 0 or process.returncode > 128  # noqa: PLR2004 - where shells have signals too
 
 

@@ -99,7 +99,7 @@ def _end_when_unused(server: subprocess.Popen[bytes], users: int, port: int) -> 
 
 
 def _wanted(port: int) -> bool:
-    """Tell whether a client is connected, or expected since somebody asked for the address."""
+    """Return whether a client is connected, or expected since somebody asked for the address."""
     if not port:
         return False
     with suppress(OSError):
@@ -124,7 +124,7 @@ def connections() -> str:
 
 
 def has_clients(port: int, listed: str) -> bool:
-    """Tell whether a list of connections, Linux's or netstat's, has one whose client still holds the other end."""
+    """Return whether a list of connections, Linux's or netstat's, has one whose client still holds the other end."""
     for line in listed.splitlines():
         fields = line.split()
         if len(fields) < 6:  # noqa: PLR2004 - netstat's columns, and fewer than Linux's

@@ -100,7 +100,7 @@ def no_server(home: Home) -> BinaryIO | None:
 
 
 def has_stopped(home: Home) -> bool:
-    """Tell whether no process of a server is left."""
+    """Return whether no process of a server is left."""
     lock = no_server(home)
     if lock is None:
         return False
@@ -152,7 +152,7 @@ def leave(home: Home, place: BinaryIO) -> None:
 
 
 def _is_used(place: BinaryIO) -> bool:
-    """Tell whether others hold the shared lock; the supervisor holds it for clients that are not ours."""
+    """Return whether others hold the shared lock; the supervisor holds it for clients that are not ours."""
     used = not locked(place) and locked(place, fcntl.LOCK_SH)
     fcntl.flock(place, fcntl.LOCK_UN)
     return used

@@ -1,4 +1,4 @@
-"""What no document describes is brought into the documented form, so that there is one way from there to a row.
+"""What no document describes is brought into the documented form, so that there is one path from there to a row.
 
 Members that no document names are named and left out; a text column takes what stands in its place as JSON; a member
 that cannot be read is left out, so null, and named as such. It never costs the record.

@@ -73,7 +73,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Reject:
+class RejectedRecord:
     """A rejected record: its id when readable, its bytes, the reason, and the member at fault when it is one."""
 
     id: str | None
@@ -93,7 +93,7 @@ class Mapped:
     """What pages came to: rows, rejected records, and the paths of members that no document names."""
 
     rows: list[Row] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
+    rejects: list[RejectedRecord] = field(default_factory=list)
     unknown_fields: set[str] = field(default_factory=set)
 
     @property
@@ -122,19 +122,19 @@ def map_pages(pages: Iterable[Page]) -> Mapped:
 
 def map_record(
     record: Record, observed_at: datetime, *, by_id: bool = False, unknown_fields: set[str] | None = None
-) -> Row | Reject:
+) -> Row | RejectedRecord:
     """Map one record; what no document names is added to `unknown_fields`."""
     if record.structure is None and record.tree is None:
-        return Reject(record.id, record.raw, record.fault)
+        return RejectedRecord(record.id, record.raw, record.fault)
     record_id = record.id
     if record_id is None or len(record_id) > MAX_ID_LENGTH:
-        return Reject(None, record.raw, "the id is missing, empty or too long", "id")
+        return RejectedRecord(None, record.raw, "the id is missing, empty or too long", "id")
     version = record.time(TimeField.UPDATED) or MIN_VALUE
     try:
         structure, values, children, conformed = _read(record)
         etag, content_hash = text(record.member("eTag")), _hash(structure, conformed.rest if conformed else None)
     except (RecursionError, ValueError, TypeError, OverflowError) as error:
-        return Reject(record_id, record.raw, f"cannot be mapped: {type(error).__name__}", None, version)
+        return RejectedRecord(record_id, record.raw, f"cannot be mapped: {type(error).__name__}", None, version)
     unreadable: tuple[str, ...] = ()
     if conformed is not None:
         unreadable = tuple(sorted(conformed.unreadable))

@@ -4,8 +4,8 @@ Applied to each record as it is received, so that nothing after it (columns, pay
 sees more. The seller's name and e-mail are business data and stay.
 
 Under the members that hold people (`customerProfile`, `team`, `details`, `inviteContext`) only what is documented and
-names nobody is stored, whatever the shape or the case in which it comes. Elsewhere a member that no document has is let
-in unless its name, or what stands in it, looks like a person's.
+names nobody is stored, whatever the shape or the case in which it comes. Elsewhere a member that no document has is
+stored unless its name, or what stands in it, looks like a person's.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def _has_contact_details(text: str) -> bool:
 
 
 def _is_not_personal(value: Any, rule: _Rule) -> bool:
-    """Say whether a value at a closed place is what its member is documented to hold, and so names nobody."""
+    """Return whether a value at a closed place is what its member is documented to hold, and so names nobody."""
     text = value if isinstance(value, str) else ""
     match rule:
         case _Rule.VALUE:
@@ -271,7 +271,7 @@ class Privacy:
         return [self._mapped(item) for item in value] if isinstance(value, list) else self._hashed(value)
 
     def _is_known_name(self, name: str) -> bool:
-        """Say whether a name says what a member is, and not whose."""
+        """Return whether a name says what a member is, and not whose."""
         folded = _folded(name)
         known = folded in _VOCABULARY or (is_name(name) and name.isalpha() and _TELLS_OF_PEOPLE.search(folded))
         return bool(known or name.startswith("@odata.") or _HASHED.fullmatch(name))
@@ -300,7 +300,7 @@ _VOCABULARY = frozenset(map(_folded, _names_in(REFERRAL_NODE)))
 
 
 def hidden(before: Row, after: Row) -> bool:
-    """Tell whether the source has taken the contacts of a closed referral out of sight."""
+    """Return whether the source has taken the contacts of a closed referral out of sight."""
     return after.value("status") == "Closed" and _has_contacts(before) and not _has_contacts(after)
 
 

@@ -112,7 +112,7 @@ class Ended(StrEnum):
     SKIP = "skip"
     """Behind as many rows as were read there are none."""
     UNVERIFIED = "unverified"
-    """It was not: the server has no second way to look, and nothing contradicted the first."""
+    """It was not: the server answers no second query, and nothing contradicted the first."""
 
 
 @dataclass(frozen=True, slots=True)

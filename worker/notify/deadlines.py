@@ -113,7 +113,7 @@ def _alarms(
 
 
 def _was_tried(settings: Settings, one: Health, now: datetime, up_since: datetime | None) -> bool:
-    """Tell whether the copy is old although somebody tried: a daemon that has just begun has yet to."""
+    """Return whether the copy is old although somebody tried: a daemon that has just begun has yet to."""
     if up_since is None or one.attempted:
         return True
     when = settings.schedule.incremental

@@ -112,7 +112,7 @@ class Page:
 
 
 def single(event: Occurrence, frame: Frame, last: Sequence[str] = ()) -> Page:
-    """Tell of one event."""
+    """Write the message of one event."""
     entry = _entry(event, frame)
     name = entry.name
     match event.kind:
@@ -132,7 +132,7 @@ def single(event: Occurrence, frame: Frame, last: Sequence[str] = ()) -> Page:
 def digest(
     title: str, waiting: Waiting | None, events: Sequence[Occurrence], frame: Frame, last: Sequence[str] = ()
 ) -> Page:
-    """Tell of what awaits an answer, where that is asked for, and of what happened, by kind."""
+    """Write the message of what awaits an answer, where that is asked for, and of what happened, by kind."""
     sections = []
     if waiting is not None:
         sections.append(_awaiting(waiting, frame))

@@ -60,7 +60,7 @@ WHERE account = $1 AND kind = 'delivery' AND owner = $2 AND expires_at > now() R
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A message that is about to be sent, and the events that it tells of."""
+    """A message that is about to be sent, and its events."""
 
     id: UUID
     kind: str
@@ -106,7 +106,7 @@ async def route(connection: PoolConnectionProxy, settings: Settings, now: dateti
 
 
 async def has_work(connection: PoolConnectionProxy, settings: Settings, name: str, now: datetime) -> bool:
-    """Tell whether there is anything to do for a channel; looking writes nothing."""
+    """Return whether there is anything to do for a channel; the check writes nothing."""
     channel = settings.notify.channels[name]
     found: bool = await connection.fetchval(_WORK, name, covered(settings, name), channel.digest is not None)
     return found or await _digest_due(connection, name, channel, settings.bi.timezone, now)
@@ -172,7 +172,7 @@ async def claim(connection: PoolConnectionProxy, name: str) -> Claimed | None:
 
 
 async def events_in(connection: PoolConnectionProxy, message: UUID) -> list[int]:
-    """Return the events that a message tells of."""
+    """Return the events of a message."""
     rows = await connection.fetch("SELECT event_id FROM sync.deliveries WHERE message_id = $1", message)
     return [row["event_id"] for row in rows]
 

@@ -11,12 +11,12 @@ from worker.notify.facts import Deal, Occurrence
 
 
 def covers(channel: Channel, account: str) -> bool:
-    """Tell whether a channel covers an account."""
+    """Return whether a channel covers an account."""
     return not channel.accounts or account in channel.accounts
 
 
 def wants(channel: Channel, event: Occurrence, *, introduced: bool, now: datetime) -> bool:
-    """Tell whether an event goes to a channel.
+    """Return whether an event goes to a channel.
 
     Before its first summary of an account, a channel is sent only that somebody has to act. Of several thresholds that
     are over, only the last one is sent; and none to whom the referral itself was news after it.
@@ -41,7 +41,7 @@ def _is_threshold(channel: Channel, event: Occurrence, deal: Deal, now: datetime
 
 
 def matches(channel: Channel, deal: Deal) -> bool:
-    """Tell whether a referral is one that a channel covers: all that is named must match."""
+    """Return whether a referral is one that a channel covers: all that is named must match."""
     where = channel.where
     return all(
         not wanted or {one.casefold() for one in wanted} & {(one or "").casefold() for one in found}
@@ -56,7 +56,7 @@ def matches(channel: Channel, deal: Deal) -> bool:
 
 
 def is_true(event: Occurrence, now: datetime) -> bool:
-    """Tell whether an event may still be sent: a referral that was answered meanwhile is not due."""
+    """Return whether an event may still be sent: a referral that was answered meanwhile is not due."""
     if not event.referral_id:
         return event.holds
     deal = event.deal

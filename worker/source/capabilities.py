@@ -46,7 +46,7 @@ async def bounds(client: Client, field: TimeField) -> Bounds:
 
 
 async def probe(client: Client, field: TimeField) -> Strategy:
-    """Find the best way to read `field` that the API was seen to serve rightly."""
+    """Probe the best paging strategy for `field` that the API was seen to serve rightly."""
     asc = await try_query(client, list_query(field=field))
     desc = await try_query(client, list_query(field=field, descending=True))
     if asc is None or desc is None:
@@ -66,7 +66,7 @@ async def probe(client: Client, field: TimeField) -> Strategy:
 
 
 async def _links_carry_on(client: Client, asc: Listing, desc: Listing) -> bool:
-    """Follow the links of both orders: such as carry their order on lead to other records, or to them the other way.
+    """Follow the links of both orders: those that carry their order on lead to other records, or in another order.
 
     A link whose token is only a position in a listing without order leads both times to the same page.
     """

@@ -51,7 +51,7 @@ class Passes:
 
 
 def key_of(record: Record) -> str | bytes:
-    """Tell records apart, those without a readable id by their bytes."""
+    """Return the id of a record, or its bytes where no id can be read."""
     return record.id or record.raw
 
 
@@ -82,17 +82,17 @@ def newest_of(records: Iterable[Record], field: TimeField) -> Instant | None:
 
 
 def holds(window: Window, time: Instant) -> bool:
-    """Say whether a time lies in a window."""
+    """Return whether a time lies in a window."""
     return not below(window, time) and not beyond(window, time)
 
 
 def below(window: Window, time: Instant | None) -> bool:
-    """Say whether a time lies below a window."""
+    """Return whether a time lies below a window."""
     return window.lower is not None and time is not None and time < window.lower
 
 
 def beyond(window: Window, time: Instant | None) -> bool:
-    """Say whether a time lies at or above a window's end."""
+    """Return whether a time lies at or above a window's end."""
     return window.upper is not None and time is not None and time >= window.upper
 
 

@@ -317,7 +317,7 @@ def _mfa_asked(refusal: _TokenRefusedError) -> SignInError:
 
 
 def _wait_for(error: Exception) -> bool | float:
-    """Say whether, or after how many seconds, to try again: Retry-After is a floor, up to the cap."""
+    """Return whether, or after how many seconds, to try again: Retry-After is a floor, up to the cap."""
     if not isinstance(error, SourceUnavailable):
         return False
     if error.retry_after is None or error.retry_after < 1:
@@ -345,7 +345,7 @@ def _unreachable(error: Exception, base_url: str) -> SourceUnavailable:
 
 
 def _is_no_tls(error: aiohttp.ClientConnectorSSLError) -> bool:
-    """Say whether what came in answer to a handshake was no TLS; the reasons are OpenSSL's names."""
+    """Return whether what came in answer to a handshake was no TLS; the reasons are OpenSSL's names."""
     return getattr(error.os_error, "reason", None) in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
 
 

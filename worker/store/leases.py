@@ -81,7 +81,7 @@ Waiting = Callable[[LeaseError], None]
 
 @dataclass(slots=True)
 class Run:
-    """One recorded attempt, and the right to write as it. The flow fills in what it learns on the way.
+    """One recorded attempt, and the lease to write as it. The flow fills in its figures.
 
     `only_by_id`: members that the list lacks and answers by id have; None until somebody looked. `changed`: whether it
     stored a change. `saved`: pages and records in commits that PostgreSQL confirmed. Its counts are kept in its row

@@ -92,7 +92,7 @@ async def check_database(url: str, revision: str | None) -> None:
 
 
 def _is_newer(revision: str) -> bool:
-    """Tell whether a revision is one of a newer release: they are numbered."""
+    """Return whether a revision is one of a newer release: they are numbered."""
     return re.fullmatch(r"\d{4}", revision) is not None and revision > newest()
 
 
@@ -110,12 +110,12 @@ def revisions() -> list[str]:
 
 
 def knows(revision: str) -> bool:
-    """Tell whether this release has heard of a revision; a newer release's is unknown to it."""
+    """Return whether this release has heard of a revision; a newer release's is unknown to it."""
     return revision in revisions()
 
 
 def is_current_enough(revision: str | None) -> bool:
-    """Tell whether this release can work at a revision: its own, or a newer release's, whose changes only add."""
+    """Return whether this release can work at a revision: its own, or a newer release's, whose changes only add."""
     return revision is not None and (revision == newest() or _is_newer(revision))
 
 

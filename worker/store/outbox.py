@@ -14,7 +14,7 @@ from worker.store.write import Change
 _ENCODE = msgspec.json.Encoder().encode
 
 _IS_BACKFILLED = "SELECT EXISTS (SELECT FROM sync.watermarks WHERE account = $1)"
-"""Nothing of an account's first backfill is news: its summary tells of that."""
+"""Nothing of an account's first backfill is news: its summary covers that."""
 
 _PUT = """
 INSERT INTO sync.events (account, referral_id, kind, key, happened_at, found_by, facts)

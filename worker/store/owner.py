@@ -16,7 +16,7 @@ def owner_name(term: str) -> str:
 
 
 def has_exited(owner: str) -> bool:
-    """Say whether an owner is a process of this machine that is no more; False wherever that cannot be known.
+    """Return whether an owner is a process of this machine that is no more; False wherever that cannot be known.
 
     A number that another process has by now is not known: then the lease ends by itself.
     """

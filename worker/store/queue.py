@@ -169,9 +169,9 @@ async def delete_unknown(database: Database, kinds: Sequence[str], older_than: s
 
 
 class PoolDriver(Driver):
-    """The engine's way to the database: each statement a transaction of our own pool, and no listening.
+    """The engine's connection to the database: each statement a transaction of our own pool, and no listening.
 
-    What it would hear from other processes it asks for instead; `wake` tells it of what this process has put in itself.
+    It polls for what other processes put in; `wake` notifies it of what this process has put in itself.
     """
 
     def __init__(self, database: Database) -> None:
@@ -193,17 +193,17 @@ class PoolDriver(Driver):
                 return status
 
     async def notify(self, channel: str, payload: str) -> None:
-        """Tell this process only: it is the engine asking whether it hears itself."""
+        """Notify this process only: the engine checks whether it receives its own notification."""
         del channel
         self._notify_listeners(payload)
 
     async def add_listener(self, channel: str, callback: NotifyCallback) -> None:
-        """Remember whom to tell."""
+        """Add a callback."""
         del channel
         self._listeners.append(callback)
 
     async def remove_listener(self, channel: str, callback: NotifyCallback) -> None:
-        """Forget whom to tell."""
+        """Remove a callback."""
         del channel
         self._listeners.remove(callback)
 

@@ -20,7 +20,7 @@ from worker.model.decide import Stored, Verdict, decide, newest_of_each
 from worker.model.instant import Instant
 from worker.model.mapping import (
     Mapped,
-    Reject,
+    RejectedRecord,
     Row,
     changed_columns,
     changed_tables,
@@ -33,7 +33,7 @@ from worker.model.record import Record, decode_record
 from worker.store import leases, outbox, sql
 from worker.store.database import Database
 from worker.store.leases import Run
-from worker.store.write import SHORTEST_VERSION, Change, RacedError, advance_to, put_rejected, write, write_deleted
+from worker.store.write import SHORTEST_VERSION, Change, RacedError, put_checkpoints, put_rejected, write, write_deleted
 
 _ATTEMPTS = 20
 """Each race that is lost means that another run got on; each deadlock that one of two did."""
@@ -50,7 +50,7 @@ async def save(
 ) -> Counts:
     """Store what some pages came to, and move the checkpoints with it; all or nothing.
 
-    `force`: a person asked for these very records, so they win even when they look older. Raises LeaseError when
+    `force`: these very records were asked for, so they win even when they look older. Raises LeaseError when
     another process has taken this work over, and StoreError; then nothing was stored.
     """
     async for attempt in stamina.retry_context(
@@ -111,7 +111,7 @@ async def _save(
             rejected=len(rejects),
             pages=pages,
         )
-        await advance_to(connection, run, checkpoints)
+        await put_checkpoints(connection, run, checkpoints)
         await leases.count(connection, run, counts)
     return counts, changes
 
@@ -120,7 +120,7 @@ async def _write_what_can_be(
     connection: PoolConnectionProxy,
     run: Run,
     rows: list[Row],
-    rejects: list[Reject],
+    rejects: list[RejectedRecord],
     *,
     existing: Container[str],
     force: bool,
@@ -136,7 +136,7 @@ async def _write_what_can_be(
     except (asyncpg.DataError, asyncpg.ProgramLimitExceededError) as error:
         if len(rows) == 1:
             reason = f"refused by PostgreSQL: {type(error).__name__} ({error.sqlstate})"
-            rejects.append(Reject(rows[0].id, rows[0].raw, reason, None, rows[0].version))
+            rejects.append(RejectedRecord(rows[0].id, rows[0].raw, reason, None, rows[0].version))
             return []
     changes = []
     for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
@@ -232,7 +232,7 @@ def _completed(row: Row, before: Row, after_expiry: AfterExpiry) -> tuple[Row, b
     return row, after_expiry is AfterExpiry.ERASE
 
 
-def _difference(before: Row | Reject, after: Row) -> tuple[list[str], list[str]]:
+def _difference(before: Row | RejectedRecord, after: Row) -> tuple[list[str], list[str]]:
     """Name what differs, and the child tables that do: all, where what was stored cannot be read any more.
 
     Of that the stage alone is compared: views of time in stage read only versions that say they begin one.

@@ -226,7 +226,7 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, strategy: Strategy
 
 
 async def _order_hides_nothing(pipeline: Pipeline, field: TimeField) -> bool:
-    """Say whether the listing was seen to end with the same number of records with an order by `field` and without.
+    """Return whether the listing was seen to end with the same number of records with an order by `field` and without.
 
     Asked at the number that the copy has: where that is not it, this is not seen in two requests, and not said.
     """

@@ -31,7 +31,7 @@ MIN_DELETION_CAP = 5
 MAX_PASSES = 5
 
 UNVERIFIED_END = (
-    "the API shows its listing in one way only, so it cannot be verified as complete:"
+    "the API shows its listing to one query only, so it cannot be verified as complete:"
     " what it showed is stored, and nothing was marked as deleted"
 )
 
@@ -70,7 +70,7 @@ async def reconcile(pipeline: Pipeline, run: Run, *, accept_vanished: bool = Fal
     """Read the whole listing with full records, repair, and mark what it no longer has.
 
     A row is marked only when a complete listing lacks it and a look by id does not find it either; and
-    never more than the cap at once (a user who lost a role sees less), unless a person accepts that. Raises
+    never more than the cap at once (a user who lost a role sees less), unless `accept_vanished`. Raises
     DeletionCapError beyond the cap, with nothing marked. Moves no watermark. Where the end of the listing cannot be
     verified, what it showed is stored, nothing is marked, and nothing is called verified.
     """

@@ -23,7 +23,7 @@ EVERYTHING = Strategy(Paging.SWEEP, evidence="asked for without order or filter"
 
 
 async def without_time(pipeline: Pipeline, run: Run | None, field: TimeField) -> AsyncGenerator[Page]:
-    """Give the records of the listing that lack `field`, found in some other way than by it.
+    """Give the records of the listing that lack `field`, found by another query than by it.
 
     The last page says UNVERIFIED where no other paging strategy can be relied on.
     """

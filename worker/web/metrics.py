@@ -30,7 +30,10 @@ _VALUES = {
     "rejects": ("open_rejects", "Open rejected records."),
     "lag_median_seconds": ("lag_p50", "From a change at the source until it was read, in the last sync with a change."),
     "lag_p95_seconds": ("lag_p95", "The same, for 95 of 100 changes."),
-    "late_seconds": ("below_watermark_max", "How far below the watermark a change appeared at most, in 7 days."),
+    "below_watermark_seconds": (
+        "below_watermark_max",
+        "How far below the watermark a change appeared at most, in 7 days.",
+    ),
     "overlap_seconds": ("overlap", "How far below the watermark a sync reads."),
     "missed": ("missed", "Changes that the last reconcile found and syncs should have brought."),
     "overlap_too_small": ("overlap_too_small", "1 when changes come near to escaping the overlap, or did."),
