@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.steps import backfill_all
+from tests.support.steps import backfill_all
 from worker.demo.control import Control
 from worker.embedded.cluster import find_binaries
 from worker.sync.pipeline import Pipeline

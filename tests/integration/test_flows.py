@@ -7,7 +7,14 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.steps import assert_chain, assert_same_as_source, backfill_all, listing_requests, reconcile_once, sync_once
+from tests.support.steps import (
+    assert_chain,
+    assert_same_as_source,
+    backfill_all,
+    listing_requests,
+    reconcile_once,
+    sync_once,
+)
 from worker.demo.control import Control
 from worker.sync.pipeline import Pipeline
 

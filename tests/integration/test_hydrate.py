@@ -8,7 +8,14 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from tests.steps import assert_chain, assert_same_as_source, backfill_all, listing_requests, reconcile_once, sync_once
+from tests.support.steps import (
+    assert_chain,
+    assert_same_as_source,
+    backfill_all,
+    listing_requests,
+    reconcile_once,
+    sync_once,
+)
 from worker.demo.control import Control
 from worker.store import capabilities
 from worker.sync.hydrate import only_by_id

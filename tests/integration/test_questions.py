@@ -20,8 +20,8 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import pytest
 
-from tests.conftest import new_database
-from tests.steps import backfill_all, open_simulated, reconcile_once, sync_once
+from tests.support.databases import new_database
+from tests.support.steps import backfill_all, open_simulated, reconcile_once, sync_once
 from worker.demo.behaviour import Behaviour
 from worker.demo.control import Control
 from worker.store.analysis import refresh_history

@@ -7,7 +7,7 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
-from tests.steps import assert_chain, assert_same_as_source, backfill_all, reconcile_once, sync_once
+from tests.support.steps import assert_chain, assert_same_as_source, backfill_all, reconcile_once, sync_once
 from worker.demo.control import Control
 from worker.errors import DeletionCapError, SourceError, SyncError
 from worker.store import queries

@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.steps import backfill_all, sync_once
+from tests.support.steps import backfill_all, sync_once
 from worker.demo.control import Control
 from worker.model.escape import line
 from worker.store import view_settings
