@@ -54,10 +54,10 @@ async def test_dry_run_says_what_would_change_and_writes_nothing(
     assert told.returncode == 0
     assert f"insert   {created}" in told.stdout
     assert (await count(db), await count(db, "sync.runs")) == (50, runs)
-    gone = next(iter((await simulator.state())["referrals"]))
-    await simulator.delete(gone)
+    deleted = next(iter((await simulator.state())["referrals"]))
+    await simulator.delete(deleted)
     told = command("reconcile", "--dry-run")
-    assert f"deleted  {gone}" in told.stdout
+    assert f"deleted  {deleted}" in told.stdout
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE deleted_at IS NOT NULL") == 0
 
 
@@ -356,7 +356,7 @@ def test_the_demo_shows_what_an_analyst_sees_and_leaves_nothing_running(command:
     told = command("demo", "--count", "300")
     assert told.returncode == 0, told.stderr
     for line in (
-        "First load: 300",
+        "Backfill: 300",
         "An idle sync: 0 rows written, in 1 request",
         "3 deleted at the source",
         "Won",
@@ -398,8 +398,8 @@ def test_streams_that_are_closed_or_full_are_no_traceback(
 
 
 def test_a_working_directory_that_was_removed_is_a_sentence(environment: dict[str, str], tmp_path: Path) -> None:
-    gone = tmp_path / "gone"
-    line = f"mkdir {gone} && cd {gone} && rmdir {gone} && exec {sys.executable} -m worker config"
+    removed = tmp_path / "removed"
+    line = f"mkdir {removed} && cd {removed} && rmdir {removed} && exec {sys.executable} -m worker config"
     told = subprocess.run(
         ["/bin/sh", "-c", line], env=environment, capture_output=True, text=True, timeout=60, check=False
     )

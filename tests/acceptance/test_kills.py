@@ -1,4 +1,4 @@
-"""Killed, stopped, paused: whatever happens to the process, the next run is level with the source.
+"""Killed, stopped, paused: whatever happens to the process, the next run catches up with the source.
 
 `--rounds` says how often dice are thrown: a few times here, many under `make torture`.
 """

@@ -1,4 +1,4 @@
-"""Outages of everything around the daemon: it stays up, says so, and is level again afterwards."""
+"""Outages of everything around the daemon: it stays up, says so, and catches up afterwards."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def said(running: Daemon, event: str) -> Callable[[], Awaitable[bool]]:
 async def test_postgresql_stopped_at_once_and_started_again(
     environment: dict[str, str], simulator: Control, server_folder: Path, tmp_path: Path
 ) -> None:
-    """An immediate shutdown in the middle of a load is a crash to PostgreSQL: the latest commits may not stand.
+    """An immediate shutdown in the middle of a backfill is a crash to PostgreSQL: the latest commits may not stand.
 
     Rows, the ledger and the counts are then of one moment, so that the load goes on from there.
     """

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture
 def data_dir(data_dir: Path) -> Iterator[Path]:
-    """Give a directory for the embedded database, whose server is gone when the test is over."""
+    """Give a directory for the embedded database, whose server has stopped when the test is over."""
     yield data_dir
     until_stopped(data_dir)
 

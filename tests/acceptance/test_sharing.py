@@ -96,7 +96,7 @@ async def test_one_is_killed_in_the_middle_of_a_backfill(
 async def test_the_queue_is_truncated(
     environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    """What is lost is put in again when it is due, and a load that was lost with it is begun again by the next sync."""
+    """What is lost is put in again when it is due, and a backfill lost with it is begun again by the next sync."""
     await simulator.reset(900)
     await simulator.behaviour(page_size=20, latency=0.1)
     async with daemon(environment, tmp_path) as running:

@@ -34,7 +34,7 @@ from worker.sync.pipeline import Pipeline
 ROOT = Path(__file__).parent.parent.parent
 PERSONAL = {"customer_contacts", "notes", "team_phones"}
 EMPTY = {"deleted", "changes", "value_changes"}
-"""What a first load leaves empty."""
+"""What a first backfill leaves empty."""
 VIEWS = "SELECT relname FROM pg_class WHERE relnamespace = 'bi'::regnamespace AND relkind = 'v' ORDER BY 1"
 
 
@@ -177,7 +177,7 @@ async def test_the_pipeline_as_of_any_day(zone: str, pipeline: Pipeline, db: asy
     today = await db.fetchval(
         "SELECT sum(deals) FROM bi.pipeline_daily WHERE day = (now() AT TIME ZONE $1)::date", zone
     )
-    assert today == 3, "r0, r2 and r4; r1 is closed, r3 is gone"
+    assert today == 3, "r0, r2 and r4; r1 is closed, r3 is deleted"
 
 
 async def test_the_pipeline_before_the_first_sight(

@@ -123,7 +123,7 @@ def free(file: BinaryIO) -> bool:
 
 
 def ended(pid: int) -> bool:
-    """Tell whether a process is gone."""
+    """Return whether a process has exited."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

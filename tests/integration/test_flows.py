@@ -1,4 +1,4 @@
-"""From the API to the database and back level with it, by each way of reading."""
+"""From the API to the database until both are equal, by each paging strategy."""
 
 from __future__ import annotations
 

@@ -195,7 +195,7 @@ async def test_rows_that_move_between_two_pages(
         assert ids(found) == expected
     else:
         lost = {shown[10]} if edit == "deleted" else set()
-        assert ids(found) >= set(created) - lost, "a row that vanishes during a scan can hide its neighbour; no other"
+        assert ids(found) >= set(created) - lost, "a row that is deleted during a scan can hide its neighbour; no other"
 
 
 @pytest.mark.parametrize(

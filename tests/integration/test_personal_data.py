@@ -88,7 +88,7 @@ async def test_a_change_of_the_rule_rewrites_what_is_stored(
     database_url: str, database: Database, db: asyncpg.Connection, pipeline: Pipeline, simulator: Control,
     simulator_origin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """Rows, parts, versions and rejects, in small batches, also after a rewrite that was cut off."""
+    """Rows, child rows, versions and rejected records, in small batches, also after a rewrite that was cut off."""
     monkeypatch.setattr(privacy, "BATCH", 7)
     await simulator.reset(60)
     await backfill_all(pipeline)

@@ -40,7 +40,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Filled:
-    """A database, and the source's records at its first load and now; `deleted` are those that it lists no more."""
+    """A database, and the source's records at its first backfill and now; `deleted` are those that it lists no more."""
 
     url: str
     first: dict[str, Record]
@@ -215,7 +215,7 @@ def test_there_are_twelve() -> None:
 
 @pytest.mark.parametrize("days", [1, 60, 200, 500])
 async def test_1_open_at_the_end_of_a_day(days: int, filled: Filled, analyst: asyncpg.Connection) -> None:
-    """All these days are before the first load; a deal closed since was open then."""
+    """All these days are before the first backfill; a deal closed since was open then."""
     rows = await analyst.fetch(QUESTIONS[1].replace("current_date - 60", f"current_date - {days}"))
     day = await analyst.fetchval("SELECT current_date - $1::int", days)
     end = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)

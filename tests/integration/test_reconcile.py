@@ -1,4 +1,4 @@
-"""Proving: what differs is repaired, only what is certainly gone is marked, and a level copy is not touched."""
+"""Reconciling: what differs is repaired, only what is surely deleted is marked, and an equal copy is not touched."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worker.store import queries
 from worker.sync.pipeline import Pipeline
 from worker.sync.preview import Preview, preview_reconcile
 
-GONE = "SELECT count(*) FROM partner_center.referrals WHERE deleted_at IS NOT NULL"
+MARKED_DELETED = "SELECT count(*) FROM partner_center.referrals WHERE deleted_at IS NOT NULL"
 FACES = "SELECT id, xmin::text, ctid::text FROM partner_center.referrals ORDER BY id"
 
 
@@ -80,12 +80,12 @@ async def test_deleted_and_back(order: str, pipeline: Pipeline, simulator: Contr
     known = await ids(simulator)
     await simulator.behaviour(visible_ids=known[2:])
     assert (await reconcile_once(pipeline)).deleted == 2
-    assert await db.fetchval(GONE) == 2
+    assert await db.fetchval(MARKED_DELETED) == 2
     assert (await reconcile_once(pipeline)).deleted == 0, "marked once"
     await simulator.behaviour(visible_ids=None)
     await simulator.update(known[1], {"salesStage": "Propose"})
     await reconcile_once(pipeline)
-    assert await db.fetchval(GONE) == 0
+    assert await db.fetchval(MARKED_DELETED) == 0
     changes = await db.fetch(
         "SELECT change FROM partner_center.referral_history WHERE referral_id = $1 ORDER BY valid_from", known[0]
     )
@@ -104,7 +104,7 @@ async def test_a_lost_role_marks_nothing_until_it_is_accepted(
     await simulator.behaviour(visible_fraction=0.5)
     with pytest.raises(DeletionCapError, match="at most 20 may be marked as deleted"):
         await reconcile_once(pipeline)
-    assert await db.fetchval(GONE) == 0
+    assert await db.fetchval(MARKED_DELETED) == 0
     assert await db.fetchval("SELECT verified_at FROM sync.watermarks") == verified, "nothing was verified"
     (status,) = await queries.status(pipeline.database)
     assert (status["health"], status["last_reconcile_outcome"]) == ("action required", "refused")
@@ -137,7 +137,7 @@ async def test_a_listing_that_breaks_half_way_marks_nothing(
         await reconcile_once(pipeline)
     except SyncError:
         pass
-    assert await db.fetchval(GONE) == 0
+    assert await db.fetchval(MARKED_DELETED) == 0
     await simulator.clear_faults()
     assert (await reconcile_once(pipeline)).deleted == 3
 
@@ -154,7 +154,7 @@ async def test_a_listing_with_less_and_200_marks_nothing(
     except SourceError:
         pass
     await simulator.clear_faults()
-    assert await db.fetchval(GONE) == 0
+    assert await db.fetchval(MARKED_DELETED) == 0
     await assert_same_as_source(db, simulator)
 
 
@@ -164,7 +164,7 @@ async def test_a_listing_with_less_and_200_marks_nothing(
 async def test_what_a_doubtful_listing_lacked_is_not_marked(
     order: str, listing: str, pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
 ) -> None:
-    """A listing proves an absence only with its checks, or when two passes agree.
+    """A listing verifies an absence only with its checks, or when two passes agree.
 
     Rows that answer by id show that their window's listing left something out, so that window is read again. Another
     row of it, which a request by id wrongly did not find, is then seen to be there.
@@ -178,7 +178,7 @@ async def test_what_a_doubtful_listing_lacked_is_not_marked(
         {"kind": "status", "status": 404, "times": 1, "path": "/referrals/[0-9a-f-]{36}$"},
     )
     assert (await reconcile_once(pipeline)).deleted == 0
-    assert await db.fetchval(GONE) == 0
+    assert await db.fetchval(MARKED_DELETED) == 0
     await assert_same_as_source(db, simulator)
 
 

@@ -104,7 +104,7 @@ async def test_a_record_that_loses_its_time_is_kept_too(pipeline: Pipeline, db: 
 async def test_a_bad_record_stops_nothing_on_the_way(
     pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
 ) -> None:
-    """The watermark passes a record that was put aside, its neighbours are stored, and its next version closes it."""
+    """The watermark passes a rejected record, its neighbours are stored, and its next version closes it."""
     await simulator.reset(150)
     await backfill_all(pipeline)
     key = next(iter((await simulator.state())["referrals"]))

@@ -160,12 +160,12 @@ async def test_a_partial_list_answer_erases_nothing_and_writes_nothing(
     full = referral(
         registrations=[{"id": "g"}], customerProfile={"name": "n", "team": [{"email": "c@example.com"}]}, eTag='"1"'
     )
-    thin = referral(customerProfile={"name": "n"})
+    partial = referral(customerProfile={"name": "n"})
     await put(database, run, page(full, by_id=True))
     before = await marks(db)
-    await put(database, run, page(thin, seconds=60))
+    await put(database, run, page(partial, seconds=60))
     assert await marks(db) == before
-    await put(database, run, page(thin | {"name": "silent edit"}, seconds=120))
+    await put(database, run, page(partial | {"name": "silent edit"}, seconds=120))
     row = await db.fetchrow("SELECT name, etag, payload ? 'registrations' AS kept FROM partner_center.referrals")
     assert row is not None
     assert (row["name"], row["etag"], row["kept"]) == ("silent edit", '"1"', True)
@@ -271,13 +271,13 @@ async def test_child_rows_go_with_their_referral(database: Database, run: Run, d
     await put(database, run, page(*trees, *(make_referrals(200, 4, NOON))))
     held = {child.table: await child_rows_of(db, child.table) for child in (*CHILDREN, *NESTED)}
     assert all(held.values()), "each table has some"
-    gone = trees[0]["id"]
-    await forget(database, "contoso", gone)
+    forgotten = trees[0]["id"]
+    await forget(database, "contoso", forgotten)
     for table, before in held.items():
-        assert await child_rows_of(db, table) == [part for part in before if part["id"] != gone]
+        assert await child_rows_of(db, table) == [part for part in before if part["id"] != forgotten]
     await db.execute("DELETE FROM partner_center.referrals WHERE id > '8'")
     for table, before in held.items():
-        left = [part for part in before if part["id"] <= "8" and part["id"] != gone]
+        left = [part for part in before if part["id"] <= "8" and part["id"] != forgotten]
         assert await child_rows_of(db, table) == left
     await db.execute("TRUNCATE partner_center.referrals CASCADE")
     assert [await child_rows_of(db, table) for table in held] == [[] for _ in held]
@@ -319,7 +319,11 @@ async def test_child_rows_that_stay_are_not_written_anew(database: Database, run
     ("new", "changed", "at_most"),
     [
         (False, False, 8),  # begin and end, its bounds, look, lease, position, counts, reset
-        (True, False, 24),  # and a savepoint, keys, ten copies (rows and nine child tables), versions, rejects, events
+        (
+            True,
+            False,
+            24,
+        ),  # and a savepoint, keys, ten copies (rows and nine child tables), versions, rejected records, events
         (True, True, 28),  # and lock, close and open versions, update
     ],
 )
@@ -528,7 +532,7 @@ async def test_a_text_that_postgresql_refuses_is_recorded_as_far_as_it_can_be(
 async def test_a_database_that_turned_read_only_is_an_outage_that_ends(
     off: bool, postgres_url: str, template_database: str
 ) -> None:
-    """Readiness proves that it can write; when it can again, so do we, with connections of before."""
+    """Readiness verifies that it can write; when it can again, so do we, with connections of before."""
     async with new_database(postgres_url, template_database) as url, open_database(url, connections=2) as database:
         await queries.reachable(database)
         admin = await asyncpg.connect(postgres_url)

@@ -1,4 +1,4 @@
-"""When nothing changed, nothing is written; and how late changes appear is measured."""
+"""When nothing changed, nothing is written; and the replication lag is measured."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def test_an_idle_sync_writes_its_run_and_nothing_else(
 async def test_a_sync_reads_its_own_rows_only_before_anybody_has_analysed_the_tables(
     pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
 ) -> None:
-    """After a first load PostgreSQL knows nothing of it yet, and would take the whole account for a few rows."""
+    """After a first backfill PostgreSQL knows nothing of it yet, and would take the whole account for a few rows."""
     for table in ("referrals", "referral_versions"):
         await db.execute(f"ALTER TABLE partner_center.{table} SET (autovacuum_enabled = false)")
     await simulator.reset(2000)
@@ -81,7 +81,7 @@ async def test_a_sync_asks_for_the_pages_of_its_overlap_and_saves_each_once(
 ) -> None:
     """However many there are: each request shows the last record of the one before, and no page comes twice.
 
-    One more request proves the end: from the other end of the listing, nothing newer shows.
+    One more request verifies the end: from the other end of the listing, nothing newer shows.
     """
     await simulator.reset(count)
     await simulator.behaviour(page_size=50)
@@ -103,7 +103,7 @@ async def test_a_sync_asks_for_the_pages_of_its_overlap_and_saves_each_once(
 async def test_changes_within_the_overlap_arrive_and_are_measured(
     pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
 ) -> None:
-    """A row that shows itself late, but within the overlap, comes with the next sync, and says how late it was."""
+    """A row that shows itself late, but within the overlap, comes with the next sync, and its lag is measured."""
     await simulator.reset(100)
     await backfill_all(pipeline)
     await simulator.behaviour(reveal_delay=None)

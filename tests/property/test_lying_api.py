@@ -371,12 +371,12 @@ class LyingApi(RuleBasedStateMachine):
         if watermark is None:
             return
         rows = await self.db.fetch("SELECT id, version FROM partner_center.referrals")
-        aside = await self.db.fetch("SELECT referral_id FROM sync.rejected_records")
+        rejected = await self.db.fetch("SELECT referral_id FROM sync.rejected_records")
         stored = {row["id"]: row["version"] for row in rows}
         for key, text in (await self.control.state())["referrals"].items():
             updated = instant.parse(text)
             if updated < watermark and key not in self.hidden and stored.get(key, -1) < updated:
-                assert key in {row["referral_id"] for row in aside}, f"{key} of {text} was passed"
+                assert key in {row["referral_id"] for row in rejected}, f"{key} of {text} was passed"
 
 
 def test_the_copy_is_the_source(postgres_url: str, template_database: str, simulator_origin: str, rounds: int) -> None:

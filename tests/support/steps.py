@@ -74,7 +74,7 @@ async def listing_requests(simulator: Control) -> int:
 
 
 async def crash(data_dir: Path) -> None:
-    """Shut an embedded server down at once, which is a crash as far as what is stored goes, and see it gone."""
+    """Shut an embedded server down at once, which is a crash as far as what is stored goes, and see it end."""
     postmaster = int((data_dir / "pgdata" / "postmaster.pid").read_text().splitlines()[0])
     os.kill(postmaster, signal.SIGQUIT)
     with suppress(ProcessLookupError):

@@ -124,7 +124,7 @@ async def test_every_command(
 async def test_everything_at_once(
     behind: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    """A load, proofs and two daemons share two server connections, while the source changes."""
+    """A backfill, reconciles and two daemons share two server connections, while the source changes."""
     await simulator.reset(300)
     assert (await command(behind, tmp_path, "sync"))[0] == 0
     known = list((await simulator.state())["referrals"])

@@ -20,7 +20,7 @@ def test_a_pipe_that_nobody_reads_or_that_is_closed_is_outlived(monkeypatch: pyt
             assert lines.write("x" * 4000 + "\n") == 4001
         assert len(os.read(reader, 1 << 20)) > 4000, "what could be written was"
         os.close(reader)
-        lines.write("the reader is gone\n")
+        lines.write("the reader has exited\n")
 
 
 def test_a_full_disk_and_a_closed_stream_are_outlived() -> None:

@@ -38,7 +38,7 @@ def columns(one: Row) -> dict[str, Any]:
     return {column.name: value for column, value in zip(REFERRAL_COLUMNS, one.values, strict=True)}
 
 
-def parts(one: Row, table: str) -> list[dict[str, Any]]:
+def child_rows(one: Row, table: str) -> list[dict[str, Any]]:
     child = next(child for child in (*CHILDREN, *NESTED) if child.table == table)
     names = [*child.keys, *(column.name for column in child.columns)]
     return [dict(zip(names, part, strict=True)) for part in one.children.get(table, [])]
@@ -56,7 +56,7 @@ def test_every_documented_field_has_its_column() -> None:
     assert unknown == set()
     assert len({name for one in rows for name, value in columns(one).items() if value is not None}) > 50
     for child in (*CHILDREN, *NESTED):
-        found = [part for one in rows for part in parts(one, child.table)]
+        found = [part for one in rows for part in child_rows(one, child.table)]
         assert found, child.table
         held = {name for part in found for name, value in part.items() if value is not None}
         assert held > set(child.keys), child.table
@@ -107,7 +107,7 @@ def test_every_column_of_a_part_is_filled_from_its_member(child: Child) -> None:
             inner = {name: [inner]}
         keys = ({"kind": tag} if tag else {}) | ({"parent_position": "0"} if outer else {})
         expected = [{"position": place} | keys | held for place in ("0", "2")]
-        assert parts(row({"id": "a"} | inner), child.table) == expected
+        assert child_rows(row({"id": "a"} | inner), child.table) == expected
 
 
 @given(st.data())
@@ -182,10 +182,10 @@ def test_both_forms_are_read_where_the_documents_contradict_themselves() -> None
     )
     assert one.value("deal_value") == "12345678901234567890.125"
     assert one.value("last_run_id") == '{"run":7}'
-    assert [part["tag"] for part in parts(one, "referral_tags")] == ["hot", "cold"]
-    assert [part["email"] for part in parts(one, "referral_team_members")] == ["seller@example.com"]
-    assert [part["item_id"] for part in parts(one, "referral_requirements")] == ["Retail", "Government"]
-    ids = [(part["profile_type"], part["external_id"]) for part in parts(one, "referral_customer_ids")]
+    assert [part["tag"] for part in child_rows(one, "referral_tags")] == ["hot", "cold"]
+    assert [part["email"] for part in child_rows(one, "referral_team_members")] == ["seller@example.com"]
+    assert [part["item_id"] for part in child_rows(one, "referral_requirements")] == ["Retail", "Government"]
+    ids = [(part["profile_type"], part["external_id"]) for part in child_rows(one, "referral_customer_ids")]
     assert ids == [("Duns", "123"), ("External", "x-1")]
 
 
@@ -210,14 +210,14 @@ def test_content_is_compared_without_what_may_differ() -> None:
 
 
 def test_a_partial_answer_is_completed_member_by_member() -> None:
-    fuller = {"id": "a", "registrations": [1], "customerProfile": {"name": "old", "team": [{"email": "x"}]}}
-    merged = merge_missing(decode_record(ENCODE({"id": "a", "customerProfile": {"name": "new"}})), fuller)
+    complete = {"id": "a", "registrations": [1], "customerProfile": {"name": "old", "team": [{"email": "x"}]}}
+    merged = merge_missing(decode_record(ENCODE({"id": "a", "customerProfile": {"name": "new"}})), complete)
     assert merged.tree == {
         "id": "a",
         "registrations": [1],
         "customerProfile": {"name": "new", "team": [{"email": "x"}]},
     }
-    null_is_an_answer = merge_missing(decode_record(b'{"id":"a","registrations":null}'), fuller)
+    null_is_an_answer = merge_missing(decode_record(b'{"id":"a","registrations":null}'), complete)
     assert null_is_an_answer.tree is not None
     assert null_is_an_answer.tree["registrations"] is None
 

@@ -1,4 +1,4 @@
-"""What of people is let in, by rule."""
+"""What is stored of people, by rule."""
 
 from __future__ import annotations
 
