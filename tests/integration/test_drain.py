@@ -10,14 +10,15 @@ import asyncpg
 import pytest
 
 from tests.support.pages import page, referral
+from tests.support.runs import leased
 from worker.errors import SourceUnavailable, StoreError
 from worker.model import instant
 from worker.model.counts import Counts, WatermarkCheckpoint, WindowCheckpoint
 from worker.model.mapping import Mapped
 from worker.model.record import Page
-from worker.store import leases
 from worker.store.database import open_database
 from worker.sync.drain import GROUP_ROWS, Writer, drain, writing
+from worker.sync.run import Run
 
 
 class Seen:
@@ -36,8 +37,8 @@ class Seen:
 async def writer_of(url: str, seen: Seen) -> AsyncIterator[Writer]:
     async with (
         open_database(url, connections=3) as database,
-        leases.run(database, "contoso", "incremental") as run,
-        writing(database, run, seen) as writer,
+        leased(database, "contoso", "incremental") as lease,
+        writing(database, Run(lease), seen) as writer,
     ):
         yield writer
 

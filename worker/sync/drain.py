@@ -12,8 +12,7 @@ from worker.model.counts import Checkpoint, Counts
 from worker.model.mapping import Mapped, map_pages
 from worker.model.record import Page
 from worker.store.database import Database
-from worker.store.leases import Run
-from worker.store.save import save
+from worker.sync.run import Run, store
 
 GROUP_ROWS = 1_000
 """So many records go into one transaction at most, unless a single page has more; so many may wait for the next."""
@@ -59,8 +58,8 @@ class Writer:
         """Take a page, and wait while as much waits already as one transaction takes."""
         began = time.perf_counter()
         mapped = map_pages([page])
-        self._run.unknown_fields |= mapped.unknown_fields
-        self._run.map_seconds += time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        self._run.learn(map_seconds=seconds, unknown_fields=frozenset(mapped.unknown_fields))
         await self._put(mapped, 1, advance)
 
     async def move(self, advance: Checkpoint) -> None:
@@ -82,9 +81,7 @@ class Writer:
                     return
                 mapped, pages, checkpoints = self._group()
                 self._left.notify_all()
-            began = time.perf_counter()
-            saved = await save(self._database, self._run, mapped, pages=pages, checkpoints=checkpoints)
-            self._run.store_seconds += time.perf_counter() - began
+            saved = await store(self._database, self._run, mapped, pages=pages, checkpoints=checkpoints)
             self._observe(mapped, saved)
 
     async def _put(self, mapped: Mapped, pages: int, advance: Checkpoint) -> None:

@@ -15,9 +15,9 @@ from worker.model.mapping import lacking, map_pages
 from worker.model.record import Listing, Page, Record
 from worker.source.client import Client
 from worker.store import capabilities
-from worker.store.leases import Run
 from worker.store.save import judge
 from worker.sync.pipeline import Pipeline
+from worker.sync.run import Run
 
 PARITY_RECORDS = 3
 
@@ -69,9 +69,9 @@ async def _lacking_in_list(pipeline: Pipeline, run: Run | None) -> set[str]:
     """Return the members that only answers by id have, as this run knows them."""
     if run is None:
         return await _compared(pipeline, write=False)
-    if run.only_by_id is None:
-        run.only_by_id = await _compared(pipeline, write=True)
-    return run.only_by_id
+    if run.facts.only_by_id is None:
+        run.learn(only_by_id=frozenset(await _compared(pipeline, write=True)))
+    return set(run.facts.only_by_id or ())
 
 
 async def _compared(pipeline: Pipeline, *, write: bool) -> set[str]:

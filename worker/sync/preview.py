@@ -15,8 +15,9 @@ from worker.source.paging import pages
 from worker.store import capabilities, positions
 from worker.store.save import judge
 from worker.sync.hydrate import hydrated
-from worker.sync.pipeline import Pipeline, strategy_for
+from worker.sync.pipeline import Pipeline
 from worker.sync.reconcile import agreed_by_id, doubted, look
+from worker.sync.strategy import strategy_for
 from worker.sync.untimed import without_time
 
 
