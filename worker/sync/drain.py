@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 
 from worker.model.counts import Checkpoint, Counts
-from worker.model.mapping import Mapped, map_pages
+from worker.model.mapping import Mapped, MappedPage
 from worker.model.record import Page
 from worker.store.database import Database
 from worker.sync.run import Run, store
@@ -21,15 +20,15 @@ Observe = Callable[[Mapped, Counts], None]
 """Told of what was stored together, and what came of it."""
 
 
-async def drain(pages: AsyncGenerator[Page], writer: Writer, advance: Callable[[Page], Checkpoint]) -> None:
+async def drain(pages: AsyncGenerator[MappedPage], writer: Writer, advance: Callable[[Page], Checkpoint]) -> None:
     """Hand every page of a window to a writer; while it writes, the next page is being fetched.
 
     `advance` says which position a page moves, in the page's own transaction. After any failure everything up to the
     last saved page stands, and the position says so: the next run goes on there.
     """
     async with aclosing(pages):
-        async for page in pages:
-            await writer.put(page, advance(page))
+        async for one in pages:
+            await writer.put(one.mapped, advance(one.page))
 
 
 class Writer:
@@ -54,12 +53,8 @@ class Writer:
         """How many records wait to be saved."""
         return sum(mapped.records for mapped, _, _ in self._waiting)
 
-    async def put(self, page: Page, advance: Checkpoint) -> None:
+    async def put(self, mapped: Mapped, advance: Checkpoint) -> None:
         """Take a page, and wait while as much waits already as one transaction takes."""
-        began = time.perf_counter()
-        mapped = map_pages([page])
-        seconds = time.perf_counter() - began
-        self._run.learn(map_seconds=seconds, unknown_fields=frozenset(mapped.unknown_fields))
         await self._put(mapped, 1, advance)
 
     async def move(self, advance: Checkpoint) -> None:

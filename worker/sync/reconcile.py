@@ -11,7 +11,7 @@ import structlog
 
 from worker.errors import PermissionRefused, SourceContradicted, SyncError, VanishedError
 from worker.model.counts import Counts
-from worker.model.mapping import Mapped, Row, map_pages
+from worker.model.mapping import Mapped, MappedPage, Row, map_pages
 from worker.model.record import Ended, Page
 from worker.model.strategy import Paging, Strategy
 from worker.model.window import TimeField, Window
@@ -161,13 +161,13 @@ async def _read(pipeline: Pipeline, run: Run, found: _Compared, listing: AsyncGe
 
 
 async def _noting_doubts(
-    pipeline: Pipeline, run: Run, found: AsyncGenerator[Page], doubts: dict[str, Doubt]
-) -> AsyncGenerator[Page]:
+    pipeline: Pipeline, run: Run, found: AsyncGenerator[MappedPage], doubts: dict[str, Doubt]
+) -> AsyncGenerator[MappedPage]:
     """Pass pages on, and note what they show at an older version than the copy has, or with less in it."""
     async with aclosing(found):
-        async for page in found:
-            doubts |= await doubted(pipeline, map_pages([page]).rows, set(run.facts.only_by_id or ()))
-            yield page
+        async for one in found:
+            doubts |= await doubted(pipeline, one.mapped.rows, set(run.facts.only_by_id or ()))
+            yield one
 
 
 async def doubted(pipeline: Pipeline, rows: list[Row], only_by_id: set[str]) -> dict[str, Doubt]:

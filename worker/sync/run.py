@@ -19,7 +19,8 @@ from structlog.contextvars import bound_contextvars
 from worker.errors import StoreError, SyncError
 from worker.model.counts import Checkpoint, Counts, Facts, values
 from worker.model.lag import Lag
-from worker.model.mapping import Mapped
+from worker.model.mapping import Mapped, MappedPage, map_pages
+from worker.model.record import Page
 from worker.store import analysis, privacy, runs, schedules
 from worker.store.database import Database
 from worker.store.leases import Lease
@@ -62,6 +63,15 @@ async def store(
     for row in saved.new_versions:
         run.lag.learn(row.version, row.observed_at)
     return saved.counts
+
+
+def mapped(run: Run | None, page: Page) -> MappedPage:
+    """Map a page; the run, where there is one, learns how long that took and which members no document names."""
+    began = time.perf_counter()
+    found = map_pages([page])
+    if run is not None:
+        run.learn(map_seconds=time.perf_counter() - began, unknown_fields=frozenset(found.unknown_fields))
+    return MappedPage(page, found)
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from worker.model.pace import seconds_left
 from worker.web.report import PAGES, ago
 
 SOON = timedelta(days=14)
@@ -181,10 +182,11 @@ def loading(row: Mapping[str, Any], now: datetime) -> Loading | None:
     if not parts:
         return Loading(f"{told}.", None)
     told = f"{done:,} of {parts:,} windows, {told}"
-    if not done:
+    left = seconds_left((now - since).total_seconds(), done, parts)
+    if left is None:
         return Loading(f"{told}.", 0.0)
-    left = (now - since) * (parts - done) / done
-    return Loading(f"{told}; ready {until(now + left, now).replace('in ', 'in about ')}.", done / parts)
+    ready = until(now + timedelta(seconds=left), now).replace("in ", "in about ")
+    return Loading(f"{told}; ready {ready}.", done / parts)
 
 
 def sign_in(row: Mapping[str, Any], now: datetime) -> tuple[str, str]:
