@@ -43,6 +43,7 @@ FAST = {
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add how often tests with dice throw them."""
     parser.addoption("--rounds", type=int, default=1, help="how often tests that throw dice do it; many for torture")
+    parser.addoption("--minutes", type=float, default=2, help="how long the faults of the soak last")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
-from tests.support.steps import load
+from tests.support.steps import backfill_all
 from worker.demo.control import Control
 from worker.logs import EVENTS
 from worker.model.counts import FIGURES, Counts, Facts
@@ -24,7 +24,7 @@ async def test_every_figure_shows_where_it_is_declared_to_show(
     pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
 ) -> None:
     made = await simulator.create([{}, {}, {}])
-    await load(pipeline)
+    await backfill_all(pipeline)
     await simulator.update(made[0]["id"], {"name": "renamed"})
     await simulator.faults({"kind": "status", "status": 503, "retry_after": "0", "times": 1})
     with capture_logs() as lines:
@@ -66,10 +66,10 @@ async def exposed(pipeline: Pipeline) -> dict[tuple[str, str], float]:
 
 
 def test_facts_add_up() -> None:
-    first = Facts(vanished=1, answers={200: 2}, paging="keyset", unknown_fields=frozenset("a"), lag_p50=None)
-    second = Facts(vanished=2, answers={200: 1, 503: 1}, unknown_fields=frozenset("b"), lag_p50=1.5)
+    first = Facts(deleted=1, answers={200: 2}, paging="keyset", unknown_fields=frozenset("a"), lag_p50=None)
+    second = Facts(deleted=2, answers={200: 1, 503: 1}, unknown_fields=frozenset("b"), lag_p50=1.5)
     assert first + second == Facts(
-        vanished=3, answers={200: 3, 503: 1}, paging="keyset", unknown_fields=frozenset("ab"), lag_p50=1.5
+        deleted=3, answers={200: 3, 503: 1}, paging="keyset", unknown_fields=frozenset("ab"), lag_p50=1.5
     )
     assert (second + Facts(paging="scan")).paging == "scan"
 

@@ -112,7 +112,7 @@ async def test_history_is_refreshed_once_for_many_runs_and_once_a_minute_at_most
     for _ in range(5):
         for name in NAMES[:5]:
             async with runs.recorded(database, name, "reconcile") as record:
-                record.facts = Facts(vanished=1)
+                record.facts = Facts(deleted=1)
         await schedules.move_due(database, [], history, partial(put, history))
     assert await db.fetchval(JOBS) == 1
     assert await db.fetchval("SELECT due_at < 'infinity' FROM sync.schedules WHERE kind = 'history'"), "asked for again"
@@ -228,7 +228,9 @@ async def test_a_window_is_free_again_when_its_run_is_over(
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals") == 0
 
 
-async def test_readers_of_one_load_do_not_abandon_one_anothers_runs(database: Database, db: asyncpg.Connection) -> None:
+async def test_readers_of_one_backfill_do_not_abandon_one_anothers_runs(
+    database: Database, db: asyncpg.Connection
+) -> None:
     async with leased(database, "contoso", "backfill"), leased(database, "contoso", "backfill", slot="1"):
         assert await db.fetchval("SELECT count(*) FROM sync.runs WHERE outcome = 'running'") == 2
 

@@ -76,10 +76,10 @@ class Facts:
     """What a run learned beside its counts; adding two says what both came to. Stored and logged at its end.
 
     `only_by_id`: members that the list lacks and answers by id have; None until somebody looked. `overlap` and lags are
-    seconds (model/lag.py), `late_max` how far below the watermark a change appeared.
+    seconds (model/lag.py), `below_watermark_max` how far below the watermark a change appeared.
     """
 
-    vanished: int = figure(0, logged="deleted", counter=Counter("vanished", "Referrals marked as deleted."))
+    deleted: int = figure(0, logged="deleted", counter=Counter("deleted", "Referrals marked as deleted."))
     requests: int = figure(0, logged="requests")
     retries: int = figure(0, logged="retries", counter=Counter("retries", "Requests that had to be repeated."))
     answers: Mapping[int, int] = figure(
@@ -93,7 +93,7 @@ class Facts:
     lag_p50: float | None = figure(None)
     lag_p95: float | None = figure(None)
     lag_max: float | None = figure(None)
-    late_max: float | None = figure(None)
+    below_watermark_max: float | None = figure(None)
     overlap: float | None = figure(None)
     missed: int = figure(0)
     api_seconds: float = figure(0.0, logged="api_seconds", gauge="Of that, waiting for the API, all readers together.")
@@ -148,4 +148,4 @@ class WindowCheckpoint:
 
 
 Checkpoint = WatermarkCheckpoint | WindowCheckpoint | None
-"""Which position a save moves, in its own transaction; None where the work keeps no position."""
+"""The checkpoint that a save moves, in its own transaction; None where the work keeps none."""

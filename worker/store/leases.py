@@ -1,6 +1,6 @@
 """Leases: who may work.
 
-One lease for each (account, kind). It names its owner's process and term, ends by itself, and has a fencing number
+One lease for each (account, kind). It names its owner's process and term, ends by itself, and has a fencing token
 that every write checks; so a process that was paused beyond its lease cannot write over its successor.
 """
 
@@ -19,7 +19,7 @@ from asyncpg.pool import PoolConnectionProxy
 from worker.errors import LeaseError, StoreError, StoreUnavailable
 from worker.model.privacy import Privacy
 from worker.store.database import Database
-from worker.store.owner import is_gone, owner_name
+from worker.store.owner import has_exited, owner_name
 
 LEASE_SECONDS = 30
 RENEW_SECONDS = 10
@@ -46,7 +46,7 @@ UPDATE sync.leases
 SET owner = $3, fence = fence + 1, acquired_at = now(), expires_at = now() + make_interval(secs => $4)
 WHERE account = $1 AND kind = $2 AND expires_at <= now() RETURNING fence
 """
-_LEASE_OF_THE_GONE = """
+_DEAD_OWNERS_LEASE = """
 UPDATE sync.leases
 SET owner = $3, fence = fence + 1, acquired_at = now(), expires_at = now() + make_interval(secs => $4)
 WHERE account = $1 AND kind = $2 AND owner = $5 RETURNING fence
@@ -73,7 +73,7 @@ class Confirmed:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to write as one recorded run (`id`), and what may be let in of people.
+    """The lease to write as one recorded run (`id`), and the rule for what may be stored of people.
 
     `slot` tells the readers of one backfill apart.
     """
@@ -103,13 +103,13 @@ async def check(connection: PoolConnectionProxy, lease: Lease) -> None:
     The lock keeps off whoever changes the fence, which a unique index makes part of a key, and not our own renewal: it
     would wait for a moment without any writer, which two busy ones never leave it, until the lease is over.
 
-    Everything that is written as a run begins with this. What the run lets in of people must still be what is asked
+    Everything that is written as a run begins with this. What the run stores of people must still be what is asked
     for, and stays so until the transaction ends: raises StoreError when another process changed that. Raises
     StoreUnavailable when PostgreSQL crashed without the latest commits, which nothing may then pass over.
     """
     saved = lease.confirmed.number
     await connection.execute(f"SELECT pg_advisory_xact_lock_shared({RULES_LOCK})")
-    held = await connection.fetchrow(
+    found = await connection.fetchrow(
         """
         SELECT s.value AS contacts, r.inserted + r.updated + r.unchanged + r.rejected + r.pages AS saved
         FROM sync.leases l JOIN sync.settings s ON s.name = 'privacy.contacts'
@@ -123,31 +123,31 @@ async def check(connection: PoolConnectionProxy, lease: Lease) -> None:
         OWNER,
         lease.id,
     )
-    if held is None:
+    if found is None:
         raise LeaseError(
             f"Another process took over the {lease.kind} of {lease.account}; this one wrote nothing more.",
             "It was paused or cut off for longer than its lease. Nothing is lost: the other one goes on.",
         )
-    if held["contacts"] != lease.privacy.contacts:
+    if found["contacts"] != lease.privacy.contacts:
         raise StoreError(
-            f"Another process set privacy.contacts to {held['contacts']}; this one has {lease.privacy.contacts}"
+            f"Another process set privacy.contacts to {found['contacts']}; this one has {lease.privacy.contacts}"
             " and stopped.",
             "Give all processes on this database one configuration, and start this one again.",
         )
-    still_there(held["saved"], saved)
+    require_saved(found["saved"], saved)
 
 
-def still_there(stored: int | None, saved: int) -> None:
+def require_saved(stored: int | None, saved: int) -> None:
     """Raise StoreUnavailable where less is stored than was confirmed."""
     if (stored or 0) < saved:
         raise StoreUnavailable(
             "PostgreSQL crashed, or a standby took over, without the latest pages that this run had stored.",
-            "The next run reads them again: the position went back with them.",
+            "The next run reads them again: the checkpoint went back with them.",
         )
 
 
 @asynccontextmanager
-async def held(database: Database, account: str, kind: str, *, wait_seconds: float) -> AsyncIterator[None]:
+async def short_lease(database: Database, account: str, kind: str, *, wait_seconds: float) -> AsyncIterator[None]:
     """Hold a lease for a short piece of work that is no run; raises LeaseError as `run` does.
 
     It is not renewed: the work must be safe when somebody else begins it after `LEASE_SECONDS`.
@@ -169,16 +169,16 @@ async def free(database: Database, account: str, *, wait_seconds: float, waiting
 
     async def look() -> None:
         async with database.transaction() as connection:
-            held = await connection.fetch(
+            found = await connection.fetch(
                 """
                 SELECT kind, owner, acquired_at, expires_at, extract(epoch FROM expires_at - now())::float8 AS seconds
                 FROM sync.leases WHERE account = $1 AND expires_at > now() ORDER BY expires_at DESC
                 """,
                 account,
             )
-        for lease in held:
-            if not is_gone(lease["owner"]):
-                raise _held_by(account, lease["kind"], lease)
+        for lease in found:
+            if not has_exited(lease["owner"]):
+                raise _lease_error(account, lease["kind"], lease)
 
     await within(wait_seconds, look, waiting=waiting)
 
@@ -195,13 +195,13 @@ async def within(
     while True:
         try:
             return await take()
-        except LeaseError as held:
-            first = first or held
-            lives = (held.holder, held.expires_at) != (first.holder, first.expires_at)
+        except LeaseError as taken:
+            first = first or taken
+            lives = (taken.holder, taken.expires_at) != (first.holder, first.expires_at)
             if clock() - began >= (min(wait_seconds, LIVING_SECONDS) if lives else wait_seconds):
                 raise
             if waiting is not None:
-                waiting(held)
+                waiting(taken)
             await asyncio.sleep(every)
 
 
@@ -223,14 +223,14 @@ async def take(connection: PoolConnectionProxy, account: str, kind: str) -> int:
     )
     if holder is None:
         raise LeaseError(f"Another {kind} of {account} is running.", "Try again in a moment.")
-    if is_gone(holder["owner"]):
-        fence = await connection.fetchval(_LEASE_OF_THE_GONE, *taken, holder["owner"])
+    if has_exited(holder["owner"]):
+        fence = await connection.fetchval(_DEAD_OWNERS_LEASE, *taken, holder["owner"])
     if fence is None:
-        raise _held_by(account, kind, holder)
+        raise _lease_error(account, kind, holder)
     return fence
 
 
-def _held_by(account: str, kind: str, lease: asyncpg.Record) -> LeaseError:
+def _lease_error(account: str, kind: str, lease: asyncpg.Record) -> LeaseError:
     return LeaseError(
         f"Another {kind} of {account} runs: {lease['owner']}, since {lease['acquired_at']:%H:%M:%S} UTC.",
         f"Wait until it ends, or stop it; that of a dead process is taken over within {LEASE_SECONDS} seconds.",

@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from worker.errors import LeaseError, SignInError, StoreError, StoreUnavailable, SyncError, VanishedError
+from worker.errors import DeletionCapError, LeaseError, SignInError, StoreError, StoreUnavailable, SyncError
 from worker.model.counts import Counts, Facts, values
 from worker.model.privacy import Privacy
 from worker.store import leases, sql
@@ -55,7 +55,7 @@ async def recorded(
     """Take the lease, record the run, keep the lease alive, and record the outcome.
 
     Waits up to `wait_seconds` for a holder that may be dead, and at most `LIVING_SECONDS` for one that renews its
-    lease; then raises LeaseError that names it. The lease of a process of this machine that is gone is taken at once.
+    lease; then raises LeaseError that names it. That of a process of this machine that has exited is taken at once.
     """
     lease = await leases.within(
         wait_seconds, lambda: _begin(database, account, kind, slot, due_at, privacy), waiting=waiting
@@ -70,7 +70,7 @@ async def recorded(
         outcome, error = "stopped", "asked to stop"
         raise
     except SyncError as failure:
-        needs_action = isinstance(failure, SignInError | VanishedError)
+        needs_action = isinstance(failure, SignInError | DeletionCapError)
         outcome, error = "refused" if needs_action else "failed", str(failure)
         raise
     finally:
@@ -93,10 +93,12 @@ async def failures_recorded(database: Database, account: str, kind: str) -> Asyn
     except (LeaseError, StoreUnavailable):
         raise
     except Exception as error:
-        told = str(error) if isinstance(error, SyncError) else f"an unexpected {type(error).__name__}; the log has it"
+        message = (
+            str(error) if isinstance(error, SyncError) else f"an unexpected {type(error).__name__}; the log has it"
+        )
         outcome = "refused" if isinstance(error, SignInError) else "failed"
         with suppress(StoreError):
-            await _record_failure(database, account, kind, time.monotonic() - began, outcome, told)
+            await _record_failure(database, account, kind, time.monotonic() - began, outcome, message)
         raise
 
 
@@ -172,10 +174,10 @@ async def _finish_surely(database: Database, record: Record, outcome: str, error
     A text that PostgreSQL cannot hold is cleaned before. What cannot be recorded ends with the lease: the next run of
     the kind closes it.
     """
-    told = _storable(error)
+    message = _storable(error)
     for attempt in range(1, _FINISH_ATTEMPTS + 1):
         try:
-            await _finish(database, record, outcome, told)
+            await _finish(database, record, outcome, message)
         except StoreUnavailable:
             if attempt == _FINISH_ATTEMPTS:
                 if outcome == "done":
@@ -194,11 +196,11 @@ async def _finish(database: Database, record: Record, outcome: str, error: str) 
         async with database.transaction() as connection:
             counted = await connection.fetchrow(sql.FINISH_RUN, lease.id, outcome, error, *learned)
             if counted is not None:
-                leases.still_there(sum(counted.values()), lease.confirmed.number)
+                leases.require_saved(sum(counted.values()), lease.confirmed.number)
                 totals = _totals(outcome, Counts(*counted.values()), facts)
                 numbers = [float(value) for value in totals.values()]
                 await connection.execute(_ADD_TOTALS, lease.account, lease.kind, list(totals), numbers)
-                if counted["inserted"] or counted["updated"] or facts.vanished:
+                if counted["inserted"] or counted["updated"] or facts.deleted:
                     await connection.execute(ASK_FOR_HISTORY)
             await connection.execute(leases.END_LEASE, lease.account, lease.name, lease.fence)
     except StoreUnavailable:

@@ -35,11 +35,11 @@ def _silent(_: Step) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """One account's way from the source to the store.
+    """What a flow of one account works with, from the source to the store.
 
     `paging` overrides what probing would choose. `max_vanished_percent` bounds how many rows a reconcile may mark.
-    `privacy` is what the client lets in. `processes` share a load by hand; 0 leaves it to how long it takes. `waiting`
-    hears of a lease that is waited for.
+    `privacy` is what the client admits. `processes` share a backfill; 0 lets its duration decide. `waiting` is
+    called while a lease is waited for.
     """
 
     account: str

@@ -56,7 +56,7 @@ async def store(
     checkpoints: Sequence[Checkpoint] = (),
     force: bool = False,
 ) -> Counts:
-    """Save what some pages came to, as `save` does, and learn from it how long that took and how late changes came."""
+    """Save what some pages came to, as `save` does, and learn how long that took and the lag of changes."""
     began = time.perf_counter()
     saved = await save(database, run.lease, mapped, pages=pages, checkpoints=checkpoints, force=force)
     run.learn(store_seconds=time.perf_counter() - began)
@@ -116,25 +116,25 @@ async def recorded(
                     if run.facts.unknown_fields:
                         _log.warning("unknown_fields_found", fields=sorted(run.facts.unknown_fields))
                     if run.lag.exceeds_overlap:
-                        _log.warning("overlap_exceeded", lag_seconds=run.lag.late, missed=run.lag.missed)
+                        _log.warning("overlap_exceeded", lag_seconds=run.lag.below_watermark, missed=run.lag.missed)
 
 
 def logged(run: Run, counts: Counts) -> Counts:
     """Log the one event of a run that was good."""
-    told = {figure.logged: value for figure, value in values(counts, run.facts).items() if figure.logged}
-    told["seconds"] = time.monotonic() - run.began
-    rounded = {key: round(value, 3) if isinstance(value, float) else value for key, value in told.items()}
+    shown = {figure.logged: value for figure, value in values(counts, run.facts).items() if figure.logged}
+    shown["seconds"] = time.monotonic() - run.began
+    rounded = {key: round(value, 3) if isinstance(value, float) else value for key, value in shown.items()}
     _log.info("run_finished", account=run.lease.account, kind=run.lease.kind, run_id=run.lease.id, **rounded)
     return counts
 
 
-async def refresh_history(database: Database, *, insist: bool = False) -> None:
-    """Bring up to date what dashboards read from materialised views, where a run asked for it, or we `insist`.
+async def refresh_history(database: Database, *, force: bool = False) -> None:
+    """Bring up to date what dashboards read from materialised views, where a run asked for it, or by `force`.
 
     When that fails the copy itself is as good, and the refresh stays asked for.
     """
     try:
-        if not await schedules.take_history(database) and not insist:
+        if not await schedules.take_history(database) and not force:
             return
         await analysis.refresh_history(database)
     except StoreError as error:

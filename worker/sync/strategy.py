@@ -33,10 +33,10 @@ async def strategy_for(pipeline: Pipeline, run: Run | None, field: TimeField) ->
 
 
 async def downgrade(pipeline: Pipeline, field: TimeField, strategy: Strategy, why: SourceContradicted) -> None:
-    """Go one way down for the next day; raises what was found when there is no way down, or a person chose this one."""
+    """Downgrade the paging strategy for a day; raise `why` where there is none below, or where `api.paging` sets it."""
     if strategy.paging is Paging.SWEEP or pipeline.paging is not None:
         raise why
-    lower = strategy.downgraded(str(why), proven=why.lasting)
+    lower = strategy.downgraded(str(why), conclusive=why.lasting)
     _log.warning(
         "paging_downgraded", account=pipeline.account, field=field.value, paging=lower.paging.value, why=str(why)
     )
