@@ -635,13 +635,11 @@ def simulate(
 
     Example: referral-sync simulate --count 1000 --set filter_updated=ignore
     """
-    from worker.demo.simulator import main as serve  # noqa: PLC0415 - only this command needs it
+    from worker.demo.behaviour import Behaviour  # noqa: PLC0415 - only this command needs it
+    from worker.demo.simulator import run as serve  # noqa: PLC0415 - the same
 
-    arguments = ["--count", str(count), "--seed", str(seed), "--host", host, "--port", str(port)]
-    arguments += ["--page-size", str(page_size), "--latency", str(latency)]
-    for option in options or ():
-        arguments += ["--set", option]
-    raise typer.Exit(serve(arguments))
+    behaviour = Behaviour(page_size=page_size, latency=latency)
+    raise typer.Exit(serve(behaviour, options or (), count, seed, host=host, port=port))
 
 
 @app.command()

@@ -18,6 +18,7 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
+from tests.support.runs import leased
 from tests.support.steps import backfill_all, reconcile_once
 from tools.dictionary import SOURCES, TARGET, dictionary, examples, sources
 from tools.dictionary import load as load_made_up
@@ -26,7 +27,7 @@ from worker.embedded import server as embedded
 from worker.errors import StoreError
 from worker.model.mapping import map_pages
 from worker.model.record import Page, decode_record
-from worker.store import leases, migrate, view_settings
+from worker.store import migrate, view_settings
 from worker.store.analysis import refresh_history
 from worker.store.save import mark_deleted, save
 from worker.sync.pipeline import Pipeline
@@ -100,7 +101,7 @@ def referral(number: int, at: datetime, **members: Any) -> dict[str, Any]:
 async def put(pipeline: Pipeline, *trees: dict[str, Any]) -> None:
     observed = datetime.now(UTC)
     records = [decode_record(msgspec.json.encode(tree)) for tree in trees]
-    async with leases.run(pipeline.database, pipeline.account, "incremental") as run:
+    async with leased(pipeline.database, pipeline.account, "incremental") as run:
         await save(pipeline.database, run, map_pages([Page(records, None, observed)]), pages=1)
 
 
@@ -156,7 +157,7 @@ async def test_the_pipeline_as_of_any_day(zone: str, pipeline: Pipeline, db: asy
     await put(pipeline, referral(2, on(4, 23), status="Active", details={"dealValue": 7, "currency": "USD"}))
     await put(pipeline, referral(1, on(6), status="Closed", details={"dealValue": 60, "currency": "EUR"}))
     await put(pipeline, referral(1, on(5), status="New", details={"dealValue": 1, "currency": "EUR"}))  # too late
-    async with leases.run(pipeline.database, pipeline.account, "reconcile") as run:
+    async with leased(pipeline.database, pipeline.account, "reconcile") as run:
         await mark_deleted(pipeline.database, run, ["r3"])
     await refresh_history(pipeline.database)
     versions = await db.fetch("SELECT * FROM partner_center.referral_history WHERE change <> 'deleted'")

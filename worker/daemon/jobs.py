@@ -26,7 +26,7 @@ from worker.errors import LeaseError, SourceUnavailable, StoreError, StoreUnavai
 from worker.notify import outbox, records
 from worker.notify.delivery import deliver_due
 from worker.source.client import TokenSource, open_session
-from worker.store import analysis, checkpoints, leases, queries, queue, rejects, retention, schedules
+from worker.store import analysis, checkpoints, queries, queue, rejects, retention, runs, schedules
 from worker.store.database import Database, open_database
 from worker.store.leases import OWNER
 from worker.store.queue import Job, Taken
@@ -181,7 +181,7 @@ class Jobs:
             _log.warning("job_dropped", why="no worker here has this account in its configuration")
             return 0.0
         async with (
-            leases.failures_recorded(self.database, job.account, RUN_KINDS.get(job.kind, job.kind)),
+            runs.failures_recorded(self.database, job.account, RUN_KINDS.get(job.kind, job.kind)),
             self._allowed(job.account) as pipeline,
         ):
             if pipeline is not None:

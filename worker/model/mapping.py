@@ -9,7 +9,7 @@ impossible, a missing id above all, rejects a record: this one, never the page.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from operator import attrgetter
@@ -105,6 +105,19 @@ class Mapped:
     def ids(self) -> set[str]:
         """The ids that can be read."""
         return {row.id for row in self.rows} | {reject.id for reject in self.rejects if reject.id is not None}
+
+    def without(self, ids: Container[str | None]) -> Mapped:
+        """Return it without the records of some ids."""
+        rows = [row for row in self.rows if row.id not in ids]
+        return Mapped(rows, [reject for reject in self.rejects if reject.id not in ids], self.unknown_fields)
+
+
+@dataclass(frozen=True, slots=True)
+class MappedPage:
+    """A page as it was read, and what it came to: mapped once, on its way from the client to the store."""
+
+    page: Page
+    mapped: Mapped
 
 
 def map_pages(pages: Iterable[Page]) -> Mapped:
