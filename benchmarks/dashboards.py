@@ -20,10 +20,9 @@ from typing import Any
 import asyncpg
 
 from benchmarks.made_up import fill
-from tests.integration.test_crm_match import PAGE, TABLE, documented, script
-from tests.integration.test_dashboards import queries
-from tests.integration.test_questions import QUESTIONS
-from tests.sql_blocks import sql_blocks
+from tests.support.crm_match import PAGE, TABLE, documented, script
+from tests.support.dashboards import queries
+from tests.support.documents import QUESTIONS, sql_blocks
 from worker.embedded import server as embedded
 from worker.store import migrate
 from worker.store.analysis import refresh_history

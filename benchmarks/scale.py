@@ -48,13 +48,13 @@ class Worker:
 
     def cpu(self) -> float:
         """Return its CPU seconds so far."""
-        told = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        return (int(told[11]) + int(told[12])) / _TICKS
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
 
     def peak(self) -> float:
         """Return its peak memory in MB."""
-        told = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
-        return int(told.partition("VmHWM:")[2].split()[0]) / 1024
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
     def events(self, name: str) -> int:
         """Count its log lines of one event."""
@@ -135,18 +135,18 @@ async def until(condition: Callable[[], Awaitable[object]], patience: float) -> 
     return float("inf")
 
 
-async def lateness(stage: Stage, since: float, before: float | None = None) -> list[float]:
+async def start_delays(stage: Stage, since: float, before: float | None = None) -> list[float]:
     """Return how many seconds after they were due the syncs of a time began, in order."""
     found = await stage.db.fetch(
         """
-        SELECT extract(epoch FROM started_at - due_at)::float8 AS late FROM sync.runs
+        SELECT extract(epoch FROM started_at - due_at)::float8 AS delay FROM sync.runs
         WHERE kind = 'incremental' AND due_at IS NOT NULL AND started_at >= to_timestamp($1)
             AND started_at < to_timestamp($2) ORDER BY 1
         """,
         since,
         before or 1e11,
     )
-    return [row["late"] for row in found]
+    return [row["delay"] for row in found]
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -154,14 +154,14 @@ def percentile(values: list[float], share: float) -> float:
     return values[min(len(values) - 1, int(len(values) * share))] if values else float("inf")
 
 
-def told(values: list[float]) -> str:
-    """Write lateness in the order that it is always written."""
+def quantiles(values: list[float]) -> str:
+    """Write start delays in the order that it is always written."""
     return " / ".join(f"{percentile(values, share):.2f}" for share in (0.5, 0.95, 0.99))
 
 
 async def start_storm(stage: Stage) -> None:
-    """Three workers begin on an empty database with all accounts to load."""
-    say(f"\nStart: {ACCOUNTS} first loads of {RECORDS} records, {WORKERS} workers")
+    """Three workers begin on an empty database with all accounts to backfill."""
+    say(f"\nStart: {ACCOUNTS} first backfills of {RECORDS} records, {WORKERS} workers")
     began = time.monotonic()
     for _ in range(WORKERS):
         stage.start()
@@ -174,10 +174,10 @@ async def start_storm(stage: Stage) -> None:
 
     await until(loaded, 240)
     seconds = time.monotonic() - began
-    stage.must("all loaded after, s", seconds, seconds < 180)
+    stage.must("all backfilled after, s", seconds, seconds < 180)
     stage.must("connections at most", most, most <= 10 * WORKERS)
     runs = await stage.db.fetchval("SELECT count(*) FROM sync.runs WHERE kind = 'backfill' AND slot IS NULL")
-    stage.must("loads", runs, runs <= ACCOUNTS * 1.02)
+    stage.must("backfills", runs, runs <= ACCOUNTS * 1.02)
 
 
 async def peace(stage: Stage) -> None:
@@ -207,14 +207,14 @@ async def _steady(stage: Stage, name: str, *, changes: bool) -> None:
             await asyncio.sleep(2)
     minutes = (time.monotonic() - began) / 60
     await asyncio.sleep(3)
-    late = await lateness(stage, since, since + minutes * 60)
+    delays = await start_delays(stage, since, since + minutes * 60)
     after = await _counters(stage)
     due = ACCOUNTS * 60 / INTERVAL
-    stage.must(f"runs a minute ({due:.0f} due)", len(late) / minutes, abs(len(late) / minutes - due) <= due * 0.03)
+    stage.must(f"runs a minute ({due:.0f} due)", len(delays) / minutes, abs(len(delays) / minutes - due) <= due * 0.03)
     stage.must(
-        "late s, 50/95/99 %",
-        told(late),
-        percentile(late, 0.95) < 2,
+        "start delay s, 50/95/99 %",
+        quantiles(delays),
+        percentile(delays, 0.95) < 2,
     )
     stage.must("connections a worker at most", max(held) / WORKERS, max(held) <= 10 * WORKERS)
     peak = max(worker.peak() for worker in stage.workers)
@@ -222,7 +222,7 @@ async def _steady(stage: Stage, name: str, *, changes: bool) -> None:
     used = sum(worker.cpu() for worker in stage.workers) - sum(cpu)
     transactions, refreshes = (new - old for new, old in zip(after, before, strict=True))
     say(
-        f"       CPU ms a run: {used / max(1, len(late)) * 1000:.0f};"
+        f"       CPU ms a run: {used / max(1, len(delays)) * 1000:.0f};"
         f" transactions a minute: {transactions / minutes:,.0f}"
     )
     stage.must("history refreshes a minute", refreshes / minutes, refreshes / minutes <= 3)
@@ -328,8 +328,8 @@ async def _whole(stage: Stage) -> None:
 
 
 async def large(stage: Stage) -> None:
-    """An account of 40,000 records is added to all workers; one of them is killed while it is loaded."""
-    say(f"\nA load of {BIG:,} records at {BIG_PAGE_SECONDS} s a page beside everything else, one reader of it killed")
+    """An account of 40,000 records is added to all workers; one of them is killed while it is backfilled."""
+    say(f"\nA backfill of {BIG:,} records at {BIG_PAGE_SECONDS} s a page beside everything else, one reader killed")
     seconds = await stage.stop()
     stage.must("SIGTERM, s", seconds, seconds < 5)
     since, began = await stage.now(), time.monotonic()
@@ -354,17 +354,17 @@ async def large(stage: Stage) -> None:
         return bool(await stage.db.fetchval("SELECT count(*) FROM sync.watermarks WHERE account = 'big'"))
 
     await until(loaded, 300)
-    stage.must("loaded after, s", time.monotonic() - began, bool(await loaded()))
+    stage.must("backfilled after, s", time.monotonic() - began, bool(await loaded()))
     rows, ids = await stage.db.fetchrow(
         "SELECT count(*), count(DISTINCT id) FROM partner_center.referrals WHERE account = 'big'"
     ) or (0, 0)
     stage.must("records, and different ones", f"{rows:,}, {ids:,}", rows == ids == BIG)
-    # The accounts that the dead worker had in hand are late by the time until its leases end; all others are not.
-    late = await lateness(stage, since + 20)
+    # The accounts that the dead worker had in hand start late by the time until its leases end; all others are not.
+    delays = await start_delays(stage, since + 20)
     stage.must(
-        "late s, 50/95/99 %",
-        told(late),
-        percentile(late, 0.95) < 3,
+        "start delay s, 50/95/99 %",
+        quantiles(delays),
+        percentile(delays, 0.95) < 3,
     )
     await _whole(stage)
     stage.start(big=True)
@@ -400,13 +400,13 @@ async def bouncer(stage: Stage) -> None:
         await asyncio.sleep(15)
         since = await stage.now()
         await asyncio.sleep(SECONDS)
-        late = await lateness(stage, since)
+        delays = await start_delays(stage, since)
         stage.must(
-            "late s, 50/95/99 %",
-            told(late),
-            percentile(late, 0.95) < 2,
+            "start delay s, 50/95/99 %",
+            quantiles(delays),
+            percentile(delays, 0.95) < 2,
         )
-        stage.must("runs a minute", len(late) * 60 / SECONDS, len(late) * 60 / SECONDS > ACCOUNTS * 0.95)
+        stage.must("runs a minute", len(delays) * 60 / SECONDS, len(delays) * 60 / SECONDS > ACCOUNTS * 0.95)
         await stage.stop()
     finally:
         process.terminate()
@@ -472,7 +472,7 @@ SCENES = {
 }
 
 
-ORDER = ("start", "peace", "changes", "killed", "truncated", "paused", "away", "large", "bouncer", "many")
+ORDER = ("start", "peace", "changes", "killed", "truncated", "paused", "unreachable", "large", "bouncer", "many")
 """The last one leaves schedules that no other scene can use."""
 
 
@@ -488,9 +488,9 @@ async def source() -> AsyncIterator[str]:
             process.terminate()
 
 
-async def away(stage: Stage, server: AsyncExitStack, start: Callable[[], Awaitable[str]]) -> None:
+async def unreachable(stage: Stage, server: AsyncExitStack, start: Callable[[], Awaitable[str]]) -> None:
     """PostgreSQL stops at once, and is there again after 15 s."""
-    say("\nPostgreSQL is away for 15 s")
+    say("\nPostgreSQL is unreachable for 15 s")
     await stage.db.close()
     await server.aclose()
     await asyncio.sleep(15)
@@ -498,7 +498,7 @@ async def away(stage: Stage, server: AsyncExitStack, start: Callable[[], Awaitab
     stage.db = await asyncpg.connect(stage.url)
     since = await stage.now()
     seconds, _ = await _all_again(stage, since, INTERVAL + 30)
-    late = await stage.db.fetchval(
+    delays = await stage.db.fetchval(
         """
         SELECT percentile_cont(0.95) WITHIN GROUP (ORDER BY first) FROM (
             SELECT account, extract(epoch FROM min(started_at)) - $1::float8 AS first FROM sync.runs
@@ -509,7 +509,7 @@ async def away(stage: Stage, server: AsyncExitStack, start: Callable[[], Awaitab
         since,
     )
     stage.must("every account again after, s", seconds, seconds <= INTERVAL + 10)
-    stage.must("those that were due meanwhile after, s, 95 %", float(late or 0), float(late or 0) < 40)
+    stage.must("those that were due meanwhile after, s, 95 %", float(delays or 0), float(delays or 0) < 40)
 
 
 async def main(names: list[str]) -> int:
@@ -531,12 +531,12 @@ async def main(names: list[str]) -> int:
             stage = Stage(folder, url, origin, await asyncpg.connect(url))
             try:
                 for scene in names or ORDER:
-                    if scene == "away":
+                    if scene == "unreachable":
                         if not stage.workers:
                             for _ in range(WORKERS):
                                 stage.start()
                             await asyncio.sleep(INTERVAL + 20)
-                        await away(stage, server, start)
+                        await unreachable(stage, server, start)
                     else:
                         await SCENES[scene](stage)
                 if os.environ.get("KEEP_LOGS"):

@@ -8,9 +8,9 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,13 @@ import trustme
 from aiohttp import web
 from cryptography.fernet import Fernet
 
-from tests.secure import CONFIGURED, SECRET, Secure, environment, secure_simulator
-from tests.steps import ACCOUNT, MEASURED
+from tests.support.secure import CONFIGURED, SECRET, Secure, environment, secure_simulator
+from tests.support.steps import ACCOUNT, MEASURED
 from worker import wiring
 from worker.auth import microsoft, refresh
 from worker.config.models import Settings
 from worker.config.sources import load as load_settings
-from worker.demo.behaviour import Behaviour
 from worker.demo.control import Control
-from worker.demo.simulator import TOKENS
 from worker.errors import ConfigError, PermissionRefused, SignInError, SourceUnavailable, StoreError, SyncError
 from worker.store import queries, tokens
 from worker.store.database import Database, open_database
@@ -56,31 +54,6 @@ async def main():
 configure("info", "json")
 asyncio.run(main())
 """
-
-
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
-    with secure_simulator(tmp_path_factory.mktemp("tls")) as running:
-        yield running
-
-
-@pytest.fixture
-async def service(secure: Secure) -> AsyncIterator[Control]:
-    async with secure.control() as control:
-        await control.reset(30)
-        await control.clear_faults()
-        await control.clear_requests()
-        await control.behaviour(**asdict(Behaviour(client_secret=SECRET)))
-        await control.clock(0)
-        await control.tokens(revoke="all", revoke_refresh="all")
-        await control.tokens(add_refresh=TOKENS)
-        yield control
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    async with open_database(database_url, connections=8) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -233,7 +206,7 @@ async def test_a_revoked_sign_in_requires_action_and_is_not_asked_again_and_agai
     assert row["health"] == "action required"
     assert "AADSTS700082" in row["sign_in_refused_because"]
     with pytest.raises(SignInError):
-        await wiring.token_source(settings, database, ACCOUNT, insist=True)(False)
+        await wiring.token_source(settings, database, ACCOUNT, force=True)(False)
     assert await token_requests(service) == 2, "`check` asks at once"
     await service.tokens(add_refresh=["after-consent"])
     again = with_account(settings, refresh_token=type(settings.http.token)("after-consent"))
@@ -382,7 +355,7 @@ async def test_without_a_key_file_nothing_is_stored_that_a_password_can_be_guess
         variables[name] = change
         settings = load_settings(variables, tmp_path)
         with pytest.raises(SignInError):
-            await wiring.token_source(settings, database, ACCOUNT, insist=True)(False)
+            await wiring.token_source(settings, database, ACCOUNT, force=True)(False)
         stored.append(dict(await db.fetchrow("SELECT chain, refused_with, sealed FROM sync.tokens") or {}))
     assert stored == [stored[0]] * 4
     assert stored[0]["chain"] == "password"
@@ -396,7 +369,7 @@ async def test_without_a_key_file_nothing_is_stored_that_a_password_can_be_guess
     assert len({row["refused_with"] for row in stored}) == 3, "with a key it depends on the key"
 
 
-async def test_a_wrong_password_is_sent_once_where_another_way_was_used_before(
+async def test_a_wrong_password_is_sent_once_where_another_sign_in_was_used_before(
     settings: Settings, database_url: str, secure: Secure, service: Control, database: Database, key_file: Path,
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -454,7 +427,7 @@ async def test_a_stored_sign_in_goes_only_to_whom_it_was_issued_for(
             await service.clear_requests()
             for one in (changed, with_account(changed, refresh_token=type(settings.http.token)(""))):
                 with pytest.raises(SignInError, match="was issued for") as caught:
-                    await wiring.token_source(one, database, ACCOUNT, insist=True)(False)
+                    await wiring.token_source(one, database, ACCOUNT, force=True)(False)
                 assert "login --account contoso" in caught.value.hint
             assert await elsewhere.requests() == await service.requests() == []
             await service.tokens(add_refresh=["the-second"])

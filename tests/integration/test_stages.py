@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import asyncpg
 
-from tests.steps import load, prove, tick
+from tests.support.steps import backfill_all, reconcile_once, sync_once
 from worker.demo.control import Control
 from worker.store.analysis import refresh_history
 from worker.store.erase import forget, remove_account
@@ -35,7 +35,7 @@ SAME = dict.fromkeys(PAIRS, 0)
 
 async def test_after_changes_of_every_kind(pipeline: Pipeline, simulator: Control, db: asyncpg.Connection) -> None:
     await simulator.reset(200)
-    await load(pipeline)
+    await backfill_all(pipeline)
     assert await differences(db) != SAME
     await refresh_history(pipeline.database)
     assert await differences(db) == SAME
@@ -46,14 +46,14 @@ async def test_after_changes_of_every_kind(pipeline: Pipeline, simulator: Contro
     await simulator.update(keys[1], {"details": {"dealValue": 5}})
     await simulator.create([{"status": "New", "substatus": "Pending"}])
     await simulator.delete(keys[2])
-    await tick(pipeline)
-    await prove(pipeline)
+    await sync_once(pipeline)
+    await reconcile_once(pipeline)
     assert await differences(db) != SAME
     await refresh_history(pipeline.database)
     assert await differences(db) == SAME
     assert await db.fetchval("SELECT count(*) FROM bi.stage_durations") > first
     await simulator.update(keys[0], {"status": "Active", "substatus": "Accepted"})
-    await tick(pipeline)
+    await sync_once(pipeline)
     await forget(pipeline.database, pipeline.account, keys[3])
     await db.execute("DELETE FROM partner_center.referrals WHERE id = $1", keys[4])
     await refresh_history(pipeline.database)
@@ -67,7 +67,7 @@ async def test_what_commits_after_a_refresh_that_it_began_before(
 ) -> None:
     """Its row has a time from before the refresh: the time of a change could not tell."""
     await simulator.reset(20)
-    await load(pipeline)
+    await backfill_all(pipeline)
     async with db.transaction():
         await db.execute(
             "UPDATE partner_center.referrals SET changed_at = now(), status = 'Active', substatus = 'Late',"
@@ -82,8 +82,8 @@ async def test_what_commits_after_a_refresh_that_it_began_before(
 async def test_an_erased_account_leaves_nothing(pipeline: Pipeline, simulator: Control, db: asyncpg.Connection) -> None:
     """A refresh between its referrals and its history, which go in batches, derives stages from what is left."""
     await simulator.reset(20)
-    await load(pipeline)
-    await load(replace(pipeline, account="fabrikam"))
+    await backfill_all(pipeline)
+    await backfill_all(replace(pipeline, account="fabrikam"))
     await refresh_history(pipeline.database)
     await db.execute("DELETE FROM partner_center.referrals WHERE account = 'fabrikam'")
     await refresh_history(pipeline.database)
@@ -100,6 +100,6 @@ async def test_refreshes_at_once_are_one_after_the_other(
     pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
 ) -> None:
     await simulator.reset(100)
-    await load(pipeline)
+    await backfill_all(pipeline)
     await asyncio.gather(*(refresh_history(pipeline.database) for _ in range(3)))
     assert await differences(db) == SAME

@@ -52,7 +52,7 @@ class SignIn:
 
     `configured` is the refresh token or password of the configuration, empty where a person signs in by hand;
     `issued_for` names where its tokens may go: the identity service, the tenant and the application; `others` are the
-    other secrets that the service is told. `seal` has the keys of `security.key_file`, where there is one. Where it is
+    other secrets that the service is sent. `seal` has the keys of `security.key_file`, where there is one. Where it is
     not `stores`, as for a password, nothing is kept that comes from `configured`.
     """
 
@@ -76,7 +76,7 @@ class SignIn:
     def attempt(self) -> str:
         """Return what an attempt to sign in is known by, so that a refused one is not repeated.
 
-        It tells every secret that is sent, as a keyed digest; without a key none of them, for it could be guessed.
+        It identifies every secret that is sent, by a keyed digest; without a key none of them, for it could be guessed.
         """
         if self.seal is None:
             return fingerprint(self.account, self.issued_for)
@@ -85,40 +85,42 @@ class SignIn:
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class _CachedToken:
     token: str = field(repr=False)
     renew_at: float
     ends_at: float
 
 
-def kept_fresh(database: Database, sign_in: SignIn, *, insist: bool = False) -> TokenSource:
-    """Return where the account's access tokens come from; `insist` asks again even when it was just refused."""
+def kept_fresh(database: Database, sign_in: SignIn, *, force: bool = False) -> TokenSource:
+    """Return where the account's access tokens come from; `force` asks again even when it was just refused."""
     lock = asyncio.Lock()
-    held: _Held | None = None
+    cached: _CachedToken | None = None
     challenged = ""
 
     async def current(renew: bool, claims: str = "") -> str:
-        nonlocal held, challenged
-        refused = held if renew else None
+        nonlocal cached, challenged
+        refused = cached if renew else None
         async with lock:
             if (
                 claims in ("", challenged)
-                and held is not None
-                and held is not refused
-                and time.monotonic() < held.renew_at
+                and cached is not None
+                and cached is not refused
+                and time.monotonic() < cached.renew_at
             ):
-                return held.token
+                return cached.token
             asked = time.monotonic()
             try:
-                granted = await _finished(_renewed(database, sign_in, claims or challenged, insist=insist))
+                granted = await _finished(_renewed(database, sign_in, claims or challenged, force=force))
             except (SourceUnavailable, StoreError, LeaseError) as error:
-                if held is None or held is refused or time.monotonic() >= held.ends_at:
+                if cached is None or cached is refused or time.monotonic() >= cached.ends_at:
                     raise
                 _log.warning("token_rotation_failed", account=sign_in.account, error=str(error))
-                return held.token
+                return cached.token
             challenged = claims or challenged
-            held = _Held(granted.access_token, asked + granted.expires_in * RENEW_AT, asked + granted.expires_in)
-            return held.token
+            cached = _CachedToken(
+                granted.access_token, asked + granted.expires_in * RENEW_AT, asked + granted.expires_in
+            )
+            return cached.token
 
     return current
 
@@ -141,7 +143,7 @@ async def begin(database: Database, sign_in: SignIn, granted: Granted) -> None:
             f"The sign-in of {sign_in.account} gave no refresh token, so it would end within the hour.",
             "Allow the application offline access, and sign in again.",
         )
-    async with leases.held(database, sign_in.account, "sign-in", wait_seconds=LEASE_WAIT_SECONDS):
+    async with leases.short_lease(database, sign_in.account, "sign-in", wait_seconds=LEASE_WAIT_SECONDS):
         chain = await asyncio.to_thread(fingerprint, sign_in.account, granted.refresh_token)
         sealed = sign_in.store.close(granted.refresh_token)
         lapses_at, issued_for = _lapses_at(granted), sign_in.issued_for
@@ -150,16 +152,16 @@ async def begin(database: Database, sign_in: SignIn, granted: Granted) -> None:
         )
 
 
-async def _renewed(database: Database, sign_in: SignIn, claims: str, *, insist: bool) -> Granted:
+async def _renewed(database: Database, sign_in: SignIn, claims: str, *, force: bool) -> Granted:
     """Redeem what is in force: the configured token until it has begun a chain, and then the newest of the last chain.
 
     A configured token that is refused at once does not end a chain that is still good. A token that was accepted for
     one identity service, tenant and application is sent to no other, nor is the client secret with it.
     """
     account = sign_in.account
-    async with leases.held(database, account, "sign-in", wait_seconds=LEASE_WAIT_SECONDS):
+    async with leases.short_lease(database, account, "sign-in", wait_seconds=LEASE_WAIT_SECONDS):
         chains = await tokens.chains(database, account)
-        told = await asyncio.to_thread(sign_in.attempt)
+        credentials = await asyncio.to_thread(sign_in.attempt)
         accepted = [chain for chain in chains if chain.sealed is not None and sign_in.stores]
         kept = next((chain for chain in accepted if chain.issued_for == sign_in.issued_for), None)
         if sign_in.configured:
@@ -167,7 +169,7 @@ async def _renewed(database: Database, sign_in: SignIn, claims: str, *, insist: 
             own = next((chain for chain in chains if chain.key == key), None)
             if own is None or own.sealed is None:
                 try:
-                    return await _redeemed(database, sign_in, own or Chain(key), claims, told, insist=insist)
+                    return await _redeemed(database, sign_in, own or Chain(key), claims, credentials, force=force)
                 except SignInError as refused:
                     if kept is None:
                         raise
@@ -183,19 +185,19 @@ async def _renewed(database: Database, sign_in: SignIn, claims: str, *, insist: 
             raise SignInError(
                 f"Nobody has signed in for {account} yet.", f"Run `referral-sync login --account {account}`."
             )
-        return await _redeemed(database, sign_in, kept, claims, told, insist=insist)
+        return await _redeemed(database, sign_in, kept, claims, credentials, force=force)
 
 
 async def _redeemed(
-    database: Database, sign_in: SignIn, chain: Chain, claims: str, told: str, *, insist: bool
+    database: Database, sign_in: SignIn, chain: Chain, claims: str, credentials: str, *, force: bool
 ) -> Granted:
     """Redeem a chain's token, and store what came back before it is used.
 
-    `told` is the fingerprint of what else the service is told: what it refused with the same a moment ago it is spared,
-    unless a person insists.
+    `credentials` is the fingerprint of what else the service is sent: what it refused with the same a moment ago is
+    not sent again, unless `force`.
     """
     minutes = (ASK_AGAIN_SECONDS - chain.refused_for) / 60 if chain.refused_for is not None else 0.0
-    if minutes > 0 and chain.refused_with == told and not insist:
+    if minutes > 0 and chain.refused_with == credentials and not force:
         again = f"; `referral-sync login --account {sign_in.account}` signs in again" if sign_in.stores else ""
         raise SignInError(
             f"{chain.refused_because} It is asked again in {max(1, round(minutes))} minutes.",
@@ -206,7 +208,7 @@ async def _redeemed(
         granted = await sign_in.redeem(opened or sign_in.configured, claims)
     except SignInError as refused:
         await tokens.put_refusal(
-            database, sign_in.account, chain.key, told, str(refused), issued_for=sign_in.issued_for
+            database, sign_in.account, chain.key, credentials, str(refused), issued_for=sign_in.issued_for
         )
         raise
     sealed, lapses_at = None, None
