@@ -22,7 +22,7 @@ import uvloop
 from worker.model.mapping import Row, map_pages
 from worker.model.record import Page, parse_listing
 from worker.store import sql
-from worker.store.copying import NewRow, children_as_lines, rows_as_lines
+from worker.store.copying import NewRow, children_as_lines, in_pieces, rows_as_lines
 
 WINDOWS = 8
 LIST = "/v1.0/engagements/referrals"
@@ -226,9 +226,8 @@ async def _written(rows: list[Row], key: int) -> dict[str, list[bytes]]:
     rows = sorted(rows, key=lambda one: one.id)
     new = [NewRow(row, key + number, row.observed_at, "first") for number, row in enumerate(rows)]
     written = {"referrals": [piece async for piece in rows_as_lines("floor-d", 0, new)]}
-    for table in sql.CHILD_TABLES:
-        children = [(str(one.key), *child) for one in new for child in one.row.children.get(table, ())]
-        written[table] = [piece async for piece in children_as_lines(children)]
+    for table, lines in children_as_lines([(one.key, one.row) for one in new], sql.CHILD_TABLES).items():
+        written[table] = [piece async for piece in in_pieces(lines)]
     return written
 
 
