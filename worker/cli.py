@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import os
 import signal
@@ -272,9 +271,11 @@ def health() -> None:
     settings = _settings()
 
     async def work() -> int:
-        from worker.daemon.health import ask_health  # noqa: PLC0415 - keeps `--help` quick
+        from asyncio import to_thread  # noqa: PLC0415 - keeps `--help` quick
 
-        _out.print(await asyncio.to_thread(ask_health, settings.http.listen))
+        from worker.daemon.health import ask_health  # noqa: PLC0415
+
+        _out.print(await to_thread(ask_health, settings.http.listen))
         return 0
 
     _finish(work())
@@ -457,6 +458,8 @@ def url(
     settings = _settings()
 
     async def work() -> int:
+        from asyncio import Event  # noqa: PLC0415 - keeps `--help` quick
+
         from worker.daemon.planner import stop_on_signal  # noqa: PLC0415 - keeps `--help` quick
         from worker.wiring import address  # noqa: PLC0415
 
@@ -467,7 +470,7 @@ def url(
             if role is not None and not embedded:
                 _err.print(_FOR_READERS)
             if hold and embedded:
-                stopped = asyncio.Event()
+                stopped = Event()
                 stop_on_signal(stopped)
                 _err.print("The database stays up until Ctrl-C.")
                 await stopped.wait()
@@ -718,7 +721,9 @@ def _for_accounts(
 
 def _finish(work: Coroutine[Any, Any, int], *, signals: bool = True) -> None:
     """Run a command's coroutine and end with its exit code; SIGTERM and SIGINT roll back the page in hand."""
-    import uvloop  # noqa: PLC0415 - keeps `--help` quick
+    import asyncio  # noqa: PLC0415 - keeps `--help` quick
+
+    import uvloop  # noqa: PLC0415
 
     gc.set_threshold(COLLECT_AFTER)
 
