@@ -138,5 +138,5 @@ def _cpu(backend: int) -> float:
 
 
 def _stat(process: int) -> list[str]:
-    """Return what /proc has of a process: [1] its parent, [11:13] its CPU ticks, [13:15] those of children that ended."""
+    """Return what /proc has of a process: [1] its parent, [11:13] its CPU ticks, [13:15] those of ended children."""
     return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
