@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.steps import assert_same_as_source, reconcile_once
 from worker.demo.control import Control
-from worker.errors import SourceContradicted, SourceError
+from worker.errors import SourceContradicted, SourceError, SyncError
 from worker.model import instant
 from worker.model.instant import Instant
 from worker.model.record import Ended, Page
@@ -485,8 +485,8 @@ async def test_what_is_verified_is_whole_however_small_the_pages_are(
     try:
         await backfill_all(pipeline)
         verified = not (await reconcile_once(pipeline)).unverified
-    except SourceError:
-        return
+    except SyncError:
+        return  # refused is right as well: equal times come in another order with each request
     if verified:
         await assert_same_as_source(db, simulator)
 
