@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -48,8 +47,8 @@ RETRY_SECONDS = 5.0
 LEASE_ATTEMPTS = 12
 """So often it waits for who does the same work: a command, or a worker that has just died."""
 
-SPREAD_SECONDS, SPREAD_ATTEMPTS = 1.0, 6
-"""So long, and so often, a worker that reads an account already leaves its other readers to workers that do not."""
+OUTAGE_ATTEMPTS = 3
+"""So often work that lost the database is tried again; the queue can write that down only once it is back."""
 
 STRANGER_ATTEMPTS = 5
 """So many times a job of an account that is not configured here is left to workers where it may be."""
@@ -138,7 +137,6 @@ class Jobs:
     wake: Callable[[], None] = lambda: None
     states: dict[str, AccountState] = field(default_factory=dict)
     up_since: datetime = field(default_factory=lambda: datetime.now(UTC))
-    loading: Counter[str] = field(default_factory=Counter)
 
     async def handle(self, job: Taken, attempts: int) -> float:
         """Do a job; a failure is logged, and the next time comes all the same.
@@ -156,6 +154,9 @@ class Jobs:
                 _log.info("lease_waiting", error=str(held), holder=held.holder, retry_seconds=RETRY_SECONDS)
                 return RETRY_SECONDS
             _log.warning("run_failed", error=str(held), hint=held.hint)
+        except StoreUnavailable as outage:
+            _log.error("run_failed", error=str(outage), hint=outage.hint)
+            return RETRY_SECONDS if attempts < OUTAGE_ATTEMPTS else 0.0
         except SyncError as error:
             _log.error("run_failed", error=str(error), hint=error.hint)
         except asyncio.CancelledError:
@@ -224,8 +225,7 @@ class Jobs:
         """
         readers, turn, shared = self.settings.api.concurrency, job.details["turn"], job.details["shared"]
         share = Share(1, SLICE_SECONDS) if shared else Share(readers, SLICE_SECONDS, EARLY_SECONDS, LARGE_RECORDS)
-        with self._loads(job.account):
-            loaded = await backfill_share(pipeline, share)
+        loaded = await backfill_share(pipeline, share)
         if loaded.free:
             large = not shared and loaded.counts.records >= LARGE_RECORDS
             others = [_window(job.account, number, 0) for number in range(1, readers)] if large else []
@@ -234,8 +234,7 @@ class Jobs:
     async def _window(self, job: Taken, pipeline: Pipeline) -> None:
         """Read a slice of a load that is planned; whoever finds nothing left has it declared loaded."""
         number, turn = job.details["reader"], job.details["turn"]
-        with self._loads(job.account):
-            loaded = await help_account(pipeline, str(number), Share(1, SLICE_SECONDS))
+        loaded = await help_account(pipeline, str(number), Share(1, SLICE_SECONDS))
         if loaded is not None and loaded.whole:
             await self._enqueue(_load(job.account, 0, shared=True))
         elif loaded is not None and loaded.free:
@@ -281,14 +280,6 @@ class Jobs:
             taken = await queue.enqueue(connection, jobs)
         if any(taken):
             self.wake()
-
-    @contextmanager
-    def _loads(self, name: str) -> Iterator[None]:
-        self.loading[name] += 1
-        try:
-            yield
-        finally:
-            self.loading[name] -= 1
 
     def _state(self, name: str) -> AccountState:
         if name not in self.states:

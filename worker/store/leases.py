@@ -29,7 +29,9 @@ LEASE_SECONDS = 30
 RENEW_SECONDS = 10
 _RETRY_SECONDS = 1.0
 _SHORT_RETRY_SECONDS = 0.1
-_FINISH_ATTEMPTS = 3
+_STOP_SECONDS = 2.0
+"""So long a run that is asked to stop tries to record its end; any other tries for as long as it has the lease."""
+
 _KEEP = Privacy()
 
 RULES_LOCK = 0x72756C6573
@@ -423,23 +425,22 @@ async def _renew(database: Database, current: Run) -> None:
 
 
 async def _finish_surely(database: Database, current: Run, outcome: str, error: str) -> None:
-    """Record the outcome, and try again where the connection broke at that very moment.
+    """Record the outcome, and try again while the database is unreachable, until the lease would be over anyway.
 
-    A text that PostgreSQL cannot hold is cleaned before. What cannot be recorded ends with the lease: the next run of
-    the kind closes it.
+    So an account that lost the database is free as soon as the database is back. A text that PostgreSQL cannot hold is
+    cleaned before. What cannot be recorded ends with the lease: the next run of the kind closes it.
     """
-    told = _storable(error)
-    for attempt in range(1, _FINISH_ATTEMPTS + 1):
+    told, began = _storable(error), time.monotonic()
+    patience = _STOP_SECONDS if outcome == "stopped" else LEASE_SECONDS
+    while True:
         try:
-            await _finish(database, current, outcome, told)
+            return await _finish(database, current, outcome, told)
         except StoreUnavailable:
-            if attempt == _FINISH_ATTEMPTS:
+            if time.monotonic() - began >= patience:
                 if outcome == "done":
                     raise
-                return
+                return None
             await asyncio.sleep(_RETRY_SECONDS)
-        else:
-            return
 
 
 async def _finish(database: Database, current: Run, outcome: str, error: str) -> None:
