@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from tests.acceptance.test_daemon import until
-from tests.proxy import Proxy
+from tests.support.conditions import until
+from tests.support.proxy import Proxy
 from worker.daemon.workers import Lane, Workers
 from worker.errors import StoreUnavailable
 from worker.store import leases, queue

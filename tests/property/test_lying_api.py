@@ -31,8 +31,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.conftest import new_database
-from tests.steps import TALLY, assert_chain, assert_level, load, prove, tick
+from tests.support.databases import new_database
+from tests.support.steps import TALLY, assert_chain, assert_level, load, prove, tick
 from worker.auth.tokens import static_token
 from worker.demo.behaviour import Behaviour
 from worker.demo.control import Control
