@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -49,6 +50,9 @@ LEASE_ATTEMPTS = 12
 
 OUTAGE_ATTEMPTS = 3
 """So often work that lost the database is tried again; the queue can write that down only once it is back."""
+
+SPREAD_SECONDS, SPREAD_ATTEMPTS = 1.0, 6
+"""So long, and so often, a worker that reads its share of an account leaves other readers of it to other workers."""
 
 STRANGER_ATTEMPTS = 5
 """So many times a job of an account that is not configured here is left to workers where it may be."""
@@ -137,6 +141,7 @@ class Jobs:
     wake: Callable[[], None] = lambda: None
     states: dict[str, AccountState] = field(default_factory=dict)
     up_since: datetime = field(default_factory=lambda: datetime.now(UTC))
+    reading: Counter[str] = field(default_factory=Counter)
 
     async def handle(self, job: Taken, attempts: int) -> float:
         """Do a job; a failure is logged, and the next time comes all the same.
@@ -181,6 +186,14 @@ class Jobs:
                 return RETRY_SECONDS
             _log.warning("job_dropped", why="no worker here has this account in its configuration")
             return 0.0
+        if job.kind not in ("backfill", "window"):
+            return await self._of_account(job)
+        with self._reads(job.account) as others:
+            if job.kind == "window" and attempts < SPREAD_ATTEMPTS and await self._is_share(others):
+                return SPREAD_SECONDS
+            return await self._of_account(job)
+
+    async def _of_account(self, job: Taken) -> float:
         async with (
             leases.failures_recorded(self.database, job.account, RUN_KINDS.get(job.kind, job.kind)),
             self._allowed(job.account) as pipeline,
@@ -280,6 +293,20 @@ class Jobs:
             taken = await queue.enqueue(connection, jobs)
         if any(taken):
             self.wake()
+
+    @contextmanager
+    def _reads(self, account: str) -> Iterator[int]:
+        """Count a reader of an account's load; gives how many others this process has."""
+        others = self.reading[account]
+        self.reading[account] += 1
+        try:
+            yield others
+        finally:
+            self.reading[account] -= 1
+
+    async def _is_share(self, readers: int) -> bool:
+        """Say whether so many readers of a load are what falls to each of the workers that are alive, or more."""
+        return readers > 0 and readers * await queries.workers(self.database) >= self.settings.api.concurrency
 
     def _state(self, name: str) -> AccountState:
         if name not in self.states:

@@ -13,7 +13,7 @@ from worker.model.counts import Counts
 from worker.model.privacy import Privacy
 from worker.model.strategy import Paging, Strategy
 from worker.model.window import TimeField
-from worker.source.capabilities import probe
+from worker.source.capabilities import Bounds, bounds, probe
 from worker.source.client import Client
 from worker.store import capabilities
 from worker.store.database import Database
@@ -43,7 +43,7 @@ class Pipeline:
 
     `paging` overrides what probing would choose. `max_vanished_percent` bounds how many rows a reconcile may mark.
     `privacy` is what the client lets in. `processes` share a load by hand; 0 leaves it to how long it takes. `waiting`
-    hears of a lease that is waited for.
+    hears of a lease that is waited for. `ends` are those of the listing that a probe has just seen.
     """
 
     account: str
@@ -57,6 +57,7 @@ class Pipeline:
     privacy: Privacy = field(default_factory=Privacy)
     progress: Callable[[Step], None] = _silent
     waiting: Waiting | None = None
+    ends: dict[TimeField, Bounds] = field(default_factory=dict)
 
 
 async def strategy_for(pipeline: Pipeline, run: Run | None, field: TimeField) -> Strategy:
@@ -68,12 +69,20 @@ async def strategy_for(pipeline: Pipeline, run: Run | None, field: TimeField) ->
         strategy = Strategy(pipeline.paging, evidence="set by api.paging")
     else:
         stored = await capabilities.strategy(pipeline.database, pipeline.account, field)
-        strategy = stored or await probe(pipeline.client, field)
+        pipeline.ends.pop(field, None)
+        strategy, ends = (stored, None) if stored is not None else await probe(pipeline.client, field)
+        if ends is not None:
+            pipeline.ends[field] = ends
         if stored is None and run is not None:
             await capabilities.put_strategy(pipeline.database, pipeline.account, field, strategy)
     if run is not None:
         run.paging = strategy.paging.value
     return strategy
+
+
+async def ends_of(pipeline: Pipeline, field: TimeField) -> Bounds:
+    """Return the ends of the listing, asked for unless a probe has just seen them; each is good for one plan."""
+    return pipeline.ends.pop(field, None) or await bounds(pipeline.client, field)
 
 
 async def downgrade(pipeline: Pipeline, field: TimeField, strategy: Strategy, why: SourceContradicted) -> None:
