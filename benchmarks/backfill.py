@@ -1,7 +1,7 @@
-"""A full load side by side, and a tick after it: `python -m benchmarks.backfill [RECORDS] [SECONDS A PAGE] [peers]`.
+"""A full backfill side by side, then a sync: `python -m benchmarks.backfill [RECORDS] [SECONDS A PAGE] [peers]`.
 
 PostgreSQL, the source and each contender are processes of their own; the product runs by its command line and does all
-of its work: versions, parts, position, ledger. One table for one run: records a second, client CPU, peak memory,
+of its work: versions, child rows, checkpoint, ledger. One table for one run: records a second, client CPU, peak memory,
 requests, whether ids and update times are all there, and the ratio to floor C. Durability is on. `BENCH_PG_BIN` names
 another PostgreSQL's folder of programs, `BENCH_URL` an empty database of a running server; payloads are stored the
 same way for all.
@@ -65,12 +65,12 @@ def measured(command: list[str], variables: dict[str, str] | None = None) -> tup
         command, cwd=ROOT, env=os.environ | (variables or {}), stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None  # noqa: S101 - a pipe was asked for
-        told = process.stdout.read()
+        output = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         raise SystemExit(f"{command} ended with {process.returncode}")
-    return told, time.perf_counter() - started, usage.ru_utime + usage.ru_stime, _megabytes(usage)
+    return output, time.perf_counter() - started, usage.ru_utime + usage.ru_stime, _megabytes(usage)
 
 
 def _megabytes(usage: resource.struct_rusage) -> float:
@@ -112,8 +112,8 @@ async def server() -> AsyncIterator[str]:
 async def contender(name: str, origin: str, dsn: str, expected: str) -> Result:
     """Run one of `benchmarks.contenders`."""
     command = [sys.executable, "-m", "benchmarks.contenders", name, origin, dsn]
-    told, _, cpu, peak = await asyncio.to_thread(measured, command)
-    found = json.loads(told)
+    output, _, cpu, peak = await asyncio.to_thread(measured, command)
+    found = json.loads(output)
     whole = await same(dsn, found["table"], expected) if found["table"] else ""
     return Result(name, found["seconds"], cpu, peak, int(found["requests"]), whole)
 
@@ -171,16 +171,16 @@ async def product(origin: str, dsn: str, command: str) -> tuple[Result, asyncpg.
     return Result(f"referral-sync {command}", seconds, cpu, peak, run["requests"], whole), run
 
 
-async def ticks(origin: str, dsn: str) -> list[str]:
-    """Tick when nothing changed, when records changed, and again; says what each cost."""
+async def syncs(origin: str, dsn: str) -> list[str]:
+    """Sync when nothing changed, when records changed, and again; says what each cost."""
     lines = []
-    await product(origin, dsn, "sync")  # the load's own newest minutes
+    await product(origin, dsn, "sync")  # the backfill's own newest minutes
     for name, touches in (("idle", 0), (f"{CHANGED} changed", CHANGED), ("idle", 0), (f"{CHANGED} changed", CHANGED)):
         if touches:
             asked(f"{origin}/touch/{touches}", post=True)
         result, run = await product(origin, dsn, "sync")
         lines.append(
-            f"tick, {name:12}{run['requests']:4} requests in {run['api_seconds'] * 1000:5.0f} ms,"
+            f"sync, {name:12}{run['requests']:4} requests in {run['api_seconds'] * 1000:5.0f} ms,"
             f" run {run['seconds'] * 1000:5.0f} ms, command {result.seconds:.2f} s,"
             f" {run['updated']} updated, {result.whole}"
         )
@@ -211,14 +211,14 @@ async def side_by_side(records: int, latency: float, *, peers: bool) -> None:
         results.append(load)
         show(results, records, latency, await stored(dsn))
         parts = ", ".join(f"{part} {run[f'{part}_seconds']:.1f} s" for part in ("api", "decode", "map", "store"))
-        say(f"backfill: {parts}, all readers together", *(await ticks(origin, dsn)), *(await bloat(dsn)))
+        say(f"backfill: {parts}, all readers together", *(await syncs(origin, dsn)), *(await bloat(dsn)))
 
 
 async def peer(name: str, how: str, origin: str, dsn: str) -> Result:
     """Run dlt in its own environment."""
     command = [os.environ["PEERS_PYTHON"], str(ROOT / "benchmarks" / "peers.py"), how, origin, dsn]
-    told, _, cpu, peak = await asyncio.to_thread(measured, command)
-    found = json.loads(told.splitlines()[-1])
+    output, _, cpu, peak = await asyncio.to_thread(measured, command)
+    found = json.loads(output.splitlines()[-1])
     connection = await asyncpg.connect(dsn)
     rows = await connection.fetchval(f"SELECT count(*) FROM {found['table']}")  # noqa: S608 - a peer's table
     await connection.close()

@@ -1,6 +1,6 @@
 """What stays the same as the data grows: `python -m benchmarks.growth [SMALL] [LARGE]`.
 
-The product alone, by its command line: peak memory of a load, and requests and time of ticks, at two sizes.
+The product alone, by its command line: peak memory of a backfill, and requests and time of syncs, at two sizes.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from benchmarks.backfill import bloat, prepare, product, say, server, source, ticks
+from benchmarks.backfill import bloat, prepare, product, say, server, source, syncs
 
 SIZES = (20_000, 1_000_000)
 
 
 async def main(sizes: tuple[int, ...]) -> None:
-    """Load, tick and report at each size."""
+    """Backfill, sync and report at each size."""
     for records in sizes:
         async with server() as dsn, source(records, 0.0) as origin:
             await prepare(dsn)
@@ -22,7 +22,7 @@ async def main(sizes: tuple[int, ...]) -> None:
             say(
                 f"\n{records:,} records: {records / load.seconds:,.0f}/s, {load.cpu / records * 1e5:.1f} CPU s/100,000,"
                 f" peak {load.peak:.0f} MB, {load.requests:,} requests, {load.whole}",
-                *(await ticks(origin, dsn)),
+                *(await syncs(origin, dsn)),
                 *(await bloat(dsn)),
             )
 

@@ -36,11 +36,11 @@ from benchmarks.stage import (
     WORKERS,
     Stage,
     again,
-    lateness,
     must_answer,
     must_be_as_many,
     must_be_on_time,
     source,
+    start_delays,
     until,
 )
 from worker.store import migrate
@@ -104,16 +104,16 @@ async def _steady(stage: Stage, name: str, *, changes: bool) -> None:
             await asyncio.sleep(2)
     minutes = (time.monotonic() - began) / 60
     await asyncio.sleep(3)
-    late = await lateness(stage, since, since + minutes * 60)
+    delays = await start_delays(stage, since, since + minutes * 60)
     transactions, refreshes = (new - old for new, old in zip(await _counters(stage), before, strict=True))
-    must_be_as_many(stage, name, late, minutes, ACCOUNTS * 60 / INTERVAL)
-    must_be_on_time(stage, name, late, 2)
+    must_be_as_many(stage, name, delays, minutes, ACCOUNTS * 60 / INTERVAL)
+    must_be_on_time(stage, name, delays, 2)
     most = max(held) / WORKERS
     stage.must(f"{name}: connections a worker", f"{CONNECTIONS} at most", most, most <= CONNECTIONS)
     peak = max(worker.peak() for worker in stage.workers)
     stage.must(f"{name}: peak MB a worker", f"{MEGABYTES} at most", peak, peak <= MEGABYTES)
     stage.must(f"{name}: history refreshes a minute", "3 at most", refreshes / minutes, refreshes / minutes <= 3)
-    used = (sum(worker.cpu() for worker in stage.workers) - cpu) / max(1, len(late))
+    used = (sum(worker.cpu() for worker in stage.workers) - cpu) / max(1, len(delays))
     stage.tell(f"{name}: CPU of the workers for a sync, ms", f"{used * 1000:.0f}")
     stage.tell(f"{name}: transactions a minute", f"{transactions / minutes:,.0f}")
     await must_answer(stage, name)
@@ -161,7 +161,7 @@ async def paused(stage: Stage) -> None:
     worker.process.send_signal(signal.SIGCONT)
     _, latest = await again(stage, since, INTERVAL + 60)
     stage.must("paused: the latest sync of all accounts, s", "60 after it was due at most", latest, latest <= 60)
-    late = await stage.db.fetchval(
+    ended = await stage.db.fetchval(
         """
         SELECT count(*) FROM sync.runs WHERE owner LIKE $1 AND outcome = 'done'
             AND started_at < to_timestamp($2) - interval '30 seconds' AND finished_at > to_timestamp($2)
@@ -169,7 +169,7 @@ async def paused(stage: Stage) -> None:
         f"%:{worker.process.pid}:%",
         woken,
     )
-    stage.must("paused: runs that it ended when it woke", "0", late, late == 0)
+    stage.must("paused: runs that it ended when it woke", "0", ended, ended == 0)
     await _whole(stage, "paused")
 
 
@@ -196,7 +196,7 @@ async def _whole(stage: Stage, name: str) -> None:
     stage.must(f"{name}: holes and overlaps in the history", "0", broken, broken == 0)
 
 
-async def away(stage: Stage) -> None:
+async def unreachable(stage: Stage) -> None:
     """PostgreSQL stops at once, and is there again after 15 s."""
     await stage.at_work()
     await stage.close_database()
@@ -205,9 +205,14 @@ async def away(stage: Stage) -> None:
     since = await stage.now()
     seconds, latest = await again(stage, since, INTERVAL + 60)
     stage.must(
-        "away: the latest sync of all accounts, s", "40 after it was due and it is back at most", latest, latest <= 40
+        "unreachable: the latest sync of all accounts, s",
+        "40 after it was due and it is back at most",
+        latest,
+        latest <= 40,
     )
-    stage.tell(f"away: every account again after, s, one of them due {INTERVAL} s after its last", f"{seconds:.1f}")
+    stage.tell(
+        f"unreachable: every account again after, s, one of them due {INTERVAL} s after its last", f"{seconds:.1f}"
+    )
 
 
 async def large(stage: Stage) -> None:
@@ -247,7 +252,7 @@ async def large(stage: Stage) -> None:
     stage.must(
         "large: records, different ones, versions", f"{BIG:,} each", f"{tuple(once or ())}", set(once or ()) == {BIG}
     )
-    must_be_on_time(stage, "large", await lateness(stage, since + 20), 3)
+    must_be_on_time(stage, "large", await start_delays(stage, since + 20), 3)
     await _whole(stage, "large")
     seconds = await stage.stop()
     stage.must("SIGTERM after it, s", "below 5", seconds, seconds < 5)
@@ -292,9 +297,9 @@ async def bouncer(stage: Stage) -> None:
         await asyncio.sleep(20)
         since = await stage.now()
         await asyncio.sleep(SECONDS)
-        late = await lateness(stage, since, since + SECONDS)
-        must_be_as_many(stage, "PgBouncer", late, SECONDS / 60, ACCOUNTS * 60 / INTERVAL)
-        must_be_on_time(stage, "PgBouncer", late, 2)
+        delays = await start_delays(stage, since, since + SECONDS)
+        must_be_as_many(stage, "PgBouncer", delays, SECONDS / 60, ACCOUNTS * 60 / INTERVAL)
+        must_be_on_time(stage, "PgBouncer", delays, 2)
         behind = await stage.db.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
         )
@@ -334,13 +339,13 @@ async def many(stage: Stage) -> None:
     await asyncio.sleep(30)
     since = await stage.now()
     await asyncio.sleep(SECONDS)
-    late = await lateness(stage, since, since + SECONDS)
+    delays = await start_delays(stage, since, since + SECONDS)
     due = await stage.db.fetchval(
         "SELECT count(*) FROM sync.schedules WHERE kind = 'incremental' AND account LIKE 'm%' AND due_at < now()"
     )
     stage.must(f"{MANY:,} accounts: syncs that are due and not in the queue", "0", due, due == 0)
-    stage.tell(f"{MANY:,} accounts: syncs a minute", f"{len(late) * 60 / SECONDS:.0f}")
-    must_be_on_time(stage, f"{MANY:,} accounts", late, 2)
+    stage.tell(f"{MANY:,} accounts: syncs a minute", f"{len(delays) * 60 / SECONDS:.0f}")
+    must_be_on_time(stage, f"{MANY:,} accounts", delays, 2)
     await must_answer(stage, f"{MANY:,} accounts")
     await stage.stop()
 
@@ -352,7 +357,7 @@ SCENES: dict[str, Callable[[Stage], Awaitable[None]]] = {
     "killed": killed,
     "truncated": truncated,
     "paused": paused,
-    "away": away,
+    "unreachable": unreachable,
     "large": large,
     "bouncer": bouncer,
     "many": many,

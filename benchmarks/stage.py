@@ -199,8 +199,8 @@ async def until(condition: Callable[[], Awaitable[object]], patience: float) -> 
 async def again(stage: Stage, since: float, patience: float) -> tuple[float, float]:
     """Wait until every small account has had a good sync that began after a moment.
 
-    Returns after how long, and how late the latest of these first ones was: after its due time, or after the moment
-    where it was due before.
+    Returns after how long, and the longest delay of these first ones: from its due time, or from the moment where it
+    was due before.
     """
     latest = float("inf")
 
@@ -228,7 +228,7 @@ async def again(stage: Stage, since: float, patience: float) -> tuple[float, flo
     return seconds, latest
 
 
-async def lateness(stage: Stage, since: float, before: float | None = None) -> list[float]:
+async def start_delays(stage: Stage, since: float, before: float | None = None) -> list[float]:
     """Return how many seconds after they were due the syncs of a time began, in order."""
     found = await stage.db.fetch(
         """
@@ -247,15 +247,15 @@ def percentile(values: list[float], share: float) -> float:
     return values[min(len(values) - 1, int(len(values) * share))] if values else float("inf")
 
 
-def told(values: list[float]) -> str:
-    """Write lateness in the order that it is always written."""
+def quantiles(values: list[float]) -> str:
+    """Write start_delays in the order that it is always written."""
     return " / ".join(f"{percentile(values, share):.2f}" for share in (0.5, 0.95, 0.99))
 
 
 def must_be_on_time(stage: Stage, name: str, late: list[float], seconds: float) -> None:
-    """Say how late syncs were, which must be below so many seconds at the 95th percentile."""
+    """Say how long after they were due syncs began, which must be below so many seconds at the 95th percentile."""
     wanted = f"95 % below {seconds:.0f}"
-    stage.must(f"{name}: late s, 50 / 95 / 99 %", wanted, told(late), percentile(late, 0.95) < seconds)
+    stage.must(f"{name}: start delay s, 50 / 95 / 99 %", wanted, quantiles(late), percentile(late, 0.95) < seconds)
 
 
 def must_be_as_many(stage: Stage, name: str, late: list[float], minutes: float, due: float) -> None:

@@ -45,7 +45,7 @@ _out, _err = Outlet(), Outlet(stderr=True)
 
 COLLECT_AFTER = 100_000
 """Records are many, live for a moment and hold no cycles: looking for those after every 700 objects, as Python does,
-took a tenth of a load (benchmarks/README.md)."""
+took a tenth of a backfill (benchmarks/README.md)."""
 
 
 def main() -> None:
@@ -114,7 +114,7 @@ def run() -> None:
 
 @app.command()
 def sync(account: AccountOption = None, dry_run: DryRunOption = False, since: SinceOption = None) -> None:
-    """Run one incremental sync now; an empty copy is loaded first.
+    """Run one incremental sync now; an empty copy is backfilled first.
 
     Example: referral-sync sync --account contoso
     """
@@ -148,28 +148,28 @@ def backfill(
     helps: Annotated[int | None, typer.Option("--helps", hidden=True)] = None,
     reader: Annotated[str, typer.Option("--reader", hidden=True)] = "p1",
 ) -> None:
-    """Load every referral created in a range; resumes where it stopped.
+    """Backfill every referral created in a range; resumes where it stopped.
 
     Example: referral-sync backfill --since 2024-01-01 --concurrency 4 --processes 2
     """
-    from worker.commands import load  # noqa: PLC0415
+    from worker.commands import backfill as backfills  # noqa: PLC0415
     from worker.sync import account as flows  # noqa: PLC0415 - keeps `--help` quick
 
     lower, upper = _moment(since, "--since", warns=True), _moment(until, "--until")
     if lower is not None and upper is not None and lower >= upper:
         _refuse("--until must be later than --since")
 
-    asked = load.Range(lower, upper, restart)
+    asked = backfills.Range(lower, upper, restart)
 
     async def one(pipeline: Pipeline) -> str:
         if helps is not None:
-            sys.stdout.write(load.written(await load.help_with(pipeline, asked, reader, helps)) + "\n")
+            sys.stdout.write(backfills.written(await backfills.read_windows(pipeline, asked, reader, helps)) + "\n")
             return ""
         number = processes if processes is not None else pipeline.processes
-        told = render.counts(await load.load(pipeline, asked, number, flows.WAIT))
+        summary = render.counts(await backfills.backfill(pipeline, asked, number, flows.WAIT))
         if verify:
-            told += f"; {render.reconciled(await flows.reconcile_account(pipeline, wait=flows.WAIT))}"
-        return told
+            summary += f"; {render.reconciled(await flows.reconcile_account(pipeline, wait=flows.WAIT))}"
+        return summary
 
     _for_accounts(account, one, concurrency=concurrency)
 
@@ -240,8 +240,8 @@ def migrate(
                 await require_migrated(url)
                 _out.print("The database is at the newest revision.")
             else:
-                for told in await prepare_database(settings, url):
-                    _out.print(told)
+                for text in await prepare_database(settings, url):
+                    _out.print(text)
         return 0
 
     _finish(work())
@@ -299,9 +299,9 @@ def status(
         for row in rows:
             row["configured"] = row["account"] in settings.accounts
         if as_json:
-            told = {"release": RELEASE, "accounts": rows, "queue": queue, "workers": workers}
-            told |= {"channels": channels} if channels else {}
-            _out.print(json_text(told, indent=2))
+            document = {"release": RELEASE, "accounts": rows, "queue": queue, "workers": workers}
+            document |= {"channels": channels} if channels else {}
+            _out.print(json_text(document, indent=2))
         else:
             for row in rows:
                 _out.print(render.status(row))
@@ -315,7 +315,7 @@ def status(
 
 @app.command()
 def explain(referral_id: Annotated[str, typer.Argument(metavar="ID")], account: AccountOption = None) -> None:
-    """Say all that is known of one referral: columns, versions, runs, rejects, and what the source says now.
+    """Say all that is known of one referral: columns, versions, runs, rejected records, and what the source says now.
 
     Example: referral-sync explain 0f8fad5b-d9cb-469f-a165-70867728950e
     """
@@ -330,8 +330,8 @@ def explain(referral_id: Annotated[str, typer.Argument(metavar="ID")], account: 
         known = known or about.known
         if not about.known:
             return "knows nothing of it"
-        for told in render.explained(pipeline.account, about):
-            _out.print(told)
+        for text in render.explained(pipeline.account, about):
+            _out.print(text)
         return ""
 
     _for_accounts(account, one, afterwards=lambda: 0 if known else 1)
@@ -349,21 +349,21 @@ def rejects(
     from worker.sync import account as flows  # noqa: PLC0415 - keeps `--help` quick
 
     async def one(pipeline: Pipeline) -> str:
-        told = ""
+        replayed = ""
         if replay:
-            told = f"replayed: {render.counts(await flows.replay_account(pipeline, wait=flows.WAIT))}; "
+            replayed = f"replayed: {render.counts(await flows.replay_account(pipeline, wait=flows.WAIT))}; "
         number = 0
         async for kept in flows.all_rejects(pipeline):
             number += 1
             _out.print(render.rejected_line(pipeline.account, kept))
-        return f"{told}{number} open"
+        return f"{replayed}{number} open"
 
     _for_accounts(account, one)
 
 
 @app.command()
 def forget(ids: Annotated[list[str], typer.Argument(metavar="ID...")], account: AccountOption = None) -> None:
-    """Erase referrals everywhere, history and rejects included. What the source still lists will be read again.
+    """Erase referrals everywhere, also in history and rejected records. What the source still lists is read again.
 
     Example: referral-sync forget 0f8fad5b-d9cb-469f-a165-70867728950e
     """
@@ -383,9 +383,9 @@ def forget(ids: Annotated[list[str], typer.Argument(metavar="ID...")], account: 
                 rows = sum([await erase(database, name, key) for name in names])
                 absent += not rows
                 strange = "" if is_guid(key) else ", and it is no id as the API gives them"
-                told = f"{rows} rows erased" if rows else f"nothing is stored of it{strange}"
-                _out.print(f"{key}: {told}")
-            await refresh_history(database, insist=True)
+                outcome = f"{rows} rows erased" if rows else f"nothing is stored of it{strange}"
+                _out.print(f"{key}: {outcome}")
+            await refresh_history(database, force=True)
         return 1 if absent else 0
 
     _finish(work())
@@ -406,7 +406,7 @@ app.add_typer(accounts, name="account")
 
 @accounts.command()
 def remove(name: Annotated[str, typer.Argument(metavar="A")]) -> None:
-    """Erase all of an account: referrals, history, rejects, runs and positions.
+    """Erase all of an account: referrals, history, rejected records, runs and checkpoints.
 
     Example: referral-sync account remove contoso
     """
@@ -426,7 +426,7 @@ def remove(name: Annotated[str, typer.Argument(metavar="A")]) -> None:
             with progress() as shown:
                 await free(database, name, wait_seconds=WAIT.total_seconds(), waiting=shown.waiting)
             removed = await remove_account(database, name)
-            await refresh_history(database, insist=True)
+            await refresh_history(database, force=True)
         _out.print(f"{name}: {removed:,} referrals and versions erased.")
         if name in settings.accounts:
             _out.print("It is still in the configuration, so the next run backfills it again.")
@@ -646,7 +646,7 @@ def simulate(
 
 @app.command()
 def demo(
-    count: Annotated[int, typer.Option(min=10, help="Referrals to load.")] = 5_000,
+    count: Annotated[int, typer.Option(min=10, help="Referrals to make up.")] = 5_000,
     keep: Annotated[
         bool, typer.Option("--keep", help="Stay up until Ctrl-C, with the status page, the report and the database.")
     ] = False,
@@ -704,9 +704,9 @@ def _for_accounts(
                         async with pieces.open_pipeline(
                             settings, database, name, show=shown.report, waiting=shown.waiting, session=session
                         ) as pipeline:
-                            told = await one(pipeline)
-                    if told:
-                        _out.print(f"{name}: {told}")
+                            summary = await one(pipeline)
+                    if summary:
+                        _out.print(f"{name}: {summary}")
                 except SyncError as error:
                     _print_error(error)
                     worst = max(worst, error.exit_code)
@@ -757,8 +757,8 @@ def _bug(error: Exception) -> SyncError:
 
 
 def _print_error(error: SyncError) -> None:
-    told = error.faults if isinstance(error, ConfigError) else [str(error)]
-    _err.print("Error: " + "\n".join(map(line, told)))
+    messages = error.faults if isinstance(error, ConfigError) else [str(error)]
+    _err.print("Error: " + "\n".join(map(line, messages)))
     if error.hint:
         _err.print(line(error.hint))
 

@@ -16,7 +16,7 @@ from worker.demo.control import Control
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_it_migrates_loads_follows_and_stops(
+async def test_it_migrates_backfills_follows_and_stops(
     number: int, environment: dict[str, str], simulator: Control, empty_database_url: str, tmp_path: Path
 ) -> None:
     await simulator.reset(120)

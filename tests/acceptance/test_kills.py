@@ -1,4 +1,4 @@
-"""Killed, stopped, paused: whatever happens to the process, the next run is level with the source.
+"""Killed, stopped, paused: whatever happens to the process, the next run catches up with the source.
 
 `--rounds` says how often dice are thrown: a few times here, many under `make torture`.
 """
@@ -19,7 +19,7 @@ import pytest
 from tests.support.command import PIPE, start_command
 from tests.support.conditions import at_least, until
 from tests.support.proxy import Proxy
-from tests.support.steps import TALLY, assert_chain, assert_level
+from tests.support.steps import TALLY, assert_chain, assert_same_as_source
 from worker.demo.control import Control
 
 PAUSE_FREE = "UPDATE sync.leases SET expires_at = now()"
@@ -58,7 +58,7 @@ async def assert_books(db: asyncpg.Connection) -> None:
     assert read == counted
 
 
-async def test_killed_at_any_moment_of_a_load(
+async def test_killed_at_any_moment_of_a_backfill(
     environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path, rounds: int
 ) -> None:
     """Now and then before it has stored anything, mostly so many rows later than the one before it."""
@@ -84,7 +84,7 @@ async def test_killed_at_any_moment_of_a_load(
     windows = await db.fetchval("SELECT count(*) FROM sync.backfill_windows")
     pages = await db.fetchval("SELECT sum(pages) FROM sync.runs")
     assert pages <= 1500 * rounds / 24 + windows + 2 * kills, "at most the page in hand of each reader is read again"
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
     await assert_chain(db)
     await assert_books(db)
 
@@ -125,11 +125,11 @@ async def test_killed_at_each_commit(
         proxy.at_commit = None
         process = await start_command(environment | {"REFERRAL_SYNC_DATABASE__URL": url}, tmp_path, "sync", stderr=PIPE)
         assert await process.wait() == 0
-        # A load that was killed after its last commit may have left the newest changes to the first tick.
+        # A backfill that was killed after its last commit may have left the newest changes to the first sync.
         process = await start_command(environment | {"REFERRAL_SYNC_DATABASE__URL": url}, tmp_path, "sync", stderr=PIPE)
         assert await process.wait() == 0
     assert kills >= 2
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
     await assert_chain(db)
     await assert_books(db)
 
@@ -160,7 +160,7 @@ async def test_paused_beyond_its_lease_it_writes_no_more(
     assert await db.fetch("SELECT id, xmin::text FROM partner_center.referrals ORDER BY id") == rows
     outcomes = await db.fetch("SELECT outcome FROM sync.runs ORDER BY id")
     assert [row["outcome"] for row in outcomes] == ["abandoned", "done"]
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -179,5 +179,5 @@ async def test_asked_to_stop_it_says_where_it_stands(
     await simulator.behaviour(latency=0)
     process = await start_command(environment, tmp_path, "backfill", stderr=PIPE)
     assert await process.wait() == 0
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
     await assert_books(db)

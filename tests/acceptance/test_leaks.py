@@ -60,10 +60,10 @@ async def test_nothing_leaks(database_url: str, secure: Secure, service: Control
     await service.clear_faults()
     async with daemon(variables, tmp_path) as running:
 
-        async def ticked() -> bool:
+        async def synced() -> bool:
             return bool(running.events("run_finished"))
 
-        await until(ticked, "a tick")
+        await until(synced, "a sync")
         assert await running.stop() == 0
         told += running.output()
     assert '"request"' in told or "request " in told, "it was at debug level"

@@ -83,7 +83,7 @@ async def test_a_sign_in_on_another_device(
     assert run_command(variables, tmp_path, "sync").returncode == 0
 
 
-def test_other_ways_need_no_login_and_a_key_is_needed(variables: dict[str, str], tmp_path: Path) -> None:
+def test_other_sign_ins_need_no_login_and_a_key_is_needed(variables: dict[str, str], tmp_path: Path) -> None:
     without = {name: value for name, value in variables.items() if "KEY_FILE" not in name}
     ended = run_command(without, tmp_path, "status")
     assert ended.returncode == 2

@@ -60,7 +60,7 @@ async def test_explain_without_the_api(command: Command, simulator: Control) -> 
     assert "expired" not in told.stdout.replace("has expired", "")
 
 
-async def test_rejects_are_listed_without_their_contents_and_replayed(
+async def test_rejected_records_are_listed_without_their_contents_and_replayed(
     command: Command, simulator: Control, db: asyncpg.Connection
 ) -> None:
     await simulator.reset(20)

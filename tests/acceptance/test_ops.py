@@ -68,12 +68,12 @@ async def test_every_metric_is_documented_and_every_alert_can_fire(
             "INSERT INTO sync.tokens (account, chain, sealed, lapses_at) VALUES ('contoso', 'x', 'y', now() + '9 days')"
         )
 
-        async def ticked() -> bool:
+        async def synced() -> bool:
             return bool(
                 await db.fetchval("SELECT count(*) FROM sync.runs WHERE kind = 'incremental' AND outcome = 'done'")
             )
 
-        await until(ticked, "a tick")
+        await until(synced, "a sync")
         status, text, headers = await get(running, "/metrics")
         assert await running.stop() == 0
     assert status == 200

@@ -1,4 +1,4 @@
-"""Outages of everything around the daemon: it stays up, says so, and is level again afterwards."""
+"""Outages of everything around the daemon: it stays up, says so, and catches up afterwards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.command import Command
 from tests.support.conditions import at_least, rows, until
 from tests.support.daemon import Daemon, daemon, free_port
 from tests.support.proxy import Proxy
-from tests.support.steps import assert_chain, assert_level, crash
+from tests.support.steps import assert_chain, assert_same_as_source, crash
 from worker.demo.control import Control
 from worker.embedded import server as embedded
 from worker.store import migrate
@@ -37,7 +37,7 @@ def said(running: Daemon, event: str) -> Callable[[], Awaitable[bool]]:
 async def test_postgresql_stopped_at_once_and_started_again(
     environment: dict[str, str], simulator: Control, server_folder: Path, tmp_path: Path
 ) -> None:
-    """An immediate shutdown in the middle of a load is a crash to PostgreSQL: the latest commits may not stand.
+    """An immediate shutdown in the middle of a backfill is a crash to PostgreSQL: the latest commits may not stand.
 
     Rows, the ledger and the counts are then of one moment, so that the load goes on from there.
     """
@@ -76,7 +76,7 @@ async def test_postgresql_stopped_at_once_and_started_again(
                         await db.execute("UPDATE sync.leases SET expires_at = now()")
                         await until(rows(db, 1200), "loaded after the crash")
                         assert await running.stop() == 0
-                        await assert_level(db, simulator)
+                        await assert_same_as_source(db, simulator)
                         await assert_chain(db)
                         await db.close()
 
@@ -199,7 +199,7 @@ async def test_the_line_to_the_api_breaks_in_every_way(
             await simulator.create([{}])
             await until(rows(db, 302), "slow but sure")
             assert await running.stop() == 0
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
 
 
 async def test_a_full_disk_is_said_and_outlived(
@@ -262,7 +262,7 @@ async def test_names_certificates_and_token_programs_that_fail(
     await asyncio.gather(*(is_said(told, variables) for told, variables in cases.items()))
     server.close()
     command("sync")
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
 
 
 async def test_an_api_that_asks_for_a_long_pause_gets_it(

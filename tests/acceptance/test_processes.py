@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.command import PIPE, Command, start_command
 from tests.support.conditions import at_least, until
-from tests.support.steps import assert_chain, assert_level
+from tests.support.steps import assert_chain, assert_same_as_source
 from worker.demo.control import Control
 
 pytestmark = pytest.mark.long
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.long
 OWNERS = "SELECT DISTINCT split_part(owner, ':', 2)::int AS pid FROM sync.runs WHERE kind = 'backfill'"
 
 
-async def test_several_processes_read_one_load_and_each_record_once(
+async def test_several_processes_read_one_backfill_and_each_record_once(
     environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
 ) -> None:
     await simulator.reset(1200)
@@ -35,7 +35,7 @@ async def test_several_processes_read_one_load_and_each_record_once(
     assert len(await db.fetch(OWNERS)) == 3
     assert await db.fetchval("SELECT sum(inserted) FROM sync.runs") == 1200
     assert await db.fetchval("SELECT count(*) FROM sync.watermarks") == 1
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
     await assert_chain(db)
 
 
@@ -58,7 +58,7 @@ async def test_one_that_helps_is_killed(
     await simulator.behaviour(latency=0)
     _, errors = await process.communicate()
     assert process.returncode == 0, errors
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
 
 
 async def test_they_end_with_the_one_that_they_help(
@@ -82,4 +82,4 @@ async def test_they_end_with_the_one_that_they_help(
     assert not [pid for pid in helpers if Path(f"/proc/{pid}").exists()]
     await simulator.behaviour(latency=0)
     assert command("backfill").returncode == 0
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.conditions import at_least, rows, until
 from tests.support.daemon import Daemon, daemon
-from tests.support.steps import assert_chain, assert_level
+from tests.support.steps import assert_chain, assert_same_as_source
 from worker.demo.control import Control
 
 pytestmark = pytest.mark.long
@@ -74,7 +74,7 @@ def refused(running: Daemon) -> Callable[[], Awaitable[bool]]:
     return found
 
 
-async def test_one_is_killed_in_the_middle_of_a_load(
+async def test_one_is_killed_in_the_middle_of_a_backfill(
     environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
 ) -> None:
     """Its work is free again when its leases and its jobs end by themselves, and nobody asks for it."""
@@ -90,11 +90,11 @@ async def test_one_is_killed_in_the_middle_of_a_load(
             await until(rows(db, 1500), "taken over")
             assert time.monotonic() - began < 60, "a minute is promised"
             assert await second.stop() == 0
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
 
 
 @pytest.mark.timeout(600)
-async def test_three_read_one_load_and_one_of_them_is_killed(
+async def test_three_read_one_backfill_and_one_of_them_is_killed(
     environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
 ) -> None:
     """Each has places for all six readers, and takes only its share of them."""
@@ -125,14 +125,14 @@ async def test_three_read_one_load_and_one_of_them_is_killed(
         assert await db.fetchval("SELECT count(*) FROM partner_center.referral_history") == 4000, "and each version"
         for running in (first, second):
             assert await running.stop() == 0
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
     await assert_chain(db)
 
 
 async def test_the_queue_is_truncated(
     environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    """What is lost is put in again when it is due, and a load that was lost with it is begun again by the next sync."""
+    """What is lost is put in again when it is due, and a backfill lost with it is begun again by the next sync."""
     await simulator.reset(900)
     await simulator.behaviour(page_size=20, latency=0.1)
     async with daemon(environment, tmp_path) as running:
@@ -148,7 +148,7 @@ async def test_the_queue_is_truncated(
             await simulator.create([{}])
             await until(rows(db, 901 + number), "followed", patience=20)
         assert await running.stop() == 0
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
 
 
 async def test_one_is_paused_beyond_its_leases_and_writes_nothing_when_it_wakes(
@@ -170,7 +170,7 @@ async def test_one_is_paused_beyond_its_leases_and_writes_nothing_when_it_wakes(
                 return bool(await db.fetchval("SELECT count(*) FROM sync.watermarks"))
 
             await until(loaded, "loaded")
-            await assert_level(db, simulator)
+            await assert_same_as_source(db, simulator)
             await assert_chain(db)
             assert await second.stop() == 0
         await db.execute("DELETE FROM partner_center.referrals")
@@ -210,7 +210,7 @@ async def test_asked_to_stop_it_hands_back_what_it_has_in_hand(
         await simulator.behaviour(latency=0)
         await until(rows(db, 1500), "loaded")
         assert await second.stop() == 0
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
 
 
 async def test_jobs_that_nobody_here_can_do_keep_nobody_waiting(

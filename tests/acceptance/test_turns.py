@@ -108,7 +108,7 @@ async def test_work_of_a_living_process_is_named(
     assert await at_least(db, 20)()
 
 
-async def test_a_first_load_shows_how_far_it_is(
+async def test_a_first_backfill_shows_how_far_it_is(
     environment: dict[str, str], command: Command, simulator: Control, tmp_path: Path, db: asyncpg.Connection
 ) -> None:
     await simulator.reset(900)

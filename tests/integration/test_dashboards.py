@@ -14,7 +14,7 @@ import yaml
 from benchmarks.made_up import fill
 from tests.support.dashboards import BOARDS, FOLDER, board, queries
 from tests.support.databases import new_database
-from tests.support.steps import load, prove, tick
+from tests.support.steps import backfill_all, reconcile_once, sync_once
 from worker.demo.control import Control
 from worker.store.analysis import refresh_history
 from worker.sync.pipeline import Pipeline
@@ -60,13 +60,13 @@ def test_every_board_is_whole() -> None:
 
 async def test_every_panel_shows_rows(pipeline: Pipeline, simulator: Control, db: asyncpg.Connection) -> None:
     await simulator.reset(400)
-    await load(pipeline)
+    await backfill_all(pipeline)
     keys = sorted((await simulator.state())["referrals"])
     await simulator.update(keys[0], {"status": "Active", "substatus": "Accepted"})
     await simulator.update(keys[2], {"details": {"dealValue": 4_321}})
     await simulator.delete(keys[1])
-    await tick(pipeline)
-    await prove(pipeline)
+    await sync_once(pipeline)
+    await reconcile_once(pipeline)
     await refresh_history(pipeline.database)
     await db.execute("SET ROLE bi_reader")
     counts = {name: len(await db.fetch(sql)) for name, sql in queries()}
@@ -78,7 +78,7 @@ async def test_the_chart_ends_at_the_tile_and_marks_what_is_not_final(
     pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
 ) -> None:
     await simulator.reset(400)
-    await load(pipeline)
+    await backfill_all(pipeline)
     await refresh_history(pipeline.database)
     asked = dict(queries())
     chart = await db.fetch(asked["Referrals: pipeline: Open referrals by direction"])

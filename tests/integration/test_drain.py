@@ -81,7 +81,7 @@ async def test_no_more_waits_than_one_transaction_takes(database_url: str, db: a
     assert [saved.inserted for saved in seen.saves][:2] == [GROUP_ROWS // 2, GROUP_ROWS]
 
 
-async def test_positions_of_one_save_go_as_far_as_its_last_page(database_url: str, db: asyncpg.Connection) -> None:
+async def test_checkpoints_of_one_save_go_as_far_as_its_last_page(database_url: str, db: asyncpg.Connection) -> None:
     await db.execute(
         "INSERT INTO sync.backfills (id, account, field) OVERRIDING SYSTEM VALUE VALUES (1, 'contoso', 'x')"
     )

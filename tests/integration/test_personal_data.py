@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from tests.support.referrals import personal
-from tests.support.steps import ACCOUNT, assert_chain, load, tick
+from tests.support.steps import ACCOUNT, assert_chain, backfill_all, sync_once
 from worker import wiring
 from worker.config.models import Settings
 from worker.config.sources import load as load_settings
@@ -76,8 +76,8 @@ async def test_nothing_personal_arrives_and_nothing_changes_afterwards(
         assert (counts.inserted, counts.rejected) == (150, 0)
         assert await leaks(db, secrets) == []
         found = await account.reconcile_account(pipeline)
-        reconciled, vanished = found.counts, found.vanished
-        assert (reconciled.inserted, reconciled.updated, vanished) == (0, 0, 0)
+        reconciled, deleted = found.counts, found.deleted
+        assert (reconciled.inserted, reconciled.updated, deleted) == (0, 0, 0)
     hashed = await db.fetchval(
         "SELECT count(*) FROM partner_center.referral_customer_contacts WHERE email LIKE 'hash:%'"
     )
@@ -88,14 +88,14 @@ async def test_a_change_of_the_rule_rewrites_what_is_stored(
     database_url: str, database: Database, db: asyncpg.Connection, pipeline: Pipeline, simulator: Control,
     simulator_origin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """Rows, parts, versions and rejects, in small batches, also after a rewrite that was cut off."""
+    """Rows, child rows, versions and rejected records, in small batches, also after a rewrite that was cut off."""
     monkeypatch.setattr(privacy, "BATCH", 7)
     await simulator.reset(60)
-    await load(pipeline)
+    await backfill_all(pipeline)
     records = (await simulator.state(full=True))["records"]
     keys = sorted(records)
     await simulator.update(keys[0], {"name": "renamed"})
-    await tick(pipeline)
+    await sync_once(pipeline)
     bad = {"id": "bad", "anything": Decimal("1e200000"), "details": {"notes": "secret words"}}
     async with leases.run(database, ACCOUNT, "incremental") as run:
         encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -222,7 +222,7 @@ async def test_no_record_lets_people_through_whatever_its_shape(
             await db.execute(
                 "UPDATE sync.settings SET value = 'keep' WHERE name LIKE 'privacy.%ed' OR name = 'privacy.contacts'"
             )
-            await load(pipeline)
+            await backfill_all(pipeline)
             assert set(await leaks(db, people)) == people
         async with wiring.open_pipeline(rules, database, ACCOUNT) as under_rule:
             await account.sync_account(under_rule)

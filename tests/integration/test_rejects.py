@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from tests.support.steps import assert_level, load, tick
+from tests.support.steps import assert_same_as_source, backfill_all, sync_once
 from worker.demo.control import Control
 from worker.model import instant
 from worker.model.counts import Counts
@@ -104,9 +104,9 @@ async def test_a_record_that_loses_its_time_is_kept_too(pipeline: Pipeline, db: 
 async def test_a_bad_record_stops_nothing_on_the_way(
     pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
 ) -> None:
-    """The watermark passes a record that was put aside, its neighbours are stored, and its next version closes it."""
+    """The watermark passes a rejected record, its neighbours are stored, and its next version closes it."""
     await simulator.reset(150)
-    await load(pipeline)
+    await backfill_all(pipeline)
     key = next(iter((await simulator.state())["referrals"]))
     before = await db.fetchval("SELECT position FROM sync.watermarks")
     record = (await simulator.state(full=True))["records"][key]
@@ -114,11 +114,11 @@ async def test_a_bad_record_stops_nothing_on_the_way(
     first, second = (instant.render(instant.shift(now, timedelta(seconds=n))) for n in (0, 1))
     await simulator.raw(key, ENCODE(record | {"anything": HUGE, "updatedDateTime": first}), updated=first)
     await simulator.create([{}])
-    counts = await tick(pipeline)
+    counts = await sync_once(pipeline)
     assert (counts.inserted, counts.rejected) == (1, 1)
     assert await db.fetchval("SELECT position FROM sync.watermarks") > before
     await simulator.delete(key)
     await simulator.create([record | {"details": {"dealValue": 7}, "updatedDateTime": second}])
-    assert (await tick(pipeline)).updated == 1
+    assert (await sync_once(pipeline)).updated == 1
     assert await db.fetchval("SELECT closed_because FROM sync.rejected_records") == "stored"
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)

@@ -66,7 +66,7 @@ async def marks(db: asyncpg.Connection) -> list[asyncpg.Record]:
     )
 
 
-async def test_a_record_lands_typed_and_exact_with_its_parts(
+async def test_a_record_lands_typed_and_exact_with_its_child_rows(
     database: Database, run: Run, db: asyncpg.Connection
 ) -> None:
     value = Decimal("123456789012345678901234567890.12345")
@@ -107,7 +107,7 @@ async def test_history_keeps_each_change(database: Database, run: Run, db: async
     assert await db.fetchval("SELECT count(*) FROM partner_center.referral_versions") == 2, "the past only"
 
 
-async def test_a_first_load_writes_no_history(database: Database, run: Run, db: asyncpg.Connection) -> None:
+async def test_a_first_backfill_writes_no_history(database: Database, run: Run, db: asyncpg.Connection) -> None:
     await put(database, run, page(*make_referrals(50, 3, NOON)))
     assert await db.fetchval("SELECT count(*) FROM partner_center.referral_versions") == 0
     assert await db.fetchval("SELECT count(*) FROM partner_center.referral_history WHERE change = 'first'") == 50
@@ -154,18 +154,18 @@ async def test_an_unchanged_record_is_neither_written_nor_locked(
     assert await marks(db) == before
 
 
-async def test_a_thin_list_answer_erases_nothing_and_writes_nothing(
+async def test_a_partial_list_answer_erases_nothing_and_writes_nothing(
     database: Database, run: Run, db: asyncpg.Connection
 ) -> None:
     full = referral(
         registrations=[{"id": "g"}], customerProfile={"name": "n", "team": [{"email": "c@example.com"}]}, eTag='"1"'
     )
-    thin = referral(customerProfile={"name": "n"})
+    partial = referral(customerProfile={"name": "n"})
     await put(database, run, page(full, by_id=True))
     before = await marks(db)
-    await put(database, run, page(thin, seconds=60))
+    await put(database, run, page(partial, seconds=60))
     assert await marks(db) == before
-    await put(database, run, page(thin | {"name": "silent edit"}, seconds=120))
+    await put(database, run, page(partial | {"name": "silent edit"}, seconds=120))
     row = await db.fetchrow("SELECT name, etag, payload ? 'registrations' AS kept FROM partner_center.referrals")
     assert row is not None
     assert (row["name"], row["etag"], row["kept"]) == ("silent edit", '"1"', True)
@@ -176,7 +176,7 @@ async def test_a_thin_list_answer_erases_nothing_and_writes_nothing(
     assert await db.fetchval("SELECT count(*) FROM partner_center.referral_registrations") == 0
 
 
-async def test_gone_and_back_are_versions(database: Database, run: Run, db: asyncpg.Connection) -> None:
+async def test_deleted_and_back_are_versions(database: Database, run: Run, db: asyncpg.Connection) -> None:
     await put(database, run, page(referral()))
     assert await mark_deleted(database, run, ["r1", "absent"]) == 1
     assert await mark_deleted(database, run, ["r1"]) == 0
@@ -199,7 +199,7 @@ async def test_a_row_erased_and_stored_again_continues_its_chain(
     assert rows[0]["valid_to"] == rows[1]["valid_from"]
 
 
-async def test_rejects_are_kept_once_and_closed_by_a_newer_version(
+async def test_rejected_records_are_kept_once_and_closed_by_a_newer_version(
     database: Database, run: Run, db: asyncpg.Connection
 ) -> None:
     bad = referral(2, anything=Decimal("1e200000"))
@@ -215,7 +215,7 @@ async def test_rejects_are_kept_once_and_closed_by_a_newer_version(
     assert await db.fetchval("SELECT count(*) FROM sync.rejected_records WHERE closed_at IS NULL") == 1
 
 
-async def test_what_postgresql_refuses_becomes_a_reject_and_its_neighbours_are_stored(
+async def test_what_postgresql_refuses_becomes_a_rejected_record_and_its_neighbours_are_stored(
     database: Database, run: Run, db: asyncpg.Connection
 ) -> None:
     huge = b'{"id":"r2","anything":1e200000}'
@@ -265,41 +265,41 @@ async def test_a_save_holds_off_a_takeover_and_not_the_renewal(
             await db.execute("UPDATE sync.leases SET fence = fence + 1, owner = 'another'")
 
 
-async def test_parts_go_with_their_referral(database: Database, run: Run, db: asyncpg.Connection) -> None:
+async def test_child_rows_go_with_their_referral(database: Database, run: Run, db: asyncpg.Connection) -> None:
     """No key ties them to it, so everything that deletes a referral is tried here."""
     trees = [tree for tree in make_referrals(400, 3, NOON) if "registrations" in tree]
     await put(database, run, page(*trees, *(make_referrals(200, 4, NOON))))
-    held = {child.table: await parts_of(db, child.table) for child in (*CHILDREN, *NESTED)}
+    held = {child.table: await child_rows_of(db, child.table) for child in (*CHILDREN, *NESTED)}
     assert all(held.values()), "each table has some"
-    gone = trees[0]["id"]
-    await forget(database, "contoso", gone)
+    forgotten = trees[0]["id"]
+    await forget(database, "contoso", forgotten)
     for table, before in held.items():
-        assert await parts_of(db, table) == [part for part in before if part["id"] != gone]
+        assert await child_rows_of(db, table) == [part for part in before if part["id"] != forgotten]
     await db.execute("DELETE FROM partner_center.referrals WHERE id > '8'")
     for table, before in held.items():
-        left = [part for part in before if part["id"] <= "8" and part["id"] != gone]
-        assert await parts_of(db, table) == left
+        left = [part for part in before if part["id"] <= "8" and part["id"] != forgotten]
+        assert await child_rows_of(db, table) == left
     await db.execute("TRUNCATE partner_center.referrals CASCADE")
-    assert [await parts_of(db, table) for table in held] == [[] for _ in held]
+    assert [await child_rows_of(db, table) for table in held] == [[] for _ in held]
 
 
-async def parts_of(db: asyncpg.Connection, table: str) -> list[asyncpg.Record]:
+async def child_rows_of(db: asyncpg.Connection, table: str) -> list[asyncpg.Record]:
     sql = f"SELECT r.id, c.* FROM partner_center.{table} c LEFT JOIN partner_center.referrals r USING (referral_key)"  # noqa: S608 - a declaration's name
     return sorted(await db.fetch(sql), key=lambda part: str(tuple(part)))
 
 
-async def test_the_parts_of_a_changed_referral_are_replaced_as_a_whole(
+async def test_the_child_rows_of_a_changed_referral_are_replaced_as_a_whole(
     database: Database, run: Run, db: asyncpg.Connection
 ) -> None:
     await put(database, run, page(referral(tags=["a", "b", "c"]), referral(2, tags=["x"])))
     await put(database, run, page(referral(minute=1, tags=["b"]), seconds=60))
-    found = [(part["id"], part["position"], part["tag"]) for part in await parts_of(db, "referral_tags")]
+    found = [(part["id"], part["position"], part["tag"]) for part in await child_rows_of(db, "referral_tags")]
     assert found == [("r1", 0, "b"), ("r2", 0, "x")]
     await put(database, run, page(referral(minute=2, tags=[]), seconds=90))
-    assert [part["id"] for part in await parts_of(db, "referral_tags")] == ["r2"]
+    assert [part["id"] for part in await child_rows_of(db, "referral_tags")] == ["r2"]
 
 
-async def test_parts_that_stay_are_not_written_anew(database: Database, run: Run, db: asyncpg.Connection) -> None:
+async def test_child_rows_that_stay_are_not_written_anew(database: Database, run: Run, db: asyncpg.Connection) -> None:
     """Most edits change no part, and a part that is written again leaves a dead row behind."""
     parts: dict[str, Any] = {"team": [{"email": "seller@example.com"}], "tags": ["a"]}
     await put(database, run, page(referral(**parts)))
@@ -308,7 +308,7 @@ async def test_parts_that_stay_are_not_written_anew(database: Database, run: Run
     await put(database, run, page(referral(minute=1, status="Active", **parts), seconds=60))
     await put(database, run, page(referral(minute=2, **parts | {"tags": ["b"]}), seconds=90))
     assert await db.fetch(written) == before
-    assert [part["tag"] for part in await parts_of(db, "referral_tags")] == ["b"]
+    assert [part["tag"] for part in await child_rows_of(db, "referral_tags")] == ["b"]
     assert [row["changed_columns"] for row in await versions(db)][1:] == [
         ["status", "updated_at"],
         ["status", "updated_at", "tags"],
@@ -319,7 +319,11 @@ async def test_parts_that_stay_are_not_written_anew(database: Database, run: Run
     ("new", "changed", "at_most"),
     [
         (False, False, 8),  # begin and end, its bounds, look, lease, position, counts, reset
-        (True, False, 24),  # and a savepoint, keys, ten copies (rows and nine child tables), versions, rejects, events
+        (
+            True,
+            False,
+            24,
+        ),  # and a savepoint, keys, ten copies (rows and nine child tables), versions, rejected records, events
         (True, True, 28),  # and lock, close and open versions, update
     ],
 )
@@ -388,7 +392,7 @@ async def test_the_watermark_moves_with_the_rows_and_never_back(
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE id = 'r3'") == 0, "one transaction"
 
 
-async def test_rows_versions_rejects_position_and_counts_are_one_transaction(
+async def test_rows_versions_rejected_records_checkpoint_and_counts_are_one_transaction(
     database: Database, run: Run, db: asyncpg.Connection
 ) -> None:
     """What comes last in it fails, and nothing of it stands."""
@@ -528,7 +532,7 @@ async def test_a_text_that_postgresql_refuses_is_recorded_as_far_as_it_can_be(
 async def test_a_database_that_turned_read_only_is_an_outage_that_ends(
     off: bool, postgres_url: str, template_database: str
 ) -> None:
-    """Readiness proves that it can write; when it can again, so do we, with connections of before."""
+    """Readiness verifies that it can write; when it can again, so do we, with connections of before."""
     async with new_database(postgres_url, template_database) as url, open_database(url, connections=2) as database:
         await queries.reachable(database)
         admin = await asyncpg.connect(postgres_url)

@@ -227,7 +227,9 @@ async def test_a_window_is_free_again_when_its_run_is_over(
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals") == 0
 
 
-async def test_readers_of_one_load_do_not_abandon_one_anothers_runs(database: Database, db: asyncpg.Connection) -> None:
+async def test_readers_of_one_backfill_do_not_abandon_one_anothers_runs(
+    database: Database, db: asyncpg.Connection
+) -> None:
     async with leases.run(database, "contoso", "backfill"), leases.run(database, "contoso", "backfill", slot="1"):
         assert await db.fetchval("SELECT count(*) FROM sync.runs WHERE outcome = 'running'") == 2
 

@@ -46,7 +46,7 @@ from worker.store.database import open_database
 
 async def main():
     async with open_database(sys.argv[1], connections=2) as database:
-        current = wiring.token_source(load(), database, "contoso", insist=True)
+        current = wiring.token_source(load(), database, "contoso", force=True)
         while True:
             await current(True)
             print("renewed", flush=True)
@@ -108,7 +108,7 @@ async def test_a_hundred_rotations_by_two_replicas_and_restarts_lose_no_token(
 
     async def replica(opened: Database) -> None:
         for _restart in range(10):
-            current = wiring.token_source(settings, opened, ACCOUNT, insist=True)
+            current = wiring.token_source(settings, opened, ACCOUNT, force=True)
             for _ in range(5):
                 assert await current(True)
 
@@ -149,7 +149,7 @@ async def test_a_stop_in_the_middle_of_a_renewal_loses_no_token(
     await service.behaviour(refresh_tokens="single_use")
     await asks_api(settings, database)
     for number in range(12):
-        renewal = asyncio.create_task(wiring.token_source(settings, database, ACCOUNT, insist=True)(False))
+        renewal = asyncio.create_task(wiring.token_source(settings, database, ACCOUNT, force=True)(False))
         await asyncio.sleep(number * 0.02)
         renewal.cancel()
         await asyncio.gather(renewal, return_exceptions=True)
@@ -239,7 +239,7 @@ async def test_a_sign_in_that_is_refused_ends_the_access_token_of_all(
     await asks_api(settings, database)
     await service.tokens(revoke_refresh="all")
     with pytest.raises(SignInError):
-        await wiring.token_source(settings, database, ACCOUNT, insist=True)(False)
+        await wiring.token_source(settings, database, ACCOUNT, force=True)(False)
     assert await db.fetchval("SELECT access_token IS NULL FROM sync.tokens")
     with pytest.raises(SignInError):
         await asks_api(settings, database)
@@ -285,7 +285,7 @@ async def test_a_new_configured_token_begins_a_chain_and_a_stale_one_never_wins(
     renewed = with_account(settings, refresh_token=type(settings.http.token)("the-second"))
     assert await asks_api(renewed, database) == 30
     second, first = await tokens.chains(database, ACCOUNT)
-    former_worker = wiring.token_source(settings, database, ACCOUNT, insist=True)
+    former_worker = wiring.token_source(settings, database, ACCOUNT, force=True)
     assert await former_worker(False), "a replica that still has the first in its configuration"
     again, former = await tokens.chains(database, ACCOUNT)
     assert (again.key, former.key) == (second.key, first.key)
@@ -322,7 +322,7 @@ async def test_a_revoked_sign_in_requires_action_and_is_not_asked_again_and_agai
     assert row["health"] == "action required"
     assert "AADSTS700082" in row["sign_in_refused_because"]
     with pytest.raises(SignInError):
-        await wiring.token_source(settings, database, ACCOUNT, insist=True)(False)
+        await wiring.token_source(settings, database, ACCOUNT, force=True)(False)
     assert await token_requests(service) == 2, "`check` asks at once"
     await service.tokens(add_refresh=["after-consent"])
     again = with_account(settings, refresh_token=type(settings.http.token)("after-consent"))
@@ -471,7 +471,7 @@ async def test_without_a_key_file_nothing_is_stored_that_a_password_can_be_guess
         variables[name] = change
         settings = load_settings(variables, tmp_path)
         with pytest.raises(SignInError):
-            await wiring.token_source(settings, database, ACCOUNT, insist=True)(False)
+            await wiring.token_source(settings, database, ACCOUNT, force=True)(False)
         stored.append(dict(await db.fetchrow("SELECT chain, refused_with, sealed FROM sync.tokens") or {}))
     assert stored == [stored[0]] * 4
     assert stored[0]["chain"] == "password"
@@ -485,7 +485,7 @@ async def test_without_a_key_file_nothing_is_stored_that_a_password_can_be_guess
     assert len({row["refused_with"] for row in stored}) == 3, "with a key it depends on the key"
 
 
-async def test_a_wrong_password_is_sent_once_where_another_way_was_used_before(
+async def test_a_wrong_password_is_sent_once_where_another_sign_in_was_used_before(
     settings: Settings, database_url: str, secure: Secure, service: Control, database: Database, key_file: Path,
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -543,7 +543,7 @@ async def test_a_stored_sign_in_goes_only_to_whom_it_was_issued_for(
             await service.clear_requests()
             for one in (changed, with_account(changed, refresh_token=type(settings.http.token)(""))):
                 with pytest.raises(SignInError, match="was issued for") as caught:
-                    await wiring.token_source(one, database, ACCOUNT, insist=True)(False)
+                    await wiring.token_source(one, database, ACCOUNT, force=True)(False)
                 assert "login --account contoso" in caught.value.hint
             assert await elsewhere.requests() == await service.requests() == []
             await service.tokens(add_refresh=["the-second"])

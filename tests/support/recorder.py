@@ -30,7 +30,7 @@ from worker.store.database import Database, open_database
 from worker.store.save import mark_deleted, save
 
 WRITERS = Path(__file__).parents[1] / "integration" / "writers"
-TICKS = 12
+TURNS = 12
 COPY = "COPY"
 """How a call begins that copies rows: its arguments are schema, table, columns, and rows in its text form."""
 
@@ -99,30 +99,30 @@ def _json(value: Any) -> Any:
     return {"number": str(value)}
 
 
-def _detailed(number: int, tick: int = 0) -> dict[str, Any]:
+def _detailed(number: int, turn: int = 0) -> dict[str, Any]:
     return referral(
-        number, tick, status="Active" if tick else "New", details={"dealValue": 100 + tick},
+        number, turn, status="Active" if turn else "New", details={"dealValue": 100 + turn},
         team=[{"email": "seller@example.com"}],
     )  # fmt: skip
 
 
 async def work(database: Database, recorder: Recorder) -> tuple[list[Any], list[Any]]:
-    """Do a first page, then ticks with changes, new referrals, rejects and one referral marked gone."""
+    """Do a first page, then syncs with changes, new referrals, rejected records and one deleted referral."""
     first: list[Any] = []
-    for tick in range(TICKS + 1):
-        trees = [_detailed(number) for number in range(TICKS)]
-        if tick:
-            closed = {"status": "Closed", "substatus": "Won"} if tick == TICKS else {}
-            trees = [_detailed(tick % TICKS, tick) | closed, _detailed(100 + tick, tick)]
-        odd = [{"id": f"odd{tick}", "updatedDateTime": "soon"}] if tick % 4 == 3 else []
-        mapped = map_pages([page(*trees, *odd, seconds=tick)])
+    for turn in range(TURNS + 1):
+        trees = [_detailed(number) for number in range(TURNS)]
+        if turn:
+            closed = {"status": "Closed", "substatus": "Won"} if turn == TURNS else {}
+            trees = [_detailed(turn % TURNS, turn) | closed, _detailed(100 + turn, turn)]
+        odd = [{"id": f"odd{turn}", "updatedDateTime": "soon"}] if turn % 4 == 3 else []
+        mapped = map_pages([page(*trees, *odd, seconds=turn)])
         async with leases.run(database, ACCOUNT, "incremental") as run:
             newest = max(row.version for row in mapped.rows)
             await save(database, run, mapped, pages=1, checkpoints=[WatermarkCheckpoint(newest)])
-            if tick == TICKS:
+            if turn == TURNS:
                 await mark_deleted(database, run, ["r0"])
         await asyncio.sleep(0)  # lets the loggers hear the last of it
-        if not tick:
+        if not turn:
             first, recorder.calls = recorder.calls, []
     return first, recorder.calls
 

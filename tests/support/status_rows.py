@@ -16,5 +16,5 @@ ROW: dict[str, Any] = {
 }  # fmt: skip
 RUN: dict[str, Any] = {
     "account": "contoso", "kind": "incremental", "outcome": "done", "started_at": NOW, "seconds": 1.5, "inserted": 1,
-    "updated": 2, "unchanged": 3, "rejected": 0, "vanished": 0,
+    "updated": 2, "unchanged": 3, "rejected": 0, "deleted": 0,
 }  # fmt: skip

@@ -188,7 +188,7 @@ def test_it_holds_what_is_pinned_to_run_and_nothing_else(container: Container) -
 def test_the_demo(container: Container) -> None:
     told = container.run("referral-sync", "demo", "--count", "300")
     assert told.returncode == 0, told.stderr
-    assert "First load: 300 referrals" in told.stdout
+    assert "Backfill: 300 referrals" in told.stdout
     assert "nothing is left running" in told.stdout
 
 

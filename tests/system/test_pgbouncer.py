@@ -20,7 +20,7 @@ import pytest
 from tests.support.command import PIPE, run_command, start_command
 from tests.support.conditions import at_least, rows, until
 from tests.support.daemon import daemon, free_port
-from tests.support.steps import assert_chain, assert_level
+from tests.support.steps import assert_chain, assert_same_as_source
 from worker.demo.control import Control
 from worker.store import migrate
 
@@ -113,7 +113,7 @@ async def test_every_command(
     ):
         code, told = await command(behind, tmp_path, *arguments)
         assert code == 0, told
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
     await assert_chain(db)
     for arguments in (("forget", key), ("account", "remove", "contoso")):
         code, told = await command(behind, tmp_path, *arguments)
@@ -124,7 +124,7 @@ async def test_every_command(
 async def test_everything_at_once(
     behind: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    """A load, proofs and two daemons share two server connections, while the source changes."""
+    """A backfill, reconciles and two daemons share two server connections, while the source changes."""
     await simulator.reset(300)
     assert (await command(behind, tmp_path, "sync"))[0] == 0
     known = list((await simulator.state())["referrals"])
@@ -143,7 +143,7 @@ async def test_everything_at_once(
         assert await first.stop() == 0
         assert await second.stop() == 0
     assert (await command(behind, tmp_path, "sync"))[0] == 0
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
     await assert_chain(db)
 
 
@@ -168,4 +168,4 @@ async def test_paused_beyond_its_lease_it_is_refused(
     await asyncio.wait_for(paused.communicate(), 30)
     assert paused.returncode == 1
     assert await db.fetch("SELECT id, xmin::text FROM partner_center.referrals ORDER BY id") == stored
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)

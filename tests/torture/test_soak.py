@@ -27,7 +27,7 @@ from tests.support.command import WORKER, run_command
 from tests.support.conditions import until
 from tests.support.daemon import free_port
 from tests.support.proxy import Proxy
-from tests.support.steps import TALLY, assert_chain, assert_level, crash
+from tests.support.steps import TALLY, assert_chain, assert_same_as_source, crash
 from worker.demo.control import Control
 from worker.embedded import server as embedded
 from worker.store import migrate
@@ -175,7 +175,7 @@ async def test_an_hour_of_faults_ends_equal_to_the_source(
             await soak(simulator, server, to_api, daemons, minutes * 60)
             await settle(simulator, server, variables, tmp_path, daemons)
             async with server.connection() as db:
-                await assert_level(db, simulator)
+                await assert_same_as_source(db, simulator)
                 await assert_chain(db)
                 await assert_counts(db)
         finally:

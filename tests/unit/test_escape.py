@@ -16,7 +16,7 @@ from worker import logs as log_lines
 from worker.commands import render
 from worker.commands.outlet import Outlet
 from worker.errors import ConfigError, SyncError
-from worker.logs import LibraryLines, configure, traced
+from worker.logs import LibraryFormatter, configure, traced
 from worker.model.escape import block, line
 from worker.store.rejects import Kept
 from worker.web.report import PAGES
@@ -60,8 +60,9 @@ def test_errors_are_harmless_and_forge_no_line(error: SyncError, capsys: pytest.
 def test_what_is_stored_is_shown_on_its_own_line() -> None:
     row = ROW | dict.fromkeys(("last_error", "last_reconcile_error", "not_verified", "verified_by"), f"a\n{STEERING}")
     row |= {"last_run_outcome": "failed", "configured": True, "backing_off_until": None, "verified_through": NOW,
-            "watermark": NOW, "last_run_kind": "incremental", "last_run_at": NOW, "late_max": None, "missed": 0,
-            "overlap": 0.0, "overlap_too_small": False, "lag_p50": None, "loading_since": None}  # fmt: skip
+            "watermark": NOW, "last_run_kind": "incremental", "last_run_at": NOW, "below_watermark_max": None,
+            "missed": 0, "overlap": 0.0, "overlap_too_small": False, "lag_p50": None,
+            "loading_since": None}  # fmt: skip
     told = render.status(row)
     assert told.count(f"a\\n{SHOWN}") == 4
     assert not SIGNS & set(told)
@@ -124,8 +125,10 @@ def test_a_library_s_line_is_one_line_without_the_messages_of_errors() -> None:
         "asyncio", logging.ERROR, "x.py", 1, "Task \x1b failed\nfuture: <Task exception=%r>", (error,),
         (type(error), error, error.__traceback__),
     )  # fmt: skip
-    told = LibraryLines().format(record)
+    told = LibraryFormatter().format(record)
     assert told.startswith("ERROR asyncio Task \\x1b failed\n")
     assert "hidden" not in told
     assert "ValueError" in told
-    assert log_lines.LibraryLines().format(logging.LogRecord("a", 30, "x", 1, "plain", (), None)) == "WARNING a plain"
+    assert (
+        log_lines.LibraryFormatter().format(logging.LogRecord("a", 30, "x", 1, "plain", (), None)) == "WARNING a plain"
+    )

@@ -48,7 +48,7 @@ class Elements(HTMLParser):
         ({"sign_in_lapses_at": NOW + timedelta(days=9)}, "fair", "lapses soon"),
         ({"verified_at": None}, "fair", "not verified"),
         ({"open_rejects": 2}, "fair", "rejected"),
-        ({"overlap_too_small": True}, "fair", "later"),
+        ({"overlap_too_small": True}, "fair", "replication lag"),
     ],
 )
 def test_it_concludes(changes: dict[str, Any], colour: str, words: str) -> None:

@@ -1,4 +1,4 @@
-"""A sign-in by a person, once: told what to do, and stored."""
+"""A sign-in by a person, once: guided, and stored."""
 
 from __future__ import annotations
 

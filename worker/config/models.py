@@ -92,11 +92,11 @@ def exposed(path: Path, mode: int) -> str:
 
 def _private(value: Path | None) -> Path | None:
     try:
-        told = exposed(value, value.stat().st_mode) if value is not None else ""
+        fault = exposed(value, value.stat().st_mode) if value is not None else ""
     except OSError:
-        told = ""  # what is missing is said by what needs it
-    if told:
-        raise ValueError(told)
+        fault = ""  # what is missing is said by what needs it
+    if fault:
+        raise ValueError(fault)
     return value
 
 
@@ -116,7 +116,7 @@ def _certificates(value: Path | None) -> Path | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether a host is this machine by its own loopback name or address."""
+    """Return whether a host is this machine by its own loopback name or address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -139,11 +139,11 @@ ADDRESS = re.compile(
     r"(?P<scheme>postgres(?:ql)?)://(?:(?P<user>[^:/?#\[\]@]*)(?P<password>:[^/?#\[\]]*)?@)?"
     rf"(?P<hosts>{_HOST}(?:,{_HOST})*)(?P<name>/[^/?#@]*)?(?:\?(?P<query>[^#@]*))?"
 )
-"""The address of a database, of which each part can be told from the others."""
+"""The address of a database, of which each part can be distinguished."""
 
 
 def is_address(address: str) -> bool:
-    """Say whether an address reads as it was meant, so that nothing of a password can stand in another part."""
+    """Return whether an address reads as it was meant, so that nothing of a password can stand in another part."""
     found = ADDRESS.fullmatch(address)
     ports = re.findall(r":(\d+)(?=,|$)", found["hosts"]) if found is not None else ["0"]
     return all(0 < int(port) <= 65_535 for port in ports)  # noqa: PLR2004 - the largest port
@@ -369,7 +369,7 @@ def _digest(value: Any) -> Any:
         return None
     found = _schedule(value)
     if not isinstance(found, Cron):
-        raise ValueError("a cron line is needed, such as 0 8 * * 1-5, or nothing to tell at once")
+        raise ValueError("a cron line is needed, such as 0 8 * * 1-5, or nothing to send at once")
     return found
 
 
@@ -389,7 +389,7 @@ Words = Annotated[list[str], BeforeValidator(_list)]
 
 
 class Where(_Section):
-    """Which referrals a channel is told of: those that match all that is named."""
+    """Which referrals a channel covers: those that match all that is named."""
 
     direction: Words = []
     mpn_id: Words = []
@@ -414,7 +414,7 @@ class Channel(_Section):
 
 
 class Notify(_Section):
-    """Who is told what; nothing is sent without a channel."""
+    """Who is notified of what; nothing is sent without a channel."""
 
     link: Annotated[str, AfterValidator(_link)] = ""
     channels: Annotated[dict[str, Channel], AfterValidator(lambda value: _names(value, "channel"))] = {}
@@ -467,8 +467,8 @@ class Settings(BaseSettings):
     def _stored_sign_ins_have_a_key(self) -> Self:
         needing = [name for name, one in self.accounts.items() if isinstance(one, RefreshToken | DeviceCode)]
         if needing and self.security.key_file is None:
-            told = f"security.key_file: is needed to store the sign-in of {', '.join(sorted(needing))}"
-            raise ValueError(f"{told}; make one as config.example.toml says")
+            fault = f"security.key_file: is needed to store the sign-in of {', '.join(sorted(needing))}"
+            raise ValueError(f"{fault}; make one as config.example.toml says")
         return self
 
     @model_validator(mode="after")

@@ -26,7 +26,7 @@ from worker.errors import LeaseError, SourceUnavailable, StoreError, StoreUnavai
 from worker.notify import outbox, records
 from worker.notify.delivery import deliver_due
 from worker.source.client import TokenSource, open_session
-from worker.store import analysis, leases, positions, queries, queue, rejects, retention, schedules
+from worker.store import analysis, checkpoints, leases, queries, queue, rejects, retention, schedules
 from worker.store.database import Database, open_database
 from worker.store.leases import OWNER
 from worker.store.queue import Job, Taken
@@ -37,10 +37,10 @@ from worker.sync.pipeline import Pipeline
 from worker.wiring import database_url, open_pipeline, pool_size, prepare_database, token_source
 
 SLICE_SECONDS = 20.0
-"""A load gives way to those of other accounts after so long, and comes back behind them."""
+"""A backfill yields to those of other accounts after so long, and comes back behind them."""
 
 EARLY_SECONDS, LARGE_RECORDS = 5.0, 1_000
-"""A load that has read so many records by then, and is not done, is shared among workers."""
+"""A backfill that has read so many records by then, and is not done, is shared among workers."""
 
 RETRY_SECONDS = 5.0
 """So long a job that cannot be done yet waits before it is tried again."""
@@ -59,7 +59,7 @@ STRANGER_ATTEMPTS = 5
 
 HOUR = timedelta(hours=1)
 DELIVERY = timedelta(seconds=5)
-"""So often each channel is told what is due."""
+"""So often each channel is sent what is due."""
 
 CHANNELS_AT_ONCE = 4
 UNKNOWN_FOR = "1 day"
@@ -154,13 +154,13 @@ class Jobs:
     async def _logged(self, job: Taken, attempts: int) -> float:
         try:
             return await self._handle(job, attempts)
-        except LeaseError as held:
+        except LeaseError as error:
             if attempts < LEASE_ATTEMPTS:
-                _log.info("lease_waiting", error=str(held), holder=held.holder, retry_seconds=RETRY_SECONDS)
+                _log.info("lease_waiting", error=str(error), holder=error.holder, retry_seconds=RETRY_SECONDS)
                 return RETRY_SECONDS
-            _log.warning("run_failed", error=str(held), hint=held.hint)
-        except StoreUnavailable as outage:
-            _log.error("run_failed", error=str(outage), hint=outage.hint)
+            _log.warning("run_failed", error=str(error), hint=error.hint)
+        except StoreUnavailable as error:
+            _log.error("run_failed", error=str(error), hint=error.hint)
             return RETRY_SECONDS if attempts < OUTAGE_ATTEMPTS else 0.0
         except SyncError as error:
             _log.error("run_failed", error=str(error), hint=error.hint)
@@ -210,8 +210,8 @@ class Jobs:
     async def _incremental(self, job: Taken, pipeline: Pipeline) -> None:
         """Fetch what changed; an account without a backfill has one begun, or begun again where that was lost."""
         state = self._state(job.account)
-        if await positions.watermark(self.database, job.account) is None:
-            await self._enqueue(_load(job.account, 0))
+        if await checkpoints.watermark(self.database, job.account) is None:
+            await self._enqueue(_backfill_job(job.account, 0))
             return
         if not state.replayed:
             await self._replay(pipeline, state)
@@ -228,33 +228,33 @@ class Jobs:
             state.replayed = True
 
     async def _reconcile(self, job: Taken, pipeline: Pipeline) -> None:
-        if await positions.watermark(self.database, job.account) is not None:
+        if await checkpoints.watermark(self.database, job.account) is not None:
             await reconcile_account(pipeline, due_at=job.due_at)
 
     async def _backfill(self, job: Taken, pipeline: Pipeline) -> None:
-        """Load an account; what is not done soon is shared among workers, slice by slice, in turn with other accounts.
+        """Backfill an account; what takes longer is shared among workers, slice by slice, in turn with other accounts.
 
         So a small account is one job and one run.
         """
         readers, turn, shared = self.settings.api.concurrency, job.details["turn"], job.details["shared"]
         share = Share(1, SLICE_SECONDS) if shared else Share(readers, SLICE_SECONDS, EARLY_SECONDS, LARGE_RECORDS)
-        loaded = await backfill_share(pipeline, share)
-        if loaded.free:
-            large = not shared and loaded.counts.records >= LARGE_RECORDS
+        result = await backfill_share(pipeline, share)
+        if result.free:
+            large = not shared and result.counts.records >= LARGE_RECORDS
             others = [_window(job.account, number, 0) for number in range(1, readers)] if large else []
-            await self._enqueue(_load(job.account, 1 - turn, shared=shared or large, again=True), *others)
+            await self._enqueue(_backfill_job(job.account, 1 - turn, shared=shared or large, again=True), *others)
 
     async def _window(self, job: Taken, pipeline: Pipeline) -> None:
-        """Read a slice of a load that is planned; whoever finds nothing left has it declared loaded."""
+        """Read a slice of a planned backfill; whoever finds nothing left has it declared complete."""
         number, turn = job.details["reader"], job.details["turn"]
-        loaded = await help_account(pipeline, str(number), Share(1, SLICE_SECONDS))
-        if loaded is not None and loaded.whole:
-            await self._enqueue(_load(job.account, 0, shared=True))
-        elif loaded is not None and loaded.free:
+        result = await help_account(pipeline, str(number), Share(1, SLICE_SECONDS))
+        if result is not None and result.whole:
+            await self._enqueue(_backfill_job(job.account, 0, shared=True))
+        elif result is not None and result.free:
             await self._enqueue(_window(job.account, number, 1 - turn, again=True))
 
     async def _housekeeping(self, _: Taken) -> None:
-        """Let old runs, closed rejects, the engine's log and jobs that nobody knows go."""
+        """Let old runs, resolved rejected records, the engine's log and jobs that nobody knows go."""
         keep = f"{int(self.settings.sync.keep_runs.total_seconds())} seconds"
         unchanged = f"{int(self.settings.sync.keep_unchanged_runs.total_seconds())} seconds"
         while await retention.delete_old_runs(self.database, keep, unchanged):
@@ -278,7 +278,7 @@ class Jobs:
             raise
 
     async def _deliver(self, job: Taken) -> None:
-        """Tell one channel what is due; each has jobs of its own, so that none waits for another.
+        """Deliver what is due to one channel; each has jobs of its own, so that none waits for another.
 
         While the database is unavailable there is nothing to say that the accounts' jobs do not, and this comes every
         few seconds.
@@ -296,7 +296,7 @@ class Jobs:
 
     @contextmanager
     def _reads(self, account: str) -> Iterator[int]:
-        """Count a reader of an account's load; gives how many others this process has."""
+        """Count a reader of an account's backfill; gives how many others this process has."""
         others = self.reading[account]
         self.reading[account] += 1
         try:
@@ -305,7 +305,7 @@ class Jobs:
             self.reading[account] -= 1
 
     async def _is_share(self, readers: int) -> bool:
-        """Say whether so many readers of a load are what falls to each of the workers that are alive, or more."""
+        """Say whether so many readers of a backfill are what falls to each of the workers that are alive, or more."""
         return readers > 0 and readers * await queries.workers(self.database) >= self.settings.api.concurrency
 
     def _state(self, name: str) -> AccountState:
@@ -332,8 +332,8 @@ class Jobs:
             raise
 
 
-def _load(account: str, turn: int, *, shared: bool = False, again: bool = False) -> Job:
-    """Make the job that plans a load and declares it loaded; `shared` once there are others that read.
+def _backfill_job(account: str, turn: int, *, shared: bool = False, again: bool = False) -> Job:
+    """Make the job that plans a backfill and declares it complete; `shared` once there are others that read.
 
     `again` is for who has such a job in hand, whose own key would bar it.
     """
@@ -342,7 +342,7 @@ def _load(account: str, turn: int, *, shared: bool = False, again: bool = False)
 
 
 def _window(account: str, reader: int, turn: int, *, again: bool = False) -> Job:
-    """Make the job of one more reader of a load."""
+    """Make the job of one more reader of a backfill."""
     keys = [f"window:{account}:{reader}:{number}" for number in (0, 1)]
     return Job("window", account, keys[turn], details={"reader": reader, "turn": turn}, unless=() if again else keys)
 
@@ -404,7 +404,7 @@ async def serve(settings: Settings) -> None:
             queries=Queries(
                 status=partial(queries.status, database, accounts),
                 totals=partial(queries.totals, database),
-                leases=partial(queries.held_leases, database),
+                leases=partial(queries.live_leases, database),
                 runs=partial(queries.recent_runs, database),
                 queue=partial(queries.queue, database),
                 workers=partial(queries.workers, database),

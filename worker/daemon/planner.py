@@ -39,8 +39,8 @@ class Pulse:
 
     moved_at: float | None = None
 
-    def stands_still(self) -> bool:
-        """Tell whether the planner, once begun, has not moved for `STILL_SECONDS`."""
+    def is_stalled(self) -> bool:
+        """Return whether the planner, once begun, has not moved for `STILL_SECONDS`."""
         return self.moved_at is not None and time.monotonic() - self.moved_at > STILL_SECONDS
 
     def beat(self) -> None:

@@ -1,7 +1,7 @@
 """Who runs things: this process takes jobs out of the queue, in two lanes, and hands back what it cannot finish.
 
-The engine decides which of all processes gets a job. Quick work and heavy work have lanes of their own, so that loads
-never keep syncs waiting.
+The engine decides which of all processes gets a job. Quick work and heavy work have lanes of their own, so that
+backfills never keep syncs waiting.
 """
 
 from __future__ import annotations

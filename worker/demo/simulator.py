@@ -88,7 +88,7 @@ def serve(
     """Serve `count` made-up referrals until SIGTERM or SIGINT; `announce` is told the origin once it is ready.
 
     `newest` (aware) is the time of the newest referral, now if not given. With `until_stdin_ends` also the end of
-    standard input stops it: whoever holds its other end is gone, however that went.
+    standard input stops it: whoever holds its other end has exited, however that went.
     """
 
     async def run() -> None:

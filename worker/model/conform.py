@@ -1,6 +1,6 @@
-"""What no document describes is brought into the documented form, so that there is one way from there to a row.
+"""What no document describes is brought into the documented form, so that there is one path from there to a row.
 
-Members that no document names are named and set aside; a text column takes what stands in its place as JSON; a member
+Members that no document names are named and left out; a text column takes what stands in its place as JSON; a member
 that cannot be read is left out, so null, and named as such. It never costs the record.
 """
 
@@ -26,7 +26,7 @@ _ABSENT = object()
 class Conformed:
     """A record in the documented form.
 
-    `unknown` and `unreadable` are dotted paths; `rest` is what was set aside of its content, by path and in order.
+    `unknown` and `unreadable` are dotted paths; `rest` is what was left out of its content, by path and in order.
     """
 
     structure: msgspec.Struct

@@ -92,4 +92,4 @@ class WindowCheckpoint:
 
 
 Checkpoint = WatermarkCheckpoint | WindowCheckpoint | None
-"""Which position a save moves, in its own transaction; None where the work keeps no position."""
+"""The checkpoint that a save moves, in its own transaction; None where the work keeps none."""

@@ -3,7 +3,7 @@
 The whole text of a body belongs to the answer. An error beside the rows, a second document behind the first or a page
 of HTML means that the answer is not whole (partner-center-api.md sections 1.5 and 6.3), whatever its status says.
 
-The fast way is msgspec. It refuses a whole body for one character in one record, so a scanner stands behind it that
+The fast path is msgspec. It refuses a whole body for one character in one record, so a scanner stands behind it that
 finds where records begin and end, without recursion, and leaves each to be judged by itself.
 """
 
@@ -51,8 +51,8 @@ def open_envelope(body: bytes) -> Envelope:
         values = [bytes(raw) for raw in _VALUE.decode(members["value"])]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError):
         return _scanned(body)
-    held = sum(len(name) + len(raw) + 4 for name, raw in members.items())
-    if len(body) - held > _SLACK + _SLACK_PER_MEMBER * len(members):
+    accounted = sum(len(name) + len(raw) + 4 for name, raw in members.items())
+    if len(body) - accounted > _SLACK + _SLACK_PER_MEMBER * len(members):
         return _scanned(body)  # a member may stand in it twice, of which only the last is seen here
     return _envelope(values, ((name, _decoded(bytes(raw))) for name, raw in members.items() if name != "value"))
 

@@ -33,7 +33,7 @@ from worker.model import instant
 from worker.model.counts import Traffic
 from worker.model.instant import Instant
 from worker.model.record import Listing, Page, Record, parse_listing, parse_single
-from worker.source.throttle import Gate
+from worker.source.throttle import Throttle
 
 LIST_PATH = "/v1.0/engagements/referrals"
 CONNECT_SECONDS, READ_SECONDS, ATTEMPT_SECONDS = 10, 25, 120
@@ -95,7 +95,7 @@ class Client:
         self._clock = clock
         self._max_page_bytes = max_page_bytes
         self._admit = admit
-        self._gate = Gate()
+        self._throttle = Throttle()
         self.traffic = Traffic()
         self.largest_page = 0
         """The most records that an answer of this client had."""
@@ -182,16 +182,16 @@ class Client:
             raise
 
     async def _attempt(self, path: str, token: str) -> _Answer:
-        async with self._gate:
+        async with self._throttle:
             try:
                 answer = await self._ask(path, token)
             except SourceUnavailable as busy:
                 if busy.status == _TOO_MANY:
                     pause = min(busy.retry_after or 0.0, MAX_RETRY_AFTER)
                     self.traffic = replace(self.traffic, throttled_seconds=self.traffic.throttled_seconds + pause)
-                    await self._gate.throttled(pause)
+                    await self._throttle.throttled(pause)
                 raise
-        await self._gate.good()
+        await self._throttle.succeeded()
         return answer
 
     async def _ask(self, path: str, token: str) -> _Answer:
@@ -303,8 +303,8 @@ class _TokenRefusedError(Exception):
     `claims` is the challenge, as JSON, or empty; `asks_for_mfa`: Partner Center wants a sign-in with MFA.
     """
 
-    def __init__(self, told: str, claims: str = "", *, asks_for_mfa: bool = False) -> None:
-        super().__init__(told)
+    def __init__(self, reason: str, claims: str = "", *, asks_for_mfa: bool = False) -> None:
+        super().__init__(reason)
         self.claims, self.asks_for_mfa = claims, asks_for_mfa
 
 
@@ -317,7 +317,7 @@ def _mfa_asked(refusal: _TokenRefusedError) -> SignInError:
 
 
 def _wait_for(error: Exception) -> bool | float:
-    """Say whether, or after how many seconds, to try again: Retry-After is a floor, up to the cap."""
+    """Return whether, or after how many seconds, to try again: Retry-After is a floor, up to the cap."""
     if not isinstance(error, SourceUnavailable):
         return False
     if error.retry_after is None or error.retry_after < 1:
@@ -345,7 +345,7 @@ def _unreachable(error: Exception, base_url: str) -> SourceUnavailable:
 
 
 def _is_no_tls(error: aiohttp.ClientConnectorSSLError) -> bool:
-    """Say whether what came in answer to a handshake was no TLS; the reasons are OpenSSL's names."""
+    """Return whether what came in answer to a handshake was no TLS; the reasons are OpenSSL's names."""
     return getattr(error.os_error, "reason", None) in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
 
 
@@ -355,36 +355,36 @@ def _refusal(
     """Translate an answer that is not 200; only its code is quoted, for a body may hold personal data."""
     status = response.status
     code = error_code(body)
-    told = f"HTTP {status}{f' {code}' if code else ''}, request id {request_id}"
+    detail = f"HTTP {status}{f' {code}' if code else ''}, request id {request_id}"
     if status in (401, 403) and (claims := _claims(response.headers.get("WWW-Authenticate", ""))):
-        return _TokenRefusedError(f"{told}, insufficient_claims", claims)
+        return _TokenRefusedError(f"{detail}, insufficient_claims", claims)
     if status == 401:  # noqa: PLR2004
-        return _TokenRefusedError(told, asks_for_mfa=code == MFA_ASKED)
+        return _TokenRefusedError(detail, asks_for_mfa=code == MFA_ASKED)
     if status == 403 and code.lower() in _INSUFFICIENT_CLAIMS:  # noqa: PLR2004
         return SignInError(
-            f"A rule of conditional access asks for more than this sign-in gives ({told}), and does not say what.",
+            f"A rule of conditional access asks for more than this sign-in gives ({detail}), and does not say what.",
             "Sign in again with `referral-sync login`, with MFA and from where the rule allows it; "
             "an administrator sees the rule in the sign-in log of Entra.",
         )
     if status == 403:  # noqa: PLR2004
         return PermissionRefused(
-            f"The API refused the permission ({told}).",
+            f"The API refused the permission ({detail}).",
             "The signed-in user needs the role Referrals admin (or Referrals user) in Partner Center.",
         )
     if status in _TRY_AGAIN:
         retry_after = _retry_after(response.headers.get("Retry-After"))
         waits = f" It asks to wait {retry_after:.0f} s." if retry_after is not None else ""
         return SourceUnavailable(
-            f"The API is busy or failing ({told}).{waits}", "The next run tries again.", retry_after, status
+            f"The API is busy or failing ({detail}).{waits}", "The next run tries again.", retry_after, status
         )
     if 300 <= status < 400:  # noqa: PLR2004
         return SourceRejected(
-            f"The API redirected a request, which is not followed with a token ({told}).",
+            f"The API redirected a request, which is not followed with a token ({detail}).",
             status,
             "Fix `api.base_url`; it is https://api.partner.microsoft.com.",
         )
     hint = "Is `api.base_url` the referrals host https://api.partner.microsoft.com?" if status in (404, 405) else ""
-    return SourceRejected(f"The API refused the request ({told}).", status, hint)
+    return SourceRejected(f"The API refused the request ({detail}).", status, hint)
 
 
 def _claims(challenge: str) -> str:

@@ -180,16 +180,16 @@ async def plan_backfill(
     return Backfill(backfill_id, asked.field, newest_updated, pending, len(windows))
 
 
-async def backfill_loaded(database: Database, run: Run, backfill: Backfill, *, sets_watermark: bool) -> bool:
-    """Declare a backfill loaded if every window is, and give an account without one its first watermark.
+async def finish_backfill(database: Database, run: Run, backfill: Backfill, *, sets_watermark: bool) -> bool:
+    """Declare a backfill complete if every window is, and give an account without one its first watermark.
 
     That is the newest `updatedDateTime` which the source showed when the *first* backfill was planned that this one
-    did not have to repeat: what was edited since is above it. Returns whether it is loaded; it is derived from the
+    did not have to repeat: what was edited since is above it. Returns whether it is complete; it is derived from the
     windows, never from having finished.
     """
     async with database.transaction() as connection:
         await leases.check(connection, run)
-        loaded = await connection.fetchval(
+        complete = await connection.fetchval(
             """
             UPDATE sync.backfills b SET loaded_at = now()
             WHERE id = $1 AND NOT EXISTS (
@@ -198,7 +198,7 @@ async def backfill_loaded(database: Database, run: Run, backfill: Backfill, *, s
             """,
             backfill.id,
         )
-        if loaded and sets_watermark:
+        if complete and sets_watermark:
             await connection.execute(
                 """
                 INSERT INTO sync.watermarks (account, position)
@@ -212,7 +212,7 @@ async def backfill_loaded(database: Database, run: Run, backfill: Backfill, *, s
                 """,
                 run.account,
             )
-    return bool(loaded)
+    return bool(complete)
 
 
 async def forget_backfills(database: Database, run: Run) -> None:

@@ -1,6 +1,6 @@
 """Leases and the record of runs: who may work, and what came of it.
 
-One lease for each (account, kind). It names its owner's process and term, ends by itself, and has a fencing number
+One lease for each (account, kind). It names its owner's process and term, ends by itself, and has a fencing token
 that every write checks; so a process that was paused beyond its lease cannot write over its successor.
 """
 
@@ -18,12 +18,12 @@ from typing import TypeVar
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from worker.errors import LeaseError, SignInError, StoreError, StoreUnavailable, SyncError, VanishedError
+from worker.errors import DeletionCapError, LeaseError, SignInError, StoreError, StoreUnavailable, SyncError
 from worker.model.counts import Counts, Traffic
 from worker.model.lag import Lag
 from worker.model.privacy import Privacy
 from worker.store.database import Database
-from worker.store.owner import is_gone, owner_name
+from worker.store.owner import has_exited, owner_name
 
 LEASE_SECONDS = 30
 RENEW_SECONDS = 10
@@ -53,7 +53,7 @@ UPDATE sync.leases
 SET owner = $3, fence = fence + 1, acquired_at = now(), expires_at = now() + make_interval(secs => $4)
 WHERE account = $1 AND kind = $2 AND expires_at <= now() RETURNING fence
 """
-_LEASE_OF_THE_GONE = """
+_DEAD_OWNERS_LEASE = """
 UPDATE sync.leases
 SET owner = $3, fence = fence + 1, acquired_at = now(), expires_at = now() + make_interval(secs => $4)
 WHERE account = $1 AND kind = $2 AND owner = $5 RETURNING fence
@@ -83,7 +83,7 @@ Waiting = Callable[[LeaseError], None]
 
 @dataclass(slots=True)
 class Run:
-    """One recorded attempt, and the right to write as it. The flow fills in what it learns on the way.
+    """One recorded attempt, and the lease to write as it. The flow fills in its figures.
 
     `only_by_id`: members that the list lacks and answers by id have; None until somebody looked. `changed`: whether it
     stored a change. `saved`: pages and records in commits that PostgreSQL confirmed. Its counts are kept in its row
@@ -99,7 +99,7 @@ class Run:
     began: float = field(default_factory=time.monotonic)
     map_seconds: float = 0.0
     store_seconds: float = 0.0
-    vanished: int = 0
+    deleted: int = 0
     paging: str = ""
     unknown_fields: set[str] = field(default_factory=set)
     lag: Lag = field(default_factory=Lag)
@@ -134,7 +134,7 @@ async def run(
     """Take the lease, record the run, keep the lease alive, and record the outcome.
 
     Waits up to `wait_seconds` for a holder that may be dead, and at most `LIVING_SECONDS` for one that renews its
-    lease; then raises LeaseError that names it. The lease of a process of this machine that is gone is taken at once.
+    lease; then raises LeaseError that names it. That of a process of this machine that has exited is taken at once.
     """
     current = await _within(wait_seconds, lambda: _begin(database, account, kind, slot, due_at), waiting=waiting)
     current.privacy = privacy
@@ -147,7 +147,7 @@ async def run(
         outcome, error = "stopped", "asked to stop"
         raise
     except SyncError as failure:
-        needs_action = isinstance(failure, SignInError | VanishedError)
+        needs_action = isinstance(failure, SignInError | DeletionCapError)
         outcome, error = "refused" if needs_action else "failed", str(failure)
         raise
     finally:
@@ -170,10 +170,12 @@ async def failures_recorded(database: Database, account: str, kind: str) -> Asyn
     except (LeaseError, StoreUnavailable):
         raise
     except Exception as error:
-        told = str(error) if isinstance(error, SyncError) else f"an unexpected {type(error).__name__}; the log has it"
+        message = (
+            str(error) if isinstance(error, SyncError) else f"an unexpected {type(error).__name__}; the log has it"
+        )
         outcome = "refused" if isinstance(error, SignInError) else "failed"
         with suppress(StoreError):
-            await _record_failure(database, account, kind, time.monotonic() - began, outcome, told)
+            await _record_failure(database, account, kind, time.monotonic() - began, outcome, message)
         raise
 
 
@@ -212,13 +214,13 @@ async def check(connection: PoolConnectionProxy, current: Run) -> None:
     The lock keeps off whoever changes the fence, which a unique index makes part of a key, and not our own renewal: it
     would wait for a moment without any writer, which two busy ones never leave it, until the lease is over.
 
-    Everything that is written as a run begins with this. What the run lets in of people must still be what is asked
+    Everything that is written as a run begins with this. What the run stores of people must still be what is asked
     for, and stays so until the transaction ends: raises StoreError when another process changed that. Raises
     StoreUnavailable when PostgreSQL crashed without the latest commits, which nothing may then pass over.
     """
     saved = current.saved
     await connection.execute(f"SELECT pg_advisory_xact_lock_shared({RULES_LOCK})")
-    held = await connection.fetchrow(
+    found = await connection.fetchrow(
         """
         SELECT s.value AS contacts, r.inserted + r.updated + r.unchanged + r.rejected + r.pages AS saved
         FROM sync.leases l JOIN sync.settings s ON s.name = 'privacy.contacts'
@@ -232,25 +234,25 @@ async def check(connection: PoolConnectionProxy, current: Run) -> None:
         OWNER,
         current.id,
     )
-    if held is None:
+    if found is None:
         raise LeaseError(
             f"Another process took over the {current.kind} of {current.account}; this one wrote nothing more.",
             "It was paused or cut off for longer than its lease. Nothing is lost: the other one goes on.",
         )
-    if held["contacts"] != current.privacy.contacts:
+    if found["contacts"] != current.privacy.contacts:
         raise StoreError(
-            f"Another process set privacy.contacts to {held['contacts']}; this one has {current.privacy.contacts}"
+            f"Another process set privacy.contacts to {found['contacts']}; this one has {current.privacy.contacts}"
             " and stopped.",
             "Give all processes on this database one configuration, and start this one again.",
         )
-    _still_there(held["saved"], saved)
+    _require_saved(found["saved"], saved)
 
 
-def _still_there(stored: int | None, saved: int) -> None:
+def _require_saved(stored: int | None, saved: int) -> None:
     if (stored or 0) < saved:
         raise StoreUnavailable(
             "PostgreSQL crashed, or a standby took over, without the latest pages that this run had stored.",
-            "The next run reads them again: the position went back with them.",
+            "The next run reads them again: the checkpoint went back with them.",
         )
 
 
@@ -272,7 +274,7 @@ async def count(connection: PoolConnectionProxy, current: Run, counts: Counts) -
 
 
 @asynccontextmanager
-async def held(database: Database, account: str, kind: str, *, wait_seconds: float) -> AsyncIterator[None]:
+async def short_lease(database: Database, account: str, kind: str, *, wait_seconds: float) -> AsyncIterator[None]:
     """Hold a lease for a short piece of work that is no run; raises LeaseError as `run` does.
 
     It is not renewed: the work must be safe when somebody else begins it after `LEASE_SECONDS`.
@@ -294,16 +296,16 @@ async def free(database: Database, account: str, *, wait_seconds: float, waiting
 
     async def look() -> None:
         async with database.transaction() as connection:
-            held = await connection.fetch(
+            found = await connection.fetch(
                 """
                 SELECT kind, owner, acquired_at, expires_at, extract(epoch FROM expires_at - now())::float8 AS seconds
                 FROM sync.leases WHERE account = $1 AND expires_at > now() ORDER BY expires_at DESC
                 """,
                 account,
             )
-        for lease in held:
-            if not is_gone(lease["owner"]):
-                raise _held_by(account, lease["kind"], lease)
+        for lease in found:
+            if not has_exited(lease["owner"]):
+                raise _lease_error(account, lease["kind"], lease)
 
     await _within(wait_seconds, look, waiting=waiting)
 
@@ -319,18 +321,18 @@ async def _within(
     while True:
         try:
             return await take()
-        except LeaseError as held:
-            first = first or held
-            lives = (held.holder, held.expires_at) != (first.holder, first.expires_at)
+        except LeaseError as taken:
+            first = first or taken
+            lives = (taken.holder, taken.expires_at) != (first.holder, first.expires_at)
             if clock() - began >= (min(wait_seconds, LIVING_SECONDS) if lives else wait_seconds):
                 raise
             if waiting is not None:
-                waiting(held)
+                waiting(taken)
             await asyncio.sleep(every)
 
 
 async def _take(connection: PoolConnectionProxy, account: str, kind: str) -> int:
-    """Take the lease and return its fencing number; raises LeaseError that names its holder."""
+    """Take the lease and return its fencing token; raises LeaseError that names its holder."""
     taken = account, kind, OWNER, LEASE_SECONDS
     fence: int | None = await connection.fetchval(_FIRST_LEASE, *taken) or await connection.fetchval(
         _NEXT_LEASE, *taken
@@ -347,14 +349,14 @@ async def _take(connection: PoolConnectionProxy, account: str, kind: str) -> int
     )
     if holder is None:
         raise LeaseError(f"Another {kind} of {account} is running.", "Try again in a moment.")
-    if is_gone(holder["owner"]):
-        fence = await connection.fetchval(_LEASE_OF_THE_GONE, *taken, holder["owner"])
+    if has_exited(holder["owner"]):
+        fence = await connection.fetchval(_DEAD_OWNERS_LEASE, *taken, holder["owner"])
     if fence is None:
-        raise _held_by(account, kind, holder)
+        raise _lease_error(account, kind, holder)
     return fence
 
 
-def _held_by(account: str, kind: str, lease: asyncpg.Record) -> LeaseError:
+def _lease_error(account: str, kind: str, lease: asyncpg.Record) -> LeaseError:
     return LeaseError(
         f"Another {kind} of {account} runs: {lease['owner']}, since {lease['acquired_at']:%H:%M:%S} UTC.",
         f"Wait until it ends, or stop it; that of a dead process is taken over within {LEASE_SECONDS} seconds.",
@@ -430,11 +432,11 @@ async def _finish_surely(database: Database, current: Run, outcome: str, error: 
     So an account that lost the database is free as soon as the database is back. A text that PostgreSQL cannot hold is
     cleaned before. What cannot be recorded ends with the lease: the next run of the kind closes it.
     """
-    told, began = _storable(error), time.monotonic()
+    message, began = _storable(error), time.monotonic()
     patience = _STOP_SECONDS if outcome == "stopped" else LEASE_SECONDS
     while True:
         try:
-            return await _finish(database, current, outcome, told)
+            return await _finish(database, current, outcome, message)
         except StoreUnavailable:
             if time.monotonic() - began >= patience:
                 if outcome == "done":
@@ -451,8 +453,8 @@ async def _finish(database: Database, current: Run, outcome: str, error: str) ->
             counted = await connection.fetchrow(
                 """
                 UPDATE sync.runs SET outcome = $2, error = nullif($3, ''), finished_at = clock_timestamp(),
-                    requests = $4, paging = nullif($5, ''), unknown_fields = $6::text[], vanished = $7, retries = $8,
-                    lag_p50 = $9, lag_p95 = $10, lag_max = $11, late_max = $12, overlap = $13, missed = $14,
+                    requests = $4, paging = nullif($5, ''), unknown_fields = $6::text[], deleted = $7, retries = $8,
+                    lag_p50 = $9, lag_p95 = $10, lag_max = $11, below_watermark_max = $12, overlap = $13, missed = $14,
                     api_seconds = $15, decode_seconds = $16, map_seconds = $17, store_seconds = $18,
                     throttled_seconds = $19
                 WHERE id = $1 AND outcome = 'running'
@@ -464,12 +466,12 @@ async def _finish(database: Database, current: Run, outcome: str, error: str) ->
                 traffic.requests,
                 current.paging,
                 sorted(current.unknown_fields),
-                current.vanished,
+                current.deleted,
                 traffic.retries,
                 current.lag.percentile(0.5),
                 current.lag.percentile(0.95),
                 current.lag.percentile(1),
-                current.lag.late,
+                current.lag.below_watermark,
                 current.lag.overlap.total_seconds() if current.lag.watermark is not None else None,
                 current.lag.missed,
                 traffic.api_seconds,
@@ -479,7 +481,7 @@ async def _finish(database: Database, current: Run, outcome: str, error: str) ->
                 traffic.throttled_seconds,
             )
             if counted is not None:
-                _still_there(sum(counted.values()), current.saved)
+                _require_saved(sum(counted.values()), current.saved)
                 totals = _totals(current, outcome, dict(counted))
                 await connection.execute(
                     _ADD_TOTALS,
@@ -504,7 +506,7 @@ def _totals(current: Run, outcome: str, counted: dict[str, int]) -> dict[str, fl
     added = {
         f"runs.{outcome}": 1,
         **counted,
-        "vanished": current.vanished,
+        "deleted": current.deleted,
         "retries": traffic.retries,
         "throttled_seconds": traffic.throttled_seconds,
         **{f"answers.{status}": number for status, number in traffic.answers.items()},

@@ -176,13 +176,13 @@ async def delete_unknown(database: Database, kinds: Sequence[str], older_than: s
 
 
 class PoolDriver(Driver):
-    """The engine's way to the database: each statement a transaction of our own pool, and no listening.
+    """The engine's connection to the database: each statement a transaction of our own pool, and no listening.
 
-    What it would hear from other processes it asks for instead; `wake` tells it of what this process has put in itself.
+    It polls for what other processes put in; `wake` notifies it of what this process has put in itself.
 
     The statements of a `lane` outlast an outage: they are tried again until the lane is `stopping`. An error would end
-    the engine's loop, which then waits for all that it has in hand before it can begin again, and forgets which jobs
-    were done meanwhile; nobody would take those accounts up before the heartbeats of their jobs are stale.
+    the engine's loop, which then waits for all of its jobs before it can begin again, and forgets which of them ended
+    meanwhile; nobody would take those accounts before the heartbeats of their jobs are stale.
     """
 
     def __init__(self, database: Database, *, lane: str = "", stopping: asyncio.Event | None = None) -> None:
@@ -191,7 +191,7 @@ class PoolDriver(Driver):
         self._stopping = stopping
         self._unreachable = False
         self._shutdown = asyncio.Event()
-        self._hears: list[NotifyCallback] = []
+        self._listeners: list[NotifyCallback] = []
 
     async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
         """Return rows; raises the driver's own errors, which the engine knows by their SQLSTATE."""
@@ -230,24 +230,29 @@ class PoolDriver(Driver):
                 return answer
 
     async def notify(self, channel: str, payload: str) -> None:
-        """Tell this process only: it is the engine asking whether it hears itself."""
+        """Notify this process only: the engine checks whether it receives its own notification."""
         del channel
-        self._tell(payload)
+        self._notify_listeners(payload)
 
     async def add_listener(self, channel: str, callback: NotifyCallback) -> None:
-        """Remember whom to tell."""
+        """Add a callback."""
         del channel
-        self._hears.append(callback)
+        self._listeners.append(callback)
 
     async def remove_listener(self, channel: str, callback: NotifyCallback) -> None:
-        """Forget whom to tell."""
+        """Remove a callback."""
         del channel
-        self._hears.remove(callback)
+        self._listeners.remove(callback)
 
     def wake(self) -> None:
         """Let the engine look at once."""
-        told = {"channel": CHANNEL, "operation": "insert", "table": SETTINGS.queue_table, "type": "table_changed_event"}
-        self._tell(json.dumps(told | {"sent_at": "2000-01-01T00:00:00Z"}))
+        event = {
+            "channel": CHANNEL,
+            "operation": "insert",
+            "table": SETTINGS.queue_table,
+            "type": "table_changed_event",
+        }
+        self._notify_listeners(json.dumps(event | {"sent_at": "2000-01-01T00:00:00Z"}))
 
     @property
     def shutdown(self) -> asyncio.Event:
@@ -263,10 +268,10 @@ class PoolDriver(Driver):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._hears.clear()
+        self._listeners.clear()
 
-    def _tell(self, payload: str) -> None:
-        for callback in list(self._hears):
+    def _notify_listeners(self, payload: str) -> None:
+        for callback in list(self._listeners):
             callback(payload)
 
 

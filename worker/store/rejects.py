@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from worker import RELEASE
-from worker.model.mapping import Reject
+from worker.model.mapping import RejectedRecord
 from worker.store import leases
 from worker.store.database import Database
 from worker.store.leases import Run
@@ -62,7 +62,7 @@ async def rejects_of(database: Database, account: str, referral_id: str) -> list
     return [Kept(**record) for record in found]
 
 
-async def failed_again(database: Database, run: Run, key: str, reject: Reject | None) -> None:
+async def failed_again(database: Database, run: Run, key: str, reject: RejectedRecord | None) -> None:
     """Count a replay that failed; `reject` is why this time, None where that is the same."""
     async with database.transaction() as connection:
         await leases.check(connection, run)

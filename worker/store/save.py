@@ -1,4 +1,4 @@
-"""Saving: one transaction holds rows, versions, child rows, rejected records, outbox, position and the run's counts.
+"""Saving: one transaction holds rows, versions, child rows, rejected records, outbox, checkpoint and the run's counts.
 
 The order matters. A look without locks first drops what would not change: it only saves work and decides nothing.
 Then the lease is checked and held, the rows that exist are locked in the order of their ids, and what to do is decided
@@ -20,7 +20,7 @@ from worker.model.decide import Stored, Verdict, decide, newest_of_each
 from worker.model.instant import Instant
 from worker.model.mapping import (
     Mapped,
-    Reject,
+    RejectedRecord,
     Row,
     changed_columns,
     changed_tables,
@@ -33,7 +33,7 @@ from worker.model.record import Record, decode_record
 from worker.store import leases, outbox, sql
 from worker.store.database import Database
 from worker.store.leases import Run
-from worker.store.write import SHORTEST_VERSION, Change, RacedError, advance_to, put_rejected, write, write_deleted
+from worker.store.write import SHORTEST_VERSION, Change, RacedError, put_checkpoints, put_rejected, write, write_deleted
 
 _ATTEMPTS = 20
 """Each race that is lost means that another run got on; each deadlock that one of two did."""
@@ -48,9 +48,9 @@ async def save(
     checkpoints: Sequence[Checkpoint] = (),
     force: bool = False,
 ) -> Counts:
-    """Store what some pages came to, and move the positions with it; all or nothing.
+    """Store what some pages came to, and move the checkpoints with it; all or nothing.
 
-    `force`: a person asked for these very records, so they win even when they look older. Raises LeaseError when
+    `force`: these very records were asked for, so they win even when they look older. Raises LeaseError when
     another process has taken this work over, and StoreError; then nothing was stored.
     """
     async for attempt in stamina.retry_context(
@@ -72,15 +72,15 @@ async def mark_deleted(database: Database, run: Run, ids: list[str]) -> int:
     async with database.transaction() as connection:
         await leases.check(connection, run)
         now: datetime = await connection.fetchval("SELECT now()")
-        still_there = {
+        live_keys = {
             record["id"]: max(now, record["valid_from"] + SHORTEST_VERSION)
             for record in await connection.fetch(sql.LOCK, run.account, ids)
             if record["deleted_at"] is None
         }
-        if still_there:
-            await write_deleted(connection, run, still_there)
-    run.changed = run.changed or bool(still_there)
-    return len(still_there)
+        if live_keys:
+            await write_deleted(connection, run, live_keys)
+    run.changed = run.changed or bool(live_keys)
+    return len(live_keys)
 
 
 def _may_be_tried_again(error: Exception) -> bool:
@@ -111,7 +111,7 @@ async def _save(
             rejected=len(rejects),
             pages=pages,
         )
-        await advance_to(connection, run, checkpoints)
+        await put_checkpoints(connection, run, checkpoints)
         await leases.count(connection, run, counts)
     return counts, changes
 
@@ -120,12 +120,12 @@ async def _write_what_can_be(
     connection: PoolConnectionProxy,
     run: Run,
     rows: list[Row],
-    rejects: list[Reject],
+    rejects: list[RejectedRecord],
     *,
     existing: Container[str],
     force: bool,
 ) -> list[Change]:
-    """Write rows; what PostgreSQL refuses is halved until the very record is found, which becomes a reject."""
+    """Write rows; what PostgreSQL refuses is halved until the very record is found, which becomes a rejected record."""
     if not rows:
         return []
     try:
@@ -136,7 +136,7 @@ async def _write_what_can_be(
     except (asyncpg.DataError, asyncpg.ProgramLimitExceededError) as error:
         if len(rows) == 1:
             reason = f"refused by PostgreSQL: {type(error).__name__} ({error.sqlstate})"
-            rejects.append(Reject(rows[0].id, rows[0].raw, reason, None, rows[0].version))
+            rejects.append(RejectedRecord(rows[0].id, rows[0].raw, reason, None, rows[0].version))
             return []
     changes = []
     for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
@@ -159,16 +159,18 @@ async def _drop_noops(
 ) -> list[Row]:
     """Drop answers that only lack what stays of an earlier one; still without a lock, for a lock is a write too."""
     keeps = after_expiry is AfterExpiry.KEEP
-    thinner = [
+    partial = [
         row.id
         for row in news
         if row.id in stored and row.version == stored[row.id].version and (keeps or not row.by_id)
     ]
-    if not thinner:
+    if not partial:
         return news
-    held = {record["id"]: record for record in await connection.fetch(sql.READ, account, thinner)}
+    existing = {record["id"]: record for record in await connection.fetch(sql.READ, account, partial)}
     return [
-        row for row in news if row.id not in held or _judge(row, held[row.id], after_expiry, force=False) is not None
+        row
+        for row in news
+        if row.id not in existing or _judge(row, existing[row.id], after_expiry, force=False) is not None
     ]
 
 
@@ -185,16 +187,16 @@ async def _decided(
     return [change for change in judged if change is not None]
 
 
-def _judge(row: Row, held: asyncpg.Record | None, after_expiry: AfterExpiry, *, force: bool) -> Change | None:
-    stored = _stored(held) if held is not None else None
+def _judge(row: Row, existing: asyncpg.Record | None, after_expiry: AfterExpiry, *, force: bool) -> Change | None:
+    stored = _stored(existing) if existing is not None else None
     verdict = decide(row, stored, force=force)
     if not verdict.changes:
         return None
-    if held is None or stored is None:
+    if existing is None or stored is None:
         return Change(row, verdict, "first", [], is_new_version=True)
-    before = map_record(decode_record(held["payload"].encode()), stored.observed_at)
+    before = map_record(decode_record(existing["payload"].encode()), stored.observed_at)
     stood = before if isinstance(before, Row) else None
-    of = {"key": held["referral_key"], "since": held["valid_from"], "before": stood}
+    of = {"key": existing["referral_key"], "since": existing["valid_from"], "before": stood}
     if verdict is Verdict.RETURN and isinstance(before, Row):
         before.etag, before.content_hash = stored.etag, stored.content_hash
         return Change(before, verdict, "back", ["deleted_at"], **of)
@@ -230,7 +232,7 @@ def _completed(row: Row, before: Row, after_expiry: AfterExpiry) -> tuple[Row, b
     return row, after_expiry is AfterExpiry.ERASE
 
 
-def _difference(before: Row | Reject, after: Row) -> tuple[list[str], list[str]]:
+def _difference(before: Row | RejectedRecord, after: Row) -> tuple[list[str], list[str]]:
     """Name what differs, and the child tables that do: all, where what was stored cannot be read any more.
 
     Of that the stage alone is compared: views of time in stage read only versions that say they begin one.
@@ -243,7 +245,7 @@ def _difference(before: Row | Reject, after: Row) -> tuple[list[str], list[str]]
 
 
 def _as(row: Row, record: Record) -> Row:
-    """Return the answer with its record completed: by what a fuller answer of the same version gave, or by contacts."""
+    """Return the answer with its record completed from an earlier answer of the same version, or with contacts."""
     completed = map_record(record, row.observed_at, by_id=row.by_id)
     if not isinstance(completed, Row):
         return row
@@ -286,11 +288,11 @@ async def undecided(
     async with database.transaction() as connection:
         stored = await _look(connection, account, [row.id for row in newest])
         differ = {row.id: row for row in newest if row.id in stored and _differs_at_its_version(row, stored[row.id])}
-        held = await connection.fetch(sql.READ, account, list(differ)) if differ else []
+        existing = await connection.fetch(sql.READ, account, list(differ)) if differ else []
     found: list[tuple[Row, set[str]]] = [
         (row, set()) for row in newest if decide(row, stored.get(row.id)) is Verdict.OLDER
     ]
-    for record in held:
+    for record in existing:
         row = differ[record["id"]]
         before = map_record(decode_record(record["payload"].encode()), row.observed_at)
         if isinstance(before, Row):

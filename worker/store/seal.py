@@ -52,8 +52,8 @@ def read_keys(path: Path) -> list[str]:
     """Read a key file: one key on a line, the newest first. Raises ValueError, which quotes nothing of it."""
     try:
         with path.open(encoding="ascii") as file:
-            if told := exposed(path, os.fstat(file.fileno()).st_mode):
-                raise ConfigError([f"security.key_file: {told}"])
+            if fault := exposed(path, os.fstat(file.fileno()).st_mode):
+                raise ConfigError([f"security.key_file: {fault}"])
             keys = file.read().split()
         for key in keys:
             Fernet(key)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from worker.model.schema import CHILDREN, NESTED, REFERRAL_COLUMNS, VERSION_COLUMNS
 
-_BOOKS = (
+_METADATA = (
     ("version", "bigint"),
     ("etag", "text"),
     ("content_hash", "uuid"),
@@ -18,7 +18,7 @@ _BOOKS = (
     ("unreadable", "text[]"),
     ("observed_at", "timestamptz"),
 )
-_COLUMNS = (*((column.name, column.kind.value) for column in REFERRAL_COLUMNS), *_BOOKS)
+_COLUMNS = (*((column.name, column.kind.value) for column in REFERRAL_COLUMNS), *_METADATA)
 _PAYLOAD = ("payload", "jsonb")
 _PRESENT = (("change", "text"), ("changed_columns", "text[]"), ("valid_from", "timestamptz"))
 

@@ -15,7 +15,7 @@ from worker.errors import LeaseError, StoreUnavailable
 from worker.model import instant
 from worker.model.counts import Checkpoint, WatermarkCheckpoint, WindowCheckpoint
 from worker.model.decide import Verdict
-from worker.model.mapping import Reject, Row
+from worker.model.mapping import RejectedRecord, Row
 from worker.model.schema import REFERRAL_COLUMNS
 from worker.store import sql
 from worker.store.copying import NewRow, children_as_lines, rows_as_lines
@@ -184,9 +184,9 @@ def _rows_document(changes: list[Change], begins: dict[str, datetime]) -> str:
     ).decode()
 
 
-async def put_rejected(connection: PoolConnectionProxy, run: Run, rejects: list[Reject]) -> None:
-    """Keep rejects, of each referral the newest."""
-    newest: dict[str, Reject] = {}
+async def put_rejected(connection: PoolConnectionProxy, run: Run, rejects: list[RejectedRecord]) -> None:
+    """Keep rejected records, of each referral the newest."""
+    newest: dict[str, RejectedRecord] = {}
     for reject in rejects:
         key = reject.id or reject.digest.hex()
         if key not in newest or reject.version >= newest[key].version:
@@ -208,16 +208,16 @@ async def put_rejected(connection: PoolConnectionProxy, run: Run, rejects: list[
         )
 
 
-async def advance_to(connection: PoolConnectionProxy, run: Run, checkpoints: Iterable[Checkpoint]) -> None:
-    """Move the positions that some pages reached; raises LeaseError where another run reads the window by now."""
+async def put_checkpoints(connection: PoolConnectionProxy, run: Run, checkpoints: Iterable[Checkpoint]) -> None:
+    """Move the checkpoints that some pages reached; raises LeaseError where another run reads the window by now."""
     windows: dict[int, WindowCheckpoint] = {}
     watermarks = []
-    for advance in checkpoints:
-        match advance:
+    for checkpoint in checkpoints:
+        match checkpoint:
             case WatermarkCheckpoint(through):
                 watermarks.append(through)
             case WindowCheckpoint(window_id):
-                windows[window_id] = advance.after(windows.get(window_id))
+                windows[window_id] = checkpoint.after(windows.get(window_id))
     if watermarks:
         await connection.execute(
             "UPDATE sync.watermarks SET position = $2, moved_at = now() WHERE account = $1 AND position < $2",

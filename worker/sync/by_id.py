@@ -1,4 +1,4 @@
-"""One referral by its id: the answer that surely carries the eTag, and that wins because a person asked for it."""
+"""One referral by its id: the answer that surely carries the eTag, and that wins because it was asked for."""
 
 from __future__ import annotations
 

@@ -19,25 +19,25 @@ GROUP_ROWS = 1_000
 """So many records go into one transaction at most, unless a single page has more; so many may wait for the next."""
 
 Observe = Callable[[Mapped, Counts], None]
-"""Told of what was stored together, and what came of it."""
+"""Called with what was stored together, and its counts."""
 
 
-async def drain(pages: AsyncGenerator[Page], writer: Writer, advance: Callable[[Page], Checkpoint]) -> None:
+async def drain(pages: AsyncGenerator[Page], writer: Writer, checkpoint: Callable[[Page], Checkpoint]) -> None:
     """Hand every page of a window to a writer; while it writes, the next page is being fetched.
 
-    `advance` says which position a page moves, in the page's own transaction. After any failure everything up to the
-    last saved page stands, and the position says so: the next run goes on there.
+    `checkpoint` returns what a page moves, in the page's own transaction. After any failure everything up to the last
+    saved page stands, and the checkpoint says so: the next run goes on there.
     """
     async with aclosing(pages):
         async for page in pages:
-            await writer.put(page, advance(page))
+            await writer.put(page, checkpoint(page))
 
 
 class Writer:
     """Saves pages in the order in which they come; make it with `writing`.
 
-    What has come while it wrote goes together into the next transaction: under load they are few and large, else each
-    page is stored at once. All pages of a window go through one writer, for none may be stored before the one before.
+    What has come while it wrote goes together into the next transaction: few and large ones when it is busy, else each
+    page at once. All pages of a window go through one writer, for none may be stored before the one before.
     """
 
     def __init__(self, database: Database, run: Run, observe: Observe) -> None:
@@ -55,17 +55,17 @@ class Writer:
         """How many records wait to be saved."""
         return sum(mapped.records for mapped, _, _ in self._waiting)
 
-    async def put(self, page: Page, advance: Checkpoint) -> None:
+    async def put(self, page: Page, checkpoint: Checkpoint) -> None:
         """Take a page, and wait while as much waits already as one transaction takes."""
         began = time.perf_counter()
         mapped = map_pages([page])
         self._run.unknown_fields |= mapped.unknown_fields
         self._run.map_seconds += time.perf_counter() - began
-        await self._put(mapped, 1, advance)
+        await self._put(mapped, 1, checkpoint)
 
-    async def move(self, advance: Checkpoint) -> None:
-        """Move a position once everything before is stored."""
-        await self._put(Mapped(), 0, advance)
+    async def move(self, checkpoint: Checkpoint) -> None:
+        """Move a checkpoint once everything before is stored."""
+        await self._put(Mapped(), 0, checkpoint)
 
     async def close(self) -> None:
         """Let it end when nothing waits any more."""
@@ -87,28 +87,28 @@ class Writer:
             self._run.store_seconds += time.perf_counter() - began
             self._observe(mapped, saved)
 
-    async def _put(self, mapped: Mapped, pages: int, advance: Checkpoint) -> None:
+    async def _put(self, mapped: Mapped, pages: int, checkpoint: Checkpoint) -> None:
         async with self._left:
             await self._left.wait_for(lambda: self.waiting < GROUP_ROWS)
-            self._waiting.append((mapped, pages, advance))
+            self._waiting.append((mapped, pages, checkpoint))
             self._came.notify()
 
     def _group(self) -> tuple[Mapped, int, list[Checkpoint]]:
         """Take what waits, in its order, up to what one transaction takes."""
-        group, pages, advance = self._waiting.popleft()
-        checkpoints = [advance]
+        group, pages, checkpoint = self._waiting.popleft()
+        checkpoints = [checkpoint]
         while self._waiting and group.records + self._waiting[0][0].records <= GROUP_ROWS:
-            mapped, more, advance = self._waiting.popleft()
+            mapped, more, checkpoint = self._waiting.popleft()
             group.rows += mapped.rows
             group.rejects += mapped.rejects
             pages += more
-            checkpoints.append(advance)
+            checkpoints.append(checkpoint)
         return group, pages, checkpoints
 
 
 @asynccontextmanager
 async def writing(database: Database, run: Run, observe: Observe) -> AsyncIterator[Writer]:
-    """Open a writer; at the end everything that came is saved, also when reading failed.
+    """Open a writer; at the end everything that came is saved, also when the listing failed.
 
     When the writer fails, whoever reads for it is stopped at once. Raises what either raised first.
     """

@@ -25,7 +25,7 @@ _log = structlog.get_logger()
 
 
 async def list_is_partial(pipeline: Pipeline, run: Run) -> bool:
-    """Say whether the list has partial records; looked up once a run, compared at the API once a day."""
+    """Return whether the list has partial records; looked up once a run, compared at the API once a day."""
     return bool(await _lacking_in_list(pipeline, run) - {"eTag"})
 
 
@@ -105,7 +105,7 @@ async def _changed(pipeline: Pipeline, lacking_members: set[str], page: Page) ->
 
 
 async def _fetched(pipeline: Pipeline, page: Page, changed: set[str]) -> tuple[list[Page], list[Record]]:
-    """Fetch by id what changed; what cannot be had that way is left to the list."""
+    """Fetch by id what changed; what cannot be fetched by id is left to the list."""
     allowed = asyncio.Semaphore(pipeline.concurrency)
 
     async def fetch(referral_id: str) -> Page | None:

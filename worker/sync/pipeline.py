@@ -39,11 +39,12 @@ def _silent(_: Step) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """One account's way from the source to the store.
+    """What a flow of one account works with, from the source to the store.
 
     `paging` overrides what probing would choose. `max_vanished_percent` bounds how many rows a reconcile may mark.
-    `privacy` is what the client lets in. `processes` share a load by hand; 0 leaves it to how long it takes. `waiting`
-    hears of a lease that is waited for. `ends` are those of the listing that a probe has just seen.
+    `privacy` is what the client admits. `processes` share a backfill; 0 lets its duration decide. `waiting` is
+    called while a lease is waited for. `ends` are those of the listing that a probe has
+    just seen.
     """
 
     account: str
@@ -86,10 +87,10 @@ async def ends_of(pipeline: Pipeline, field: TimeField) -> Bounds:
 
 
 async def downgrade(pipeline: Pipeline, field: TimeField, strategy: Strategy, why: SourceContradicted) -> None:
-    """Go one way down for the next day; raises what was found when there is no way down, or a person chose this one."""
+    """Downgrade the paging strategy for a day; raise `why` where there is none below, or where `api.paging` sets it."""
     if strategy.paging is Paging.SWEEP or pipeline.paging is not None:
         raise why
-    lower = strategy.downgraded(str(why), proven=why.lasting)
+    lower = strategy.downgraded(str(why), conclusive=why.lasting)
     _log.warning(
         "paging_downgraded", account=pipeline.account, field=field.value, paging=lower.paging.value, why=str(why)
     )

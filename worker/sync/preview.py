@@ -12,7 +12,7 @@ from worker.model.mapping import Row, map_pages
 from worker.model.record import Page
 from worker.model.window import TimeField, Window
 from worker.source.paging import pages
-from worker.store import capabilities, positions
+from worker.store import capabilities, checkpoints
 from worker.store.save import judge
 from worker.sync.hydrate import hydrated
 from worker.sync.pipeline import Pipeline, strategy_for
@@ -30,7 +30,7 @@ class Preview:
 
 async def preview_incremental(pipeline: Pipeline) -> AsyncIterator[Preview]:
     """Say what an incremental sync would write."""
-    watermark = await positions.watermark(pipeline.database, pipeline.account)
+    watermark = await checkpoints.watermark(pipeline.database, pipeline.account)
     lower = shift(watermark, -pipeline.overlap) if watermark is not None else None
     window = Window(TimeField.UPDATED, lower)
     strategy = await strategy_for(pipeline, None, window.field)
@@ -55,7 +55,7 @@ async def preview_reconcile(pipeline: Pipeline) -> AsyncIterator[Preview]:
                         yield Preview(referral_id, Verdict.UPDATE.value)
             elif not isinstance(verdict, Verdict) or verdict.changes:
                 yield Preview(referral_id, str(verdict))
-    for referral_id in sorted(await positions.listed_here(pipeline.database, pipeline.account, window, began) - seen):
+    for referral_id in sorted(await checkpoints.live_ids(pipeline.database, pipeline.account, window, began) - seen):
         if await look(pipeline, referral_id) is None:
             yield Preview(referral_id, "deleted")
 

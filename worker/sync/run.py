@@ -67,8 +67,8 @@ async def recorded(
                     run.traffic = pipeline.client.traffic.since(before)
                     if run.unknown_fields:
                         _log.warning("unknown_fields_found", fields=sorted(run.unknown_fields))
-                    if run.lag.missed or (run.lag.late or 0) > run.lag.overlap.total_seconds() / 2:
-                        _log.warning("overlap_exceeded", lag_seconds=run.lag.late, missed=run.lag.missed)
+                    if run.lag.missed or (run.lag.below_watermark or 0) > run.lag.overlap.total_seconds() / 2:
+                        _log.warning("overlap_exceeded", lag_seconds=run.lag.below_watermark, missed=run.lag.missed)
 
 
 def logged(pipeline: Pipeline, kind: str, counts: Counts, run: leases.Run) -> Counts:
@@ -82,7 +82,7 @@ def logged(pipeline: Pipeline, kind: str, counts: Counts, run: leases.Run) -> Co
         updated=counts.updated,
         unchanged=counts.unchanged,
         rejected=counts.rejected,
-        deleted=run.vanished,
+        deleted=run.deleted,
         pages=counts.pages,
         requests=run.traffic.requests,
         retries=run.traffic.retries,
@@ -96,13 +96,13 @@ def logged(pipeline: Pipeline, kind: str, counts: Counts, run: leases.Run) -> Co
     return counts
 
 
-async def refresh_history(database: Database, *, insist: bool = False) -> None:
-    """Bring up to date what dashboards read from materialised views, where a run asked for it, or we `insist`.
+async def refresh_history(database: Database, *, force: bool = False) -> None:
+    """Bring up to date what dashboards read from materialised views, where a run asked for it, or by `force`.
 
     When that fails the copy itself is as good, and the refresh stays asked for.
     """
     try:
-        if not await schedules.take_history(database) and not insist:
+        if not await schedules.take_history(database) and not force:
             return
         await analysis.refresh_history(database)
     except StoreError as error:

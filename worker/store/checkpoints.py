@@ -33,7 +33,7 @@ async def anchor(database: Database, account: str, lower: Instant, watermark: In
     return (found["id"], Instant(found["version"])) if found else None
 
 
-async def proven_so_far(database: Database, account: str) -> tuple[Instant | None, Instant | None]:
+async def watermark_and_verified(database: Database, account: str) -> tuple[Instant | None, Instant | None]:
     """Return the account's watermark, and through when its copy was last verified."""
     async with database.transaction() as connection:
         found = await connection.fetchrow(
@@ -42,19 +42,19 @@ async def proven_so_far(database: Database, account: str) -> tuple[Instant | Non
     return (found["position"], found["verified_through"]) if found else (None, None)
 
 
-async def put_back_watermark(database: Database, run: Run, position: Instant) -> None:
-    """Move the watermark back because a person said so; it never goes forward this way."""
+async def rewind_watermark(database: Database, run: Run, to: Instant) -> None:
+    """Move the watermark back on request (`sync --since`); it never goes forward this way."""
     async with database.transaction() as connection:
         await leases.check(connection, run)
         await connection.execute(
             "UPDATE sync.watermarks SET position = $2, moved_at = now() WHERE account = $1 AND position > $2",
             run.account,
-            position,
+            to,
         )
 
 
-async def listed_here(database: Database, account: str, window: Window, before: datetime) -> set[str]:
-    """Return ids of rows whose time lies in the window, not marked as deleted, and stored before a moment.
+async def live_ids(database: Database, account: str, window: Window, before: datetime) -> set[str]:
+    """Return the ids of rows whose time lies in the window, not marked as deleted, and stored before a moment.
 
     Bounds of a window are whole seconds, so comparing floored timestamps is exact. A window without a lower end also
     holds the rows without a time.
