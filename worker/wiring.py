@@ -72,13 +72,16 @@ def sign_in_of(settings: Settings, name: str) -> SignIn:
             partial(service.by_password, user),
             account.password.get_secret_value(),
             issued_for,
+            settings.api.base_url,
             (account.client_secret.get_secret_value(), user),
             _seal(settings),
             stores=False,
         )
     configured = account.refresh_token.get_secret_value() if isinstance(account, RefreshToken) else ""
     secret = account.client_secret.get_secret_value() if isinstance(account, RefreshToken) else ""
-    return SignIn(name, service.by_refresh_token, configured, issued_for, (secret,), _seal(settings))
+    return SignIn(
+        name, service.by_refresh_token, configured, issued_for, settings.api.base_url, (secret,), _seal(settings)
+    )
 
 
 def identity(settings: Settings, name: str) -> MicrosoftIdentity:
