@@ -1,13 +1,14 @@
 # Everything a developer needs. Only Python 3.11 to 3.13, pip and make have to be there.
 PYTHON ?= python3
 ROUNDS ?= 20
+MINUTES ?= 60
 RECORDS ?= 50000
 UPGRADE ?= --upgrade
 BIN := .venv/bin
 LOCKED := --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 -q $(UPGRADE)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test test-system torture coverage check check-sql audit sbom bench bench-peers bench-growth bench-scale bench-dashboards \
+.PHONY: help demo test test-system torture soak coverage check check-sql audit sbom bench bench-peers bench-growth bench-scale bench-dashboards \
 	columns dictionary messages lock clean
 .DEFAULT_GOAL := help
 
@@ -31,6 +32,9 @@ test-system: .venv/.dev .venv/.dbt ## what needs dbt and Debian packages (pgboun
 
 torture: .venv/.dev ## kills, outages and the lying API again and again; ROUNDS=20 takes about a quarter of an hour
 	@$(BIN)/python -m pytest -q tests/property tests/acceptance/test_kills.py tests/torture --rounds $(ROUNDS) --timeout 7200
+
+soak: .venv/.dev ## two daemons, a changing source, and random faults of everything around them; MINUTES=60
+	@$(BIN)/python -m pytest -q -s tests/torture/test_soak.py --minutes $(MINUTES) --timeout 0
 
 coverage: .venv/.dev ## run the suite and say which lines it reached, in the processes that it starts too; htmlcov/ shows them
 	@$(BIN)/coverage erase
@@ -71,13 +75,13 @@ bench-dashboards: .venv/.dev ## how long dashboards wait at 200,000 referrals wi
 	@$(BIN)/python -m benchmarks.dashboards
 
 columns: .venv/.dev ## write worker/model/columns.py from worker/model/schema.py
-	@$(BIN)/python -m tests.columns
+	@$(BIN)/python -m tools.columns
 
 dictionary: .venv/.dev ## write docs/data-dictionary.md and dbt/models/sources.yml from the comments in the database
-	@$(BIN)/python -m tests.dictionary
+	@$(BIN)/python -m tools.dictionary
 
 messages: .venv/.dev ## write docs/messages.md, the text of each kind of message, and a picture of one (needs chromium)
-	@$(BIN)/python -m tests.messages --picture
+	@$(BIN)/python -m tools.messages --picture
 
 lock: .venv/.dev ## resolve the dependencies anew; UPGRADE= keeps the pins that still fit
 	@$(BIN)/pip install -q uv

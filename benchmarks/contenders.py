@@ -150,7 +150,7 @@ async def copy_only(origin: str, dsn: str) -> dict[str, Any]:
 
 
 async def bare_job(origin: str, dsn: str) -> dict[str, Any]:
-    """Floor C: windows, COPY and merge into one table, two writers; no versions, no parts, no ledger."""
+    """Floor C: windows, COPY and merge into one table, two writers; no versions, no child rows, no ledger."""
     setup = await _connect(dsn)
     await setup.execute(TABLE.format(name="floor_c", key="PRIMARY KEY"))
     await storage(setup, "floor_c")

@@ -1,7 +1,7 @@
-"""dlt doing the same load, in an environment of its own: `python benchmarks/peers.py plain|nested ORIGIN DSN`.
+"""dlt doing the same backfill, in an environment of its own: `python benchmarks/peers.py plain|nested ORIGIN DSN`.
 
 Written as its documentation shows it: a resource that follows the listing, merged by id into PostgreSQL. `plain` keeps
-nested objects as JSON; `nested` makes child tables, as dlt does unless told otherwise.
+nested objects as JSON; `nested` makes child tables, as dlt does by default.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@
     ├── StoreError            the database refused or is in the wrong state
     │   └── StoreUnavailable  it may work later: connection lost, starting up
     ├── LeaseError            another process holds this work, or took it over
-    └── VanishedError         more rows are no longer listed than may be marked at once; action required
+    └── DeletionCapError      more rows are no longer listed than may be marked at once; action required
 
 An error is translated into this tree once, at the edge that met it. Whatever is not of this tree is a bug and ends
 the run loudly. Messages name what to do; they never hold a token, a password or a customer's data.
@@ -28,7 +28,7 @@ MFA_ASKED = "900421"
 
 
 class SyncError(Exception):
-    """A failure that a person can act on.
+    """A failure that an operator can act on.
 
     `hint` is the next step in the imperative; it is printed under the message.
     """
@@ -51,7 +51,7 @@ class ConfigError(SyncError):
 
 
 class SignInError(SyncError):
-    """Sign-in or permission was refused; waiting does not help, a person does."""
+    """Sign-in or permission was refused; waiting does not help: action required."""
 
     exit_code = 3
 
@@ -125,5 +125,5 @@ class LeaseError(SyncError):
         self.seconds_left = seconds_left
 
 
-class VanishedError(SyncError):
+class DeletionCapError(SyncError):
     """More rows are no longer listed than may be marked as deleted at once; none was, and action is required."""

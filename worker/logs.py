@@ -1,7 +1,7 @@
 """Log lines: JSON for machines, aligned text on a terminal; always on standard error.
 
 Events carry counts, times and request ids. Tokens, contacts and payloads are never given to a logger. An error that is
-not ours may quote any of them, so of it only the kind is told, and where it was raised.
+not ours may quote any of them, so of it only the kind is logged, and where it was raised.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import structlog
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 from worker.errors import SyncError
+from worker.model.counts import FIGURES
 from worker.model.escape import block, json_text, line
 
 WRITE_SECONDS = 1.0
@@ -29,7 +30,7 @@ WRITE_SECONDS = 1.0
 WORK = ("account", "kind", "run_id")
 """Keys of every line that is logged during work; `run_id` once the run has begun."""
 
-_COUNTS = "inserted updated unchanged rejected deleted pages requests retries"
+_FIGURES = " ".join(figure.logged for figure in FIGURES if figure.logged)
 EVENTS: dict[str, tuple[str, str]] = {
     "backfill_helper_failed": ("process code", "A process that helped with a backfill ended badly; the others go on."),
     "backfill_helper_started": ("account kind process", "Another process reads windows of a backfill."),
@@ -52,7 +53,7 @@ EVENTS: dict[str, tuple[str, str]] = {
     "message_sent": ("channel message message_kind events", "A channel took a message."),
     "overlap_exceeded": (
         "lag_seconds missed",
-        "Changes arrive later than, or nearly as late as, `sync.overlap` allows.",
+        "The replication lag comes near to `sync.overlap`, or exceeds it.",
     ),
     "paging_downgraded": ("account field paging why", "The API contradicted itself; the next paging strategy is used."),
     "partial_list_found": ("account only_by_id", "Lists lack members that a record has by id; changes are hydrated."),
@@ -68,7 +69,7 @@ EVENTS: dict[str, tuple[str, str]] = {
     "run_deferred": ("account retry_seconds", "The API asked for a longer pause than a run waits; backing off."),
     "run_failed": ("account kind error hint", "A run failed."),
     "run_finished": (
-        f"account kind run_id {_COUNTS} paging seconds api_seconds decode_seconds map_seconds store_seconds",
+        f"account kind run_id seconds {_FIGURES}",
         "A run succeeded.",
     ),
     "run_progressed": ("account kind records windows left", "How far a command is, every few seconds."),
@@ -84,10 +85,10 @@ EVENTS: dict[str, tuple[str, str]] = {
 """Every event, its keys beside those of the work at hand (`WORK`), and what it means."""
 
 
-class Unhindered(io.TextIOBase):
+class NonBlockingStream(io.TextIOBase):
     """A stream to write log lines to that neither fails nor waits for long: a log is no reason to stop the work.
 
-    Lines are dropped while the pipe behind it is full or its reader is gone, and while the disk is full.
+    Lines are dropped while the pipe behind it is full or its reader has exited, and while the disk is full.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -104,7 +105,7 @@ class Unhindered(io.TextIOBase):
         return len(text)
 
     def isatty(self) -> bool:
-        """Say whether a person looks on."""
+        """Return whether a person looks on."""
         return self._stream.isatty()
 
     def _takes(self) -> bool:
@@ -115,12 +116,12 @@ class Unhindered(io.TextIOBase):
 
 def traced(error: BaseException) -> str:
     """Write where an error and what it came from were raised, without messages: they may quote secrets and data."""
-    told = []
+    blocks = []
     for one in reversed(list(_chain(error))):
         frames = traceback.StackSummary.extract(traceback.walk_tb(one.__traceback__), lookup_lines=True)
         kind = f"{type(one).__module__}.{type(one).__qualname__}"
-        told.append(f"{''.join(frames.format())}{kind}: {_harmless_part(one)}")
-    return block("\n\nwhich led to\n\n".join(told))
+        blocks.append(f"{''.join(frames.format())}{kind}: {_harmless_part(one)}")
+    return block("\n\nwhich led to\n\n".join(blocks))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -170,19 +171,19 @@ def _log_retry(details: RetryDetails) -> None:
     )
 
 
-class LibraryLines(logging.Formatter):
+class LibraryFormatter(logging.Formatter):
     """Formats what libraries log: the first line only, for others quote what was at work, and no messages of errors."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, and where an error was raised."""
-        told = line(f"{record.levelname} {record.name} {record.getMessage().partition(chr(10))[0]}")
+        text = line(f"{record.levelname} {record.name} {record.getMessage().partition(chr(10))[0]}")
         error = record.exc_info[1] if record.exc_info else None
-        return f"{told}\n{traced(error)}" if error is not None else told
+        return f"{text}\n{traced(error)}" if error is not None else text
 
 
 def configure(level: str, form: str) -> None:
     """Set up logging; `form` is json, console, or auto: console on a terminal, json elsewhere."""
-    lines: Any = Unhindered(sys.stderr)
+    lines: Any = NonBlockingStream(sys.stderr)
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
     renderer: structlog.types.Processor = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False)
@@ -205,9 +206,8 @@ def configure(level: str, form: str) -> None:
     set_on_retry_hooks([_log_retry])
     # Libraries log through the standard library; only what they warn of matters here.
     handler = logging.StreamHandler(lines)
-    handler.setFormatter(LibraryLines())
+    handler.setFormatter(LibraryFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("apscheduler").setLevel(logging.ERROR)
     # What ends its loop is logged where that begins again; what it could not write in an outage it writes later.
     logging.getLogger("pgqueuer").setLevel(logging.CRITICAL + 1)
     # They quote whole answers of the identity service that they cannot read; our errors say what those come to.

@@ -43,17 +43,17 @@ def chosen_accounts(settings: Settings, only: str | None) -> list[str]:
     return [only]
 
 
-def token_source(settings: Settings, database: Database, name: str, *, insist: bool = False) -> TokenSource:
+def token_source(settings: Settings, database: Database, name: str, *, force: bool = False) -> TokenSource:
     """Build where an account's tokens come from; keep it, for it remembers the token that is good.
 
-    `insist` asks the identity service even when it has just refused. Raises ConfigError for a key file that is none.
+    `force` asks the identity service even when it has just refused. Raises ConfigError for a key file that is none.
     """
     match settings.accounts[name]:
         case StaticToken(access_token=token):
             return static_token(token.get_secret_value(), f"accounts.{name}.access_token")
         case TokenCommand(command=command):
             return command_token(command, f"accounts.{name}.command")
-    return kept_fresh(database, sign_in_of(settings, name), insist=insist)
+    return kept_fresh(database, sign_in_of(settings, name), force=force)
 
 
 def sign_in_of(settings: Settings, name: str) -> SignIn:
@@ -70,13 +70,16 @@ def sign_in_of(settings: Settings, name: str) -> SignIn:
             partial(service.by_password, user),
             account.password.get_secret_value(),
             issued_for,
+            settings.api.base_url,
             (account.client_secret.get_secret_value(), user),
             _seal(settings),
             stores=False,
         )
     configured = account.refresh_token.get_secret_value() if isinstance(account, RefreshToken) else ""
     secret = account.client_secret.get_secret_value() if isinstance(account, RefreshToken) else ""
-    return SignIn(name, service.by_refresh_token, configured, issued_for, (secret,), _seal(settings))
+    return SignIn(
+        name, service.by_refresh_token, configured, issued_for, settings.api.base_url, (secret,), _seal(settings)
+    )
 
 
 def identity(settings: Settings, name: str) -> MicrosoftIdentity:
@@ -119,7 +122,7 @@ async def open_pipeline(
     waiting: leases.Waiting | None = None,
     session: ClientSession | None = None,
 ) -> AsyncIterator[Pipeline]:
-    """Open one account's way from the API to the database; `session` is what the process has open already."""
+    """Open the pipeline of one account, from the API to the database; `session` is what the process shares."""
     from worker.source.client import open_client  # noqa: PLC0415 - slow, and not needed by what only looks at the copy
     from worker.sync.pipeline import Pipeline  # noqa: PLC0415
 
@@ -131,7 +134,7 @@ async def open_pipeline(
         clock=await database.clock(),
         ca_file=api.ca_file,
         max_page_bytes=api.max_page_bytes,
-        admit=rules.admit if rules.keeps_out else None,
+        admit=rules.admit if rules.restricts else None,
         session=session,
     ) as client:
         options: dict[str, Any] = {"progress": show} if show is not None else {}
@@ -198,26 +201,26 @@ async def migrated_database(settings: Settings) -> AsyncIterator[Database]:
 
 
 async def prepare_database(settings: Settings, url: str) -> list[str]:
-    """Migrate, hand over the settings that views need, and say what is left for a person with more rights."""
+    """Migrate, hand over the settings that views need, and say what is left for somebody with more rights."""
     from worker.sync.run import refresh_history  # noqa: PLC0415
 
-    told = [f"The database is at revision {await migrate.upgrade(url)}."]
+    lines = [f"The database is at revision {await migrate.upgrade(url)}."]
     async with open_database(url, connections=1) as database:
         moved = await view_settings.put_setting(database, "bi.timezone", settings.bi.timezone)
         await view_settings.put_labels(database, settings.labels())
         await privacy.enforce(database, await configured_rules(settings, database))
-        await refresh_history(database, insist=moved)
+        await refresh_history(database, force=moved)
         if await queries.readers_missing(database):
-            told += ["The roles of dashboards could not be made. Somebody with CREATEROLE has to run this once:", ""]
-            told.append(migrate.roles_sql())
-    return told
+            lines += ["The roles of dashboards could not be made. Somebody with CREATEROLE has to run this once:", ""]
+            lines.append(migrate.roles_sql())
+    return lines
 
 
 async def require_migrated(url: str) -> None:
     """Raise StoreError unless the database is at a revision that this release can work with, and can hold the copy."""
     revision = await migrate.current(url)
     await migrate.check_database(url, revision)
-    if not migrate.suffices(revision):
+    if not migrate.is_current_enough(revision):
         raise StoreError("The database is not migrated to this release.", "Run `referral-sync migrate`.")
 
 

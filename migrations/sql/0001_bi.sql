@@ -598,7 +598,7 @@ COMMENT ON VIEW bi.team_phones IS 'Phone numbers of our own people. Personal dat
 CREATE VIEW bi.runs AS
 SELECT account, id AS run, kind, outcome, started_at, finished_at,
     round(extract(epoch FROM coalesce(finished_at, now()) - started_at)::numeric, 1) AS seconds,
-    inserted, updated, unchanged, rejected, vanished, pages, requests, retries,
+    inserted, updated, unchanged, rejected, deleted, pages, requests, retries,
     lag_p50 AS lag_seconds
 FROM sync.runs;
 COMMENT ON VIEW bi.runs IS 'What the worker did, and what came of it; finished runs go after [sync] keep_runs.';
@@ -613,7 +613,7 @@ COMMENT ON COLUMN bi.runs.inserted IS 'Referrals stored for the first time.';
 COMMENT ON COLUMN bi.runs.updated IS 'Referrals that changed.';
 COMMENT ON COLUMN bi.runs.unchanged IS 'Records read that were stored already.';
 COMMENT ON COLUMN bi.runs.rejected IS 'Rejected records: they could not be stored.';
-COMMENT ON COLUMN bi.runs.vanished IS 'Referrals marked as deleted at the source.';
+COMMENT ON COLUMN bi.runs.deleted IS 'Referrals marked as deleted at the source.';
 COMMENT ON COLUMN bi.runs.pages IS 'Pages read.';
 COMMENT ON COLUMN bi.runs.requests IS 'Requests to the API.';
 COMMENT ON COLUMN bi.runs.retries IS 'Requests that had to be repeated.';
@@ -633,7 +633,7 @@ DECLARE
     col record;
 BEGIN
     FOR col IN
-        WITH words (view_name, column_name, told) AS (VALUES
+        WITH words (view_name, column_name, text) AS (VALUES
             (NULL, 'account', 'Account of the configuration that the referral was read with.'),
             (NULL, 'account_label', 'The account''s name as people read it, from its label; else the account.'),
             (NULL, 'is_awaiting', 'Whether it still waits for an answer: New, and neither accepted, declined nor closed.'),
@@ -757,8 +757,8 @@ BEGIN
             (NULL, 'quantity', 'How many.')
         )
         SELECT c.relname AS view_name, a.attname AS column_name,
-            coalesce(own.told, word.told, col_description('partner_center.referrals'::regclass, r.attnum),
-                col_description('partner_center.referral_registrations'::regclass, g.attnum)) AS told
+            coalesce(own.text, word.text, col_description('partner_center.referrals'::regclass, r.attnum),
+                col_description('partner_center.referral_registrations'::regclass, g.attnum)) AS text
         FROM pg_class c
         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
         LEFT JOIN words own ON own.view_name = c.relname AND own.column_name = a.attname
@@ -767,7 +767,7 @@ BEGIN
         LEFT JOIN pg_attribute g ON g.attrelid = 'partner_center.referral_registrations'::regclass AND g.attname = a.attname
         WHERE c.relnamespace = 'bi'::regnamespace AND c.relkind = 'v' AND col_description(c.oid, a.attnum) IS NULL
     LOOP
-        EXECUTE format('COMMENT ON COLUMN bi.%I.%I IS %L', col.view_name, col.column_name, col.told);
+        EXECUTE format('COMMENT ON COLUMN bi.%I.%I IS %L', col.view_name, col.column_name, col.text);
     END LOOP;
 END
 $$;

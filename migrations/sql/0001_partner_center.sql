@@ -471,11 +471,11 @@ DECLARE
     col record;
 BEGIN
     FOR col IN
-        SELECT a.attname, col_description(a.attrelid, a.attnum) AS told FROM pg_attribute a
+        SELECT a.attname, col_description(a.attrelid, a.attnum) AS text FROM pg_attribute a
         WHERE a.attrelid = 'partner_center.referral_versions'::regclass AND a.attnum > 0
     LOOP
         EXECUTE format('COMMENT ON COLUMN partner_center.referral_history.%I IS %L', col.attname,
-            CASE col.attname WHEN 'valid_to' THEN 'Until when (exclusive); null for the present version.' ELSE col.told END);
+            CASE col.attname WHEN 'valid_to' THEN 'Until when (exclusive); null for the present version.' ELSE col.text END);
     END LOOP;
 END
 $$;

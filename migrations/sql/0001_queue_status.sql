@@ -1,4 +1,4 @@
--- What is told of the queue, over the tables that its engine has made (worker/store/queue.py).
+-- What is shown of the queue, over the tables that its engine has made (worker/store/queue.py).
 
 CREATE VIEW sync.queue AS
 SELECT entrypoint AS kind,

@@ -1,11 +1,11 @@
--- The worker's own tables. Positions are ticks of 100 ns since year 1, the source's own precision; the *_at columns are
+-- The worker's own tables. Checkpoints are ticks of 100 ns since year 1, the source's own precision; the *_at columns are
 -- the same moment floored to the microsecond, for people. (Schema sync exists already: it holds the version table.)
 
 CREATE FUNCTION sync.at(ticks bigint) RETURNS timestamptz
     LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
     RETURN '0001-01-01T00:00:00Z'::timestamptz + make_interval(days => (ticks / 864000000000)::integer)
         + (ticks % 864000000000 / 10) * interval '1 microsecond';
-COMMENT ON FUNCTION sync.at(bigint) IS 'The moment of a tick count, floored to the microsecond.';
+COMMENT ON FUNCTION sync.at(bigint) IS 'The moment of a count of ticks, floored to the microsecond.';
 
 CREATE TABLE sync.settings (
     name text PRIMARY KEY,
@@ -54,7 +54,7 @@ CREATE TABLE sync.runs (
     updated bigint NOT NULL DEFAULT 0,
     unchanged bigint NOT NULL DEFAULT 0,
     rejected bigint NOT NULL DEFAULT 0,
-    vanished bigint NOT NULL DEFAULT 0,
+    deleted bigint NOT NULL DEFAULT 0,
     pages bigint NOT NULL DEFAULT 0,
     requests bigint NOT NULL DEFAULT 0,
     retries bigint NOT NULL DEFAULT 0,
@@ -63,7 +63,7 @@ CREATE TABLE sync.runs (
     lag_p50 double precision,
     lag_p95 double precision,
     lag_max double precision,
-    late_max double precision,
+    below_watermark_max double precision,
     overlap double precision,
     missed bigint NOT NULL DEFAULT 0,
     api_seconds double precision,
@@ -80,12 +80,12 @@ COMMENT ON COLUMN sync.runs.slot IS 'Which of several readers of one backfill ma
 COMMENT ON COLUMN sync.runs.lease IS 'The lease that the run worked under, as kind in sync.leases.';
 COMMENT ON COLUMN sync.runs.due_at IS 'When the run was due by its schedule; null where somebody asked for it.';
 COMMENT ON COLUMN sync.runs.outcome IS 'running, done, failed, refused (action required: sign-in, permission, or more rows deleted at the source than may be), stopped (asked to), abandoned (its process died).';
-COMMENT ON COLUMN sync.runs.vanished IS 'Rows marked as deleted at the source.';
+COMMENT ON COLUMN sync.runs.deleted IS 'Rows marked as deleted at the source.';
 COMMENT ON COLUMN sync.runs.retries IS 'Requests that had to be repeated.';
 COMMENT ON COLUMN sync.runs.lag_p50 IS 'Replication lag: seconds from a change''s updatedDateTime until it was first read, the median of this run; null where nothing changed.';
 COMMENT ON COLUMN sync.runs.lag_p95 IS 'The same, 95 of 100 changes were faster.';
 COMMENT ON COLUMN sync.runs.lag_max IS 'The same, the slowest.';
-COMMENT ON COLUMN sync.runs.late_max IS 'How many seconds below the watermark of the run''s start a change first appeared, at most: what the overlap is for.';
+COMMENT ON COLUMN sync.runs.below_watermark_max IS 'How many seconds below the watermark of the run''s start a change first appeared, at most: what the overlap is for.';
 COMMENT ON COLUMN sync.runs.overlap IS 'Seconds below the watermark from which the run read.';
 COMMENT ON COLUMN sync.runs.missed IS 'Changes that a reconcile found which incremental syncs should have brought: they appeared later than the overlap.';
 COMMENT ON COLUMN sync.runs.api_seconds IS 'Seconds that the run''s readers waited for the API, all together.';
@@ -114,9 +114,9 @@ CREATE TABLE sync.watermarks (
     verified_by text,
     not_verified text
 );
-COMMENT ON TABLE sync.watermarks IS 'How far each account is read: every updatedDateTime below the position is stored.';
+COMMENT ON TABLE sync.watermarks IS 'How far each account is read: every updatedDateTime below the watermark is stored.';
 COMMENT ON COLUMN sync.watermarks.verified_through IS 'A full listing agreed with the copy about everything below this updatedDateTime.';
-COMMENT ON COLUMN sync.watermarks.verified_by IS 'How that listing was paged, and what proved that each part of it was whole.';
+COMMENT ON COLUMN sync.watermarks.verified_by IS 'How that listing was paged, and what verified that each window of it was whole.';
 COMMENT ON COLUMN sync.watermarks.not_verified IS 'Why the last reconcile could verify nothing; null where it could.';
 
 CREATE TABLE sync.schedules (
@@ -164,13 +164,13 @@ COMMENT ON COLUMN sync.summaries.finished_run IS 'The incremental sync or backfi
 COMMENT ON COLUMN sync.summaries.good_run IS 'The last one that went well and covered the whole account.';
 COMMENT ON COLUMN sync.summaries.reconcile_run IS 'The last reconcile that came to a result.';
 
-CREATE TABLE sync.late_changes (
+CREATE TABLE sync.daily_lag (
     account text NOT NULL,
     day date NOT NULL,
-    late_max double precision NOT NULL,
+    below_watermark_max double precision NOT NULL,
     PRIMARY KEY (account, day)
 );
-COMMENT ON TABLE sync.late_changes IS 'How many seconds below the watermark a change appeared, at most, by day (UTC); a week of it is kept.';
+COMMENT ON TABLE sync.daily_lag IS 'How many seconds below the watermark a change appeared, at most, by day (UTC); a week of it is kept.';
 
 CREATE FUNCTION sync.summarize() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -191,26 +191,26 @@ BEGIN
         lag_p50 = coalesce(excluded.lag_p50, s.lag_p50),
         lag_p95 = coalesce(excluded.lag_p95, s.lag_p95),
         overlap = coalesce(excluded.overlap, s.overlap);
-    IF NEW.kind = 'incremental' AND NEW.late_max IS NOT NULL THEN
-        INSERT INTO sync.late_changes AS l (account, day, late_max)
-        VALUES (NEW.account, (NEW.started_at AT TIME ZONE 'UTC')::date, NEW.late_max)
-        ON CONFLICT (account, day) DO UPDATE SET late_max = excluded.late_max WHERE excluded.late_max > l.late_max;
+    IF NEW.kind = 'incremental' AND NEW.below_watermark_max IS NOT NULL THEN
+        INSERT INTO sync.daily_lag AS l (account, day, below_watermark_max)
+        VALUES (NEW.account, (NEW.started_at AT TIME ZONE 'UTC')::date, NEW.below_watermark_max)
+        ON CONFLICT (account, day) DO UPDATE SET below_watermark_max = excluded.below_watermark_max WHERE excluded.below_watermark_max > l.below_watermark_max;
     END IF;
     RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION sync.summarize() IS 'Keeps sync.summaries and sync.late_changes when a run ends.';
+COMMENT ON FUNCTION sync.summarize() IS 'Keeps sync.summaries and sync.daily_lag when a run ends.';
 CREATE TRIGGER summarize AFTER INSERT OR UPDATE OF outcome ON sync.runs
     FOR EACH ROW WHEN (NEW.outcome <> 'running') EXECUTE FUNCTION sync.summarize();
 
 CREATE TABLE sync.capabilities (
     account text NOT NULL,
     field text NOT NULL,
-    method text NOT NULL CHECK (method IN ('keyset', 'scan', 'sweep')),
+    paging text NOT NULL CHECK (paging IN ('keyset', 'scan', 'sweep')),
     quoted boolean NOT NULL,
     bounded_above boolean NOT NULL,
     evidence text NOT NULL,
-    proven boolean NOT NULL,
+    conclusive boolean NOT NULL,
     probed_at timestamptz NOT NULL DEFAULT now(),
     links boolean NOT NULL DEFAULT false,
     page_size integer NOT NULL DEFAULT 0,
@@ -238,7 +238,7 @@ CREATE TABLE sync.backfills (
     loaded_at timestamptz
 );
 CREATE INDEX backfills_account ON sync.backfills (account);
-COMMENT ON TABLE sync.backfills IS 'A range of one time field that was asked for; loaded only when every window of it is.';
+COMMENT ON TABLE sync.backfills IS 'A range of one time field that was asked for; complete only when every window of it is.';
 COMMENT ON COLUMN sync.backfills.newest_updated IS 'The newest updatedDateTime that the source showed when the windows were planned; becomes the watermark of an account without one.';
 
 CREATE TABLE sync.backfill_windows (
@@ -290,6 +290,9 @@ CREATE TABLE sync.tokens (
     refused_with text,
     refused_because text,
     issued_for text NOT NULL DEFAULT '',
+    access_token bytea,
+    access_renew_at timestamptz,
+    access_expires_at timestamptz,
     PRIMARY KEY (account, chain)
 );
 COMMENT ON TABLE sync.tokens IS 'Stored sign-ins: token chains, encrypted with the key of security.key_file. The chain that began last is in force.';
@@ -298,6 +301,9 @@ COMMENT ON COLUMN sync.tokens.sealed IS 'The newest refresh token, encrypted; nu
 COMMENT ON COLUMN sync.tokens.lapses_at IS 'When the newest token expires unless it is redeemed before.';
 COMMENT ON COLUMN sync.tokens.refused_with IS 'Keyed digest of the application that was refused; another one is tried at once.';
 COMMENT ON COLUMN sync.tokens.issued_for IS 'The identity service, tenant and application that the tokens were issued for; they are sent to no other.';
+COMMENT ON COLUMN sync.tokens.access_token IS 'The access token that all workers use, encrypted together with what it is good for; null where the API or the identity service refused it, or none is stored.';
+COMMENT ON COLUMN sync.tokens.access_renew_at IS 'From then on no worker takes the access token from here; one redeems the refresh token for a new one.';
+COMMENT ON COLUMN sync.tokens.access_expires_at IS 'When the access token expires.';
 
 CREATE TABLE sync.events (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -313,7 +319,7 @@ CREATE TABLE sync.events (
     UNIQUE (account, referral_id, kind, key)
 );
 CREATE INDEX events_unrouted ON sync.events (id) WHERE routed_at IS NULL;
-COMMENT ON TABLE sync.events IS 'The outbox: what people may be told of, written in the transaction of the change that it tells of; no names of people or customers.';
+COMMENT ON TABLE sync.events IS 'The outbox: what people may be notified of, written in the transaction of the change; no names of people or customers.';
 COMMENT ON COLUMN sync.events.referral_id IS 'Id of the referral; empty for what concerns the whole account.';
 COMMENT ON COLUMN sync.events.key IS 'Which one of its kind it is, such as a version or a threshold; decided once each.';
 COMMENT ON COLUMN sync.events.happened_at IS 'When it happened at the source, or when the deadline is.';
@@ -335,7 +341,7 @@ CREATE TABLE sync.messages (
 CREATE INDEX messages_waiting ON sync.messages (channel, next_at) WHERE state = 'waiting';
 CREATE INDEX messages_recent ON sync.messages (channel, created_at DESC);
 COMMENT ON TABLE sync.messages IS 'One row for each message to a channel; its text is made when it is sent and is kept nowhere.';
-COMMENT ON COLUMN sync.messages.id IS 'Goes with the message, where the channel can carry it, so that a repeated one can be told.';
+COMMENT ON COLUMN sync.messages.id IS 'Goes with the message, where the channel can carry it, so that a repeated one can be recognized.';
 COMMENT ON COLUMN sync.messages.state IS 'waiting, sent, given up (a day of attempts failed), or dropped (nothing of it was true any more).';
 
 CREATE TABLE sync.deliveries (
@@ -363,7 +369,7 @@ CREATE TABLE sync.introductions (
     introduced_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (channel, account)
 );
-COMMENT ON TABLE sync.introductions IS 'Since when a channel is told of an account: from its first summary on.';
+COMMENT ON TABLE sync.introductions IS 'Since when a channel covers an account: from its first summary on.';
 
 CREATE TABLE sync.alarms (
     account text NOT NULL,
@@ -372,15 +378,15 @@ CREATE TABLE sync.alarms (
     began_at timestamptz NOT NULL,
     PRIMARY KEY (account, kind, cause)
 );
-COMMENT ON TABLE sync.alarms IS 'What is wrong with an account at this moment and was told; the row goes when it is well again.';
+COMMENT ON TABLE sync.alarms IS 'What is wrong with an account at this moment and was announced; the row goes when it is well again.';
 
 CREATE VIEW sync.status AS
 SELECT
     a.account,
     CASE
         WHEN finished.outcome IS NULL AND sign_in.refused_at IS NULL AND loading.since IS NULL THEN 'never ran'
-        WHEN sign_in.refused_at IS NOT NULL OR 'refused' IN (finished.outcome, proof.outcome) THEN 'action required'
-        WHEN finished.outcome IN ('failed', 'abandoned') OR proof.outcome = 'failed' THEN 'failing'
+        WHEN sign_in.refused_at IS NOT NULL OR 'refused' IN (finished.outcome, reconciled.outcome) THEN 'action required'
+        WHEN finished.outcome IN ('failed', 'abandoned') OR reconciled.outcome = 'failed' THEN 'failing'
         WHEN w.position IS NULL THEN 'loading'
         ELSE 'ok'
     END AS health,
@@ -400,23 +406,23 @@ SELECT
     counted.rows - counted.deleted AS live_referrals,
     counted.deleted AS deleted_referrals,
     (SELECT count(*) FROM sync.rejected_records j WHERE j.account = a.account AND j.closed_at IS NULL) AS open_rejects,
-    proof.outcome AS last_reconcile_outcome,
-    proof.finished_at AS last_reconcile_at,
-    proof.error AS last_reconcile_error,
+    reconciled.outcome AS last_reconcile_outcome,
+    reconciled.finished_at AS last_reconcile_at,
+    reconciled.error AS last_reconcile_error,
     finished.requests,
     finished.retries,
     s.lag_p50,
     s.lag_p95,
-    recent.late_max,
+    recent.below_watermark_max,
     s.overlap,
-    coalesce(proof.missed, 0) AS missed,
-    coalesce(recent.late_max > s.overlap / 2, false) OR coalesce(proof.missed > 0, false) AS overlap_too_small,
+    coalesce(reconciled.missed, 0) AS missed,
+    coalesce(recent.below_watermark_max > s.overlap / 2, false) OR coalesce(reconciled.missed > 0, false) AS overlap_too_small,
     (SELECT count(*) FROM sync.runs r WHERE r.account = a.account AND r.outcome = 'running') AS running,
     sign_in.lapses_at AS sign_in_lapses_at,
     sign_in.refused_at AS sign_in_refused_at,
     sign_in.refused_because AS sign_in_refused_because,
-    proof.inserted + proof.updated + proof.vanished AS drift,
-    proof.vanished,
+    reconciled.inserted + reconciled.updated + reconciled.deleted AS drift,
+    reconciled.deleted,
     finished.seconds AS last_run_seconds,
     finished.api_seconds,
     finished.decode_seconds,
@@ -447,12 +453,12 @@ LEFT JOIN sync.summaries s ON s.account = a.account
 LEFT JOIN LATERAL (
     SELECT *, extract(epoch FROM r.finished_at - r.started_at)::float8 AS seconds FROM sync.runs r WHERE r.id = s.finished_run
 ) finished ON true
-LEFT JOIN sync.runs proof ON proof.id = s.reconcile_run
+LEFT JOIN sync.runs reconciled ON reconciled.id = s.reconcile_run
 LEFT JOIN LATERAL (
     SELECT r.finished_at, r.started_at AS checked_at FROM sync.runs r WHERE r.id = s.good_run
 ) good ON true
 LEFT JOIN LATERAL (
-    SELECT max(l.late_max) AS late_max FROM sync.late_changes l
+    SELECT max(l.below_watermark_max) AS below_watermark_max FROM sync.daily_lag l
     WHERE l.account = a.account AND l.day > (now() AT TIME ZONE 'UTC')::date - 7
 ) recent ON true
 LEFT JOIN LATERAL (
@@ -473,11 +479,11 @@ COMMENT ON COLUMN sync.status.sign_in_refused_at IS 'When the sign-in was last r
 COMMENT ON COLUMN sync.status.drift IS 'Rows that the last reconcile had to insert, update or mark as deleted.';
 COMMENT ON COLUMN sync.status.api_seconds IS 'Seconds of the last run spent waiting for the API, all its readers together.';
 COMMENT ON COLUMN sync.status.health IS 'ok, loading, never ran, failing, or action required; a failed reconcile shows here until the next one is good.';
-COMMENT ON COLUMN sync.status.loading_since IS 'When the first backfill, which is not loaded yet, was planned; null where there is none.';
+COMMENT ON COLUMN sync.status.loading_since IS 'When the first backfill, which is not complete yet, was planned; null where there is none.';
 COMMENT ON COLUMN sync.status.loading_records IS 'Records that the first backfill has read so far.';
 COMMENT ON COLUMN sync.status.loading_windows IS 'Windows that the first backfill was cut into.';
 COMMENT ON COLUMN sync.status.loading_windows_done IS 'Windows of it that are read to their end.';
 COMMENT ON COLUMN sync.status.lag_p50 IS 'Seconds from a change at the source until it was read here: the median of the last sync that read a change.';
-COMMENT ON COLUMN sync.status.late_max IS 'How many seconds below the watermark a change appeared, at most, in the last 7 days.';
+COMMENT ON COLUMN sync.status.below_watermark_max IS 'How many seconds below the watermark a change appeared, at most, in the last 7 days.';
 COMMENT ON COLUMN sync.status.missed IS 'Changes that the last reconcile found which syncs should have brought.';
 COMMENT ON COLUMN sync.status.overlap_too_small IS 'The replication lag comes near to the overlap, or exceeded it.';

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from tests.acceptance.conftest import Command
-from tests.steps import assert_chain, assert_level
+from tests.support.command import Command
+from tests.support.steps import assert_chain, assert_same_as_source
 from worker.demo.control import Control
 from worker.embedded import cluster
 
@@ -88,7 +88,7 @@ async def test_a_dump_is_all_of_the_copy(
     assert restored
     db = await asyncpg.connect(database_url)
     try:
-        await assert_level(db, simulator)
+        await assert_same_as_source(db, simulator)
         await assert_chain(db)
         assert await db.fetchval("SELECT has_table_privilege('bi_reader', 'bi.referrals', 'SELECT')")
     finally:

@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.acceptance.conftest import Command
+from tests.support.command import PIPE, Command, open_command
 from worker import RELEASE
 from worker.demo.control import Control
 
@@ -28,7 +28,7 @@ async def listings(simulator: Control) -> int:
     return len([one for one in await simulator.requests() if "engagements/referrals" in one["path"]])
 
 
-async def test_first_sync_loads_and_second_writes_nothing_with_one_request(
+async def test_first_sync_backfills_and_second_writes_nothing_with_one_request(
     command: Command, simulator: Control, db: asyncpg.Connection
 ) -> None:
     await simulator.reset(300)
@@ -54,10 +54,10 @@ async def test_dry_run_says_what_would_change_and_writes_nothing(
     assert told.returncode == 0
     assert f"insert   {created}" in told.stdout
     assert (await count(db), await count(db, "sync.runs")) == (50, runs)
-    gone = next(iter((await simulator.state())["referrals"]))
-    await simulator.delete(gone)
+    deleted = next(iter((await simulator.state())["referrals"]))
+    await simulator.delete(deleted)
     told = command("reconcile", "--dry-run")
-    assert f"deleted  {gone}" in told.stdout
+    assert f"deleted  {deleted}" in told.stdout
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE deleted_at IS NOT NULL") == 0
 
 
@@ -88,10 +88,7 @@ async def test_killed_backfill_goes_on_where_it_was(
 ) -> None:
     await simulator.reset(3000)
     await simulator.behaviour(latency=0.2)
-    arguments = [sys.executable, "-m", "worker", "backfill"]
-    with subprocess.Popen(
-        arguments, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    ) as process:
+    with open_command(environment, tmp_path, "backfill") as process:
         while await db.fetchval("SELECT count(*) FROM partner_center.referrals") < 1000:
             assert process.poll() is None
         process.send_signal(signal.SIGKILL)
@@ -108,7 +105,7 @@ async def test_killed_backfill_goes_on_where_it_was(
     assert await db.fetchval("SELECT loaded_at IS NOT NULL FROM sync.backfills")
 
 
-async def test_reconcile_marks_what_is_gone_up_to_the_cap(
+async def test_reconcile_marks_what_was_deleted_up_to_the_cap(
     command: Command, simulator: Control, db: asyncpg.Connection
 ) -> None:
     await simulator.reset(100)
@@ -314,7 +311,7 @@ async def test_one_account_failing_leaves_the_others(
     )
 
 
-async def test_bad_records_are_put_aside_and_the_rest_is_stored(
+async def test_bad_records_are_rejected_and_the_rest_is_stored(
     command: Command, simulator: Control, db: asyncpg.Connection
 ) -> None:
     await simulator.reset(30)
@@ -341,7 +338,7 @@ async def test_bad_records_are_put_aside_and_the_rest_is_stored(
     assert await db.fetchval("SELECT position_at < now() + interval '5 minutes' FROM sync.watermarks")
 
 
-async def test_edits_between_a_partial_backfill_and_the_first_load_are_not_lost(
+async def test_edits_between_a_partial_backfill_and_the_first_backfill_are_not_lost(
     command: Command, simulator: Control, db: asyncpg.Connection
 ) -> None:
     await simulator.reset(100)
@@ -359,7 +356,7 @@ def test_the_demo_shows_what_an_analyst_sees_and_leaves_nothing_running(command:
     told = command("demo", "--count", "300")
     assert told.returncode == 0, told.stderr
     for line in (
-        "First load: 300",
+        "Backfill: 300",
         "An idle sync: 0 rows written, in 1 request",
         "3 deleted at the source",
         "Won",
@@ -370,9 +367,8 @@ def test_the_demo_shows_what_an_analyst_sees_and_leaves_nothing_running(command:
     assert "referral-sync-demo-" not in running
 
 
-async def test_the_simulator_serves_until_it_is_told_to_stop(environment: dict[str, str], tmp_path: Path) -> None:
-    arguments = [sys.executable, "-m", "worker", "simulate", "--count", "5", "--port", "0"]
-    with subprocess.Popen(arguments, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as process:
+async def test_the_simulator_serves_until_it_is_asked_to_stop(environment: dict[str, str], tmp_path: Path) -> None:
+    with open_command(environment, tmp_path, "simulate", "--count", "5", "--port", "0", stdout=PIPE) as process:
         assert process.stdout is not None
         origin = process.stdout.readline().strip()
         async with Control(origin) as control:
@@ -401,9 +397,9 @@ def test_streams_that_are_closed_or_full_are_no_traceback(
     assert "Traceback" not in told.stderr
 
 
-def test_a_working_directory_that_is_gone_is_a_sentence(environment: dict[str, str], tmp_path: Path) -> None:
-    gone = tmp_path / "gone"
-    line = f"mkdir {gone} && cd {gone} && rmdir {gone} && exec {sys.executable} -m worker config"
+def test_a_working_directory_that_was_removed_is_a_sentence(environment: dict[str, str], tmp_path: Path) -> None:
+    removed = tmp_path / "removed"
+    line = f"mkdir {removed} && cd {removed} && rmdir {removed} && exec {sys.executable} -m worker config"
     told = subprocess.run(
         ["/bin/sh", "-c", line], env=environment, capture_output=True, text=True, timeout=60, check=False
     )

@@ -10,7 +10,8 @@ import asyncpg
 import msgspec
 import pytest
 
-from tests.acceptance.conftest import Command
+from tests.support.command import Command
+from tests.support.runs import leased
 from worker.demo.control import Control
 from worker.store import leases
 from worker.store.database import open_database
@@ -60,7 +61,7 @@ async def test_explain_without_the_api(command: Command, simulator: Control) -> 
     assert "expired" not in told.stdout.replace("has expired", "")
 
 
-async def test_rejects_are_listed_without_their_contents_and_replayed(
+async def test_rejected_records_are_listed_without_their_contents_and_replayed(
     command: Command, simulator: Control, db: asyncpg.Connection
 ) -> None:
     await simulator.reset(20)
@@ -145,7 +146,7 @@ async def test_an_account_at_work_is_not_removed(
 ) -> None:
     await simulator.reset(5)
     command("sync")
-    async with open_database(database_url, connections=2) as database, leases.run(database, "contoso", "reconcile"):
+    async with open_database(database_url, connections=2) as database, leased(database, "contoso", "reconcile"):
         told = await asyncio.to_thread(command, "account", "remove", "contoso")
     assert told.returncode == 1
     assert leases.OWNER in told.stderr

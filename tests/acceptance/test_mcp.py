@@ -20,8 +20,8 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp_types import CallToolResult, TextContent
 
-from tests.acceptance.conftest import Command
-from tests.steps import load, open_simulated, prove, tick
+from tests.support.command import PIPE, Command, start_command
+from tests.support.steps import backfill_all, open_simulated, reconcile_once, sync_once
 from worker.demo.control import Control
 from worker.embedded import server as embedded
 from worker.errors import StoreError
@@ -68,7 +68,7 @@ async def records(database_url: str, simulator: Control, simulator_origin: str) 
     """Fill the database; some deals change, one has a name that tries to give orders. The source's records."""
     await simulator.reset(150)
     async with open_simulated(database_url, simulator_origin) as pipeline:
-        await load(pipeline)
+        await backfill_all(pipeline)
         known = (await simulator.state(full=True))["records"]
         active = sorted(k for k, r in known.items() if r["status"] == "Active" and not r.get("isSpam"))
         await simulator.update(
@@ -76,8 +76,8 @@ async def records(database_url: str, simulator: Control, simulator_origin: str) 
         )
         await simulator.update(active[1], {"details": {**known[active[1]]["details"], "dealValue": 4242}})
         await simulator.delete(active[2])
-        await tick(pipeline)
-        await prove(pipeline)
+        await sync_once(pipeline)
+        await reconcile_once(pipeline)
         await refresh_history(pipeline.database)
     found: dict[str, dict[str, Any]] = (await simulator.state(full=True))["records"]
     return found
@@ -178,7 +178,7 @@ async def test_wrong_questions_are_answered_with_a_sentence(
         assert (await ask(client, "freshness"))["accounts"], "and it goes on"
 
 
-async def test_a_copy_that_was_never_loaded_says_so(environment: dict[str, str]) -> None:
+async def test_a_copy_that_was_never_backfilled_says_so(environment: dict[str, str]) -> None:
     async with assistant(environment) as client:
         answer = await ask(client, "awaiting_answer")
     assert answer["awaiting"] == {"rows": [], "total_rows": 0}
@@ -253,10 +253,7 @@ async def test_a_question_ends_in_time_and_writes_nothing(
 async def test_it_ends_with_its_client(
     ending: signal.Signals | None, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "worker", "mcp", env=environment, cwd=tmp_path,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+    process = await start_command(environment, tmp_path, "mcp", stdin=PIPE, stdout=PIPE, stderr=PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
     hello = {

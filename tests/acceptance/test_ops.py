@@ -17,8 +17,9 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.acceptance.test_daemon import Daemon, daemon, rows, until
-from tests.integration.test_notify import incoming
+from tests.support.conditions import rows, until
+from tests.support.daemon import Daemon, daemon
+from tests.support.referrals import incoming
 from worker import RELEASE
 from worker.demo.control import Control
 
@@ -67,12 +68,12 @@ async def test_every_metric_is_documented_and_every_alert_can_fire(
             "INSERT INTO sync.tokens (account, chain, sealed, lapses_at) VALUES ('contoso', 'x', 'y', now() + '9 days')"
         )
 
-        async def ticked() -> bool:
+        async def synced() -> bool:
             return bool(
                 await db.fetchval("SELECT count(*) FROM sync.runs WHERE kind = 'incremental' AND outcome = 'done'")
             )
 
-        await until(ticked, "a tick")
+        await until(synced, "a sync")
         status, text, headers = await get(running, "/metrics")
         assert await running.stop() == 0
     assert status == 200

@@ -1,4 +1,4 @@
-"""Outages of everything around the daemon: it stays up, says so, and is level again afterwards."""
+"""Outages of everything around the daemon: it stays up, says so, and catches up afterwards."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import asyncpg
 import pytest
 import trustme
 
-from tests.acceptance.conftest import Command
-from tests.acceptance.test_daemon import Daemon, at_least, daemon, rows, until
-from tests.proxy import Proxy
-from tests.steps import assert_chain, assert_level, crash
+from tests.support.command import Command
+from tests.support.conditions import at_least, rows, until
+from tests.support.daemon import Daemon, daemon, free_port
+from tests.support.proxy import Proxy
+from tests.support.steps import assert_chain, assert_same_as_source, crash
 from worker.demo.control import Control
 from worker.embedded import server as embedded
 from worker.store import migrate
@@ -36,7 +37,7 @@ def said(running: Daemon, event: str) -> Callable[[], Awaitable[bool]]:
 async def test_postgresql_stopped_at_once_and_started_again(
     environment: dict[str, str], simulator: Control, server_folder: Path, tmp_path: Path
 ) -> None:
-    """An immediate shutdown in the middle of a load is a crash to PostgreSQL: the latest commits may not stand.
+    """An immediate shutdown in the middle of a backfill is a crash to PostgreSQL: the latest commits may not stand.
 
     Rows, the ledger and the counts are then of one moment, so that the load goes on from there.
     """
@@ -75,7 +76,7 @@ async def test_postgresql_stopped_at_once_and_started_again(
                         await db.execute("UPDATE sync.leases SET expires_at = now()")
                         await until(rows(db, 1200), "loaded after the crash")
                         assert await running.stop() == 0
-                        await assert_level(db, simulator)
+                        await assert_same_as_source(db, simulator)
                         await assert_chain(db)
                         await db.close()
 
@@ -142,6 +143,39 @@ async def test_a_half_open_line_to_the_database(
             assert await running.stop() == 0
 
 
+async def test_a_sync_that_lost_the_database_is_tried_again_when_it_is_back(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    """Not only when it is due again, which is in an hour."""
+    await simulator.reset(60)
+    parts = urlsplit(environment["REFERRAL_SYNC_DATABASE__URL"])
+    assert parts.port is not None
+    async with Proxy("127.0.0.1", parts.port) as proxy:
+        url = parts._replace(netloc=parts.netloc.replace(str(parts.port), str(proxy.port))).geturl()
+        behind = {"REFERRAL_SYNC_DATABASE__URL": url, "REFERRAL_SYNC_SCHEDULE__INCREMENTAL": "1h"}
+        async with daemon(environment, tmp_path, **behind) as running:
+            await until(rows(db, 60), "loaded")
+            await until(said(running, "run_finished"), "over")
+            await simulator.create([{}])
+            await simulator.behaviour(latency=5)
+            await db.execute("UPDATE sync.schedules SET due_at = now() WHERE kind = 'incremental'")
+
+            async def syncs() -> bool:
+                asked = "SELECT count(*) FROM sync.runs WHERE kind = 'incremental' AND outcome = 'running'"
+                return bool(await db.fetchval(asked))
+
+            await until(syncs, "syncing")
+            proxy.target = ("127.0.0.1", free_port())
+            proxy.reset_all()
+            await until(said(running, "queue_unreachable"), "unreachable")
+            await simulator.behaviour(latency=0)
+            proxy.target = ("127.0.0.1", parts.port)
+            await until(rows(db, 61), "synced again")
+            assert await running.stop() == 0
+    outcomes = await db.fetch("SELECT outcome FROM sync.runs WHERE kind = 'incremental' ORDER BY id")
+    assert [row["outcome"] for row in outcomes] == ["failed", "done"]
+
+
 async def test_the_line_to_the_api_breaks_in_every_way(
     environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
 ) -> None:
@@ -165,7 +199,7 @@ async def test_the_line_to_the_api_breaks_in_every_way(
             await simulator.create([{}])
             await until(rows(db, 302), "slow but sure")
             assert await running.stop() == 0
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
 
 
 async def test_a_full_disk_is_said_and_outlived(
@@ -228,7 +262,7 @@ async def test_names_certificates_and_token_programs_that_fail(
     await asyncio.gather(*(is_said(told, variables) for told, variables in cases.items()))
     server.close()
     command("sync")
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
 
 
 async def test_an_api_that_asks_for_a_long_pause_gets_it(

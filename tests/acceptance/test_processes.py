@@ -6,16 +6,14 @@ import asyncio
 import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-from tests.acceptance.conftest import Command
-from tests.acceptance.test_daemon import at_least, until
-from tests.steps import assert_chain, assert_level
+from tests.support.command import PIPE, Command, start_command
+from tests.support.conditions import at_least, until
+from tests.support.steps import assert_chain, assert_same_as_source
 from worker.demo.control import Control
 
 pytestmark = pytest.mark.long
@@ -23,22 +21,21 @@ pytestmark = pytest.mark.long
 OWNERS = "SELECT DISTINCT split_part(owner, ':', 2)::int AS pid FROM sync.runs WHERE kind = 'backfill'"
 
 
-async def test_several_processes_read_one_load_and_each_record_once(
+async def test_several_processes_read_one_backfill_and_each_record_once(
     environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
 ) -> None:
     await simulator.reset(1200)
     await simulator.behaviour(page_size=20, latency=0.3)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "worker", "backfill", "--concurrency", "3", "--processes", "3",
-        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    process = await start_command(
+        environment, tmp_path, "backfill", "--concurrency", "3", "--processes", "3", stdout=PIPE, stderr=PIPE
+    )
     told, errors = await process.communicate()
     assert process.returncode == 0, errors
     assert told.startswith(b"contoso: 1200 inserted, 0 updated, "), "of all processes"
     assert len(await db.fetch(OWNERS)) == 3
     assert await db.fetchval("SELECT sum(inserted) FROM sync.runs") == 1200
     assert await db.fetchval("SELECT count(*) FROM sync.watermarks") == 1
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
     await assert_chain(db)
 
 
@@ -47,10 +44,9 @@ async def test_one_that_helps_is_killed(
 ) -> None:
     await simulator.reset(1000)
     await simulator.behaviour(page_size=20, latency=0.3)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "worker", "backfill", "--concurrency", "2", "--processes", "2",
-        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    process = await start_command(
+        environment, tmp_path, "backfill", "--concurrency", "2", "--processes", "2", stdout=PIPE, stderr=PIPE
+    )
 
     async def helped() -> bool:
         return len(await db.fetch(OWNERS)) == 2
@@ -62,7 +58,7 @@ async def test_one_that_helps_is_killed(
     await simulator.behaviour(latency=0)
     _, errors = await process.communicate()
     assert process.returncode == 0, errors
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
 
 
 async def test_they_end_with_the_one_that_they_help(
@@ -70,10 +66,9 @@ async def test_they_end_with_the_one_that_they_help(
 ) -> None:
     await simulator.reset(1000)
     await simulator.behaviour(page_size=20, latency=0.3)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "worker", "backfill", "--concurrency", "2", "--processes", "2",
-        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    process = await start_command(
+        environment, tmp_path, "backfill", "--concurrency", "2", "--processes", "2", stdout=PIPE, stderr=PIPE
+    )
 
     async def helped() -> bool:
         return len(await db.fetch(OWNERS)) == 2 and await at_least(db, 60)()
@@ -87,4 +82,4 @@ async def test_they_end_with_the_one_that_they_help(
     assert not [pid for pid in helpers if Path(f"/proc/{pid}").exists()]
     await simulator.behaviour(latency=0)
     assert command("backfill").returncode == 0
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)

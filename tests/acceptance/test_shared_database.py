@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,8 +18,9 @@ import aiohttp
 import asyncpg
 import pytest
 
-from tests.acceptance.conftest import Command
-from tests.acceptance.test_daemon import PATIENCE, Daemon, daemon, free_port, until
+from tests.support.command import PIPE, Command, open_command
+from tests.support.conditions import PATIENCE, until
+from tests.support.daemon import Daemon, daemon, free_port
 from worker.demo.control import Control
 
 pytestmark = pytest.mark.long
@@ -28,9 +28,9 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture
 def data_dir(data_dir: Path) -> Iterator[Path]:
-    """Give a directory for the embedded database, whose server is gone when the test is over."""
+    """Give a directory for the embedded database, whose server has stopped when the test is over."""
     yield data_dir
-    until_gone(data_dir)
+    until_stopped(data_dir)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def wait_for(reached: Callable[[], bool], otherwise: str) -> None:
         time.sleep(0.02)
 
 
-def is_gone(data_dir: Path) -> bool:
+def has_stopped(data_dir: Path) -> bool:
     """Tell whether no process of a server is left: each of them holds the lock."""
     with (data_dir / "lock").open("ab") as file:
         try:
@@ -57,9 +57,9 @@ def is_gone(data_dir: Path) -> bool:
     return True
 
 
-def until_gone(data_dir: Path) -> None:
+def until_stopped(data_dir: Path) -> None:
     if (data_dir / "lock").exists():
-        wait_for(lambda: is_gone(data_dir), "the server outlived its last user")
+        wait_for(lambda: has_stopped(data_dir), "the server outlived its last user")
 
 
 def postmaster(data_dir: Path) -> int:
@@ -69,14 +69,7 @@ def postmaster(data_dir: Path) -> int:
 @contextmanager
 def process(environment: dict[str, str], folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Run a command in the background, and kill it if it still runs at the end."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "worker", *arguments],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as running:
+    with open_command(environment, folder, *arguments, stdout=PIPE) as running:
         try:
             yield running
         finally:
@@ -141,7 +134,7 @@ async def test_every_command_works_beside_a_running_daemon(
         long_ago = time.time() - 3_600
         os.utime(data_dir / "linger", (long_ago, long_ago))
         assert await running.stop() == 0
-    assert is_gone(data_dir), "the last one waits for the server"
+    assert has_stopped(data_dir), "the last one waits for the server"
 
 
 async def test_whoever_is_killed_the_others_go_on_and_the_last_one_ends_it(
@@ -163,7 +156,7 @@ async def test_whoever_is_killed_the_others_go_on_and_the_last_one_ends_it(
                 assert await ask(url, "SELECT count(*) FROM bi.referrals") == 30
                 assert postmaster(data_dir) == server
                 other.kill()
-    until_gone(data_dir)
+    until_stopped(data_dir)
     assert not (data_dir / "pgdata" / "postmaster.pid").exists(), "the server did not shut down in order"
 
 
@@ -181,7 +174,7 @@ async def test_two_that_begin_at_the_same_moment_have_one_server(
             assert await second.stop() == 0
             third.send_signal(signal.SIGTERM)
             assert third.wait(PATIENCE) == 0
-    assert is_gone(data_dir)
+    assert has_stopped(data_dir)
 
 
 def servers(data_dir: Path) -> list[str]:
@@ -229,19 +222,19 @@ async def test_the_address_works_for_a_client_that_comes_in_a_moment(
     assert (await asyncio.to_thread(command, "status")).returncode == 0
     assert await reader.fetchval("SELECT 1") == 1, "a client that is connected uses it too"
     await reader.close()
-    await asyncio.to_thread(until_gone, data_dir)
+    await asyncio.to_thread(until_stopped, data_dir)
     del tmp_path
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_held_database_is_up_until_it_is_let_go(
+async def test_a_lingering_database_is_up_until_it_is_released(
     environment: dict[str, str], data_dir: Path, tmp_path: Path, number: int
 ) -> None:
     with process(environment, tmp_path, "db", "url", "--hold") as holder:
         assert await ask(first_line(holder), "SELECT 1") == 1
         holder.send_signal(number)
         assert holder.wait(PATIENCE) == 0
-    assert is_gone(data_dir)
+    assert has_stopped(data_dir)
 
 
 def test_the_port_is_kept_and_may_be_chosen(command: Command, data_dir: Path) -> None:
@@ -318,7 +311,7 @@ async def test_a_demo_that_stays_up_shows_where_to_look_and_leaves_nothing_runni
             demo.wait(PATIENCE)
             assert not data.exists()
         else:
-            until_gone(data)
+            until_stopped(data)
         client.terminate()
         demo.wait(PATIENCE)
         wait_for(lambda: not below & running_now().keys(), "something of the demo still runs")

@@ -6,14 +6,14 @@ import asyncio
 import os
 import re
 import signal
-import sys
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-from tests.acceptance.conftest import Command
-from tests.acceptance.test_daemon import at_least, until
+from tests.support.command import Command, start_command
+from tests.support.conditions import at_least, until
+from tests.support.runs import leased
 from worker.demo.control import Control
 from worker.store import leases
 from worker.store.database import open_database
@@ -29,9 +29,7 @@ async def in_hand(db: asyncpg.Connection, kind: str) -> bool:
 
 async def killed(environment: dict[str, str], folder: Path, db: asyncpg.Connection, kind: str, *arguments: str) -> None:
     """Start a command, and kill it when it holds the lease of a kind of work."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "worker", *arguments, cwd=folder, env=environment, stderr=asyncio.subprocess.DEVNULL
-    )
+    process = await start_command(environment, folder, *arguments)
 
     async def holds() -> bool:
         assert process.returncode is None, "it ended before it could be killed"
@@ -103,7 +101,7 @@ async def test_work_of_a_living_process_is_named(
     await simulator.reset(20)
     assert command("backfill").returncode == 0
     key = min((await simulator.state())["referrals"])
-    async with open_database(database_url, connections=2) as database, leases.run(database, "contoso", "refresh"):
+    async with open_database(database_url, connections=2) as database, leased(database, "contoso", "refresh"):
         result = await asyncio.to_thread(command, "refresh", key)
     assert result.returncode == 1
     assert leases.OWNER in result.stderr
@@ -111,14 +109,12 @@ async def test_work_of_a_living_process_is_named(
     assert await at_least(db, 20)()
 
 
-async def test_a_first_load_shows_how_far_it_is(
+async def test_a_first_backfill_shows_how_far_it_is(
     environment: dict[str, str], command: Command, simulator: Control, tmp_path: Path, db: asyncpg.Connection
 ) -> None:
     await simulator.reset(900)
     await simulator.behaviour(page_size=20, latency=0.2)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "worker", "backfill", cwd=tmp_path, env=environment, stderr=asyncio.subprocess.DEVNULL
-    )
+    process = await start_command(environment, tmp_path, "backfill")
     try:
 
         async def begun() -> bool:

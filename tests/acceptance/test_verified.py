@@ -11,8 +11,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.acceptance.conftest import Command
-from tests.steps import assert_chain, assert_level
+from tests.support.command import Command
+from tests.support.steps import assert_chain, assert_same_as_source
 from worker.demo.control import Control
 
 OLD = "2020-01-01T00:00:00.0000000Z"
@@ -29,7 +29,7 @@ async def brought_over(command: Command, simulator: Control, db: asyncpg.Connect
     copy = await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE deleted_at IS NULL")
     print(f"source {source}, copy {copy}, verified by {account['verified_by']}, not: {account['not_verified']}")  # noqa: T201
     assert account["verified_through"] is not None
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
     await assert_chain(db)
     return dict(account)
 
@@ -97,7 +97,7 @@ async def test_records_without_a_creation_time_are_loaded_and_verified(
     assert "1 deleted at the source" in command("reconcile").stdout
 
 
-async def test_a_first_load_passes_no_record_that_an_ordered_listing_hides(
+async def test_a_first_backfill_passes_no_record_that_an_ordered_listing_hides(
     command: Command, simulator: Control, db: asyncpg.Connection
 ) -> None:
     await simulator.reset(300)

@@ -18,15 +18,16 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
-from tests.dictionary import SOURCES, TARGET, dictionary, examples, sources
-from tests.dictionary import load as load_made_up
-from tests.steps import load, prove
+from tests.support.runs import leased
+from tests.support.steps import backfill_all, reconcile_once
+from tools.dictionary import SOURCES, TARGET, dictionary, examples, sources
+from tools.dictionary import load as load_made_up
 from worker.demo.control import Control
 from worker.embedded import server as embedded
 from worker.errors import StoreError
 from worker.model.mapping import map_pages
 from worker.model.record import Page, decode_record
-from worker.store import leases, migrate, view_settings
+from worker.store import migrate, view_settings
 from worker.store.analysis import refresh_history
 from worker.store.save import mark_deleted, save
 from worker.sync.pipeline import Pipeline
@@ -34,7 +35,7 @@ from worker.sync.pipeline import Pipeline
 ROOT = Path(__file__).parent.parent.parent
 PERSONAL = {"customer_contacts", "notes", "team_phones"}
 EMPTY = {"deleted", "changes", "value_changes"}
-"""What a first load leaves empty."""
+"""What a first backfill leaves empty."""
 VIEWS = "SELECT relname FROM pg_class WHERE relnamespace = 'bi'::regnamespace AND relkind = 'v' ORDER BY 1"
 
 
@@ -46,13 +47,13 @@ async def test_every_view_shows_rows_of_a_filled_database(
     pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
 ) -> None:
     await simulator.reset(400)
-    await load(pipeline)
+    await backfill_all(pipeline)
     await refresh_history(pipeline.database)
     empty = {view for view in await views(db) if not await db.fetchval(f"SELECT count(*) FROM bi.{view}")}  # noqa: S608
     assert empty == EMPTY
     key = min((await simulator.state())["referrals"])
     await simulator.delete(key)
-    await prove(pipeline)
+    await reconcile_once(pipeline)
     assert await db.fetchval("SELECT id FROM bi.deleted") == key
     assert await db.fetchval("SELECT count(*) FROM bi.referrals WHERE id = $1", key) == 0
 
@@ -65,7 +66,7 @@ async def test_an_empty_view_of_the_past_is_filled_at_once_and_a_filled_one_besi
 ) -> None:
     """A new file is what the first way makes, for which readers have to stay out."""
     await simulator.reset(50)
-    await load(pipeline)
+    await backfill_all(pipeline)
     (empty,) = await db.fetch(FILLED)
     await refresh_history(pipeline.database)
     (first,) = await db.fetch(FILLED)
@@ -80,7 +81,7 @@ async def test_a_reader_of_an_empty_view_of_the_past_is_not_waited_for(
     pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
 ) -> None:
     await simulator.reset(50)
-    await load(pipeline)
+    await backfill_all(pipeline)
     async with db.transaction():
         (empty,) = await db.fetch(FILLED)
         await refresh_history(pipeline.database)
@@ -100,7 +101,7 @@ async def test_the_three_questions_of_the_vendor(
 ) -> None:
     """Inbound co-sell newest first; what awaits our answer; what a seller works on."""
     await simulator.reset(300)
-    await load(pipeline)
+    await backfill_all(pipeline)
     records = (await simulator.state(full=True))["records"].values()
     inbound = {r["id"] for r in records if r.get("type") == "Shared" and r.get("direction") == "Incoming"}
     rows = await db.fetch("SELECT id, created_at FROM bi.inbound_cosell")
@@ -131,7 +132,7 @@ def referral(number: int, at: datetime, **members: Any) -> dict[str, Any]:
 async def put(pipeline: Pipeline, *trees: dict[str, Any]) -> None:
     observed = datetime.now(UTC)
     records = [decode_record(msgspec.json.encode(tree)) for tree in trees]
-    async with leases.run(pipeline.database, pipeline.account, "incremental") as run:
+    async with leased(pipeline.database, pipeline.account, "incremental") as run:
         await save(pipeline.database, run, map_pages([Page(records, None, observed)]), pages=1)
 
 
@@ -187,7 +188,7 @@ async def test_the_pipeline_as_of_any_day(zone: str, pipeline: Pipeline, db: asy
     await put(pipeline, referral(2, on(4, 23), status="Active", details={"dealValue": 7, "currency": "USD"}))
     await put(pipeline, referral(1, on(6), status="Closed", details={"dealValue": 60, "currency": "EUR"}))
     await put(pipeline, referral(1, on(5), status="New", details={"dealValue": 1, "currency": "EUR"}))  # too late
-    async with leases.run(pipeline.database, pipeline.account, "reconcile") as run:
+    async with leased(pipeline.database, pipeline.account, "reconcile") as run:
         await mark_deleted(pipeline.database, run, ["r3"])
     await refresh_history(pipeline.database)
     versions = await db.fetch("SELECT * FROM partner_center.referral_history WHERE change <> 'deleted'")
@@ -208,7 +209,7 @@ async def test_the_pipeline_as_of_any_day(zone: str, pipeline: Pipeline, db: asy
     today = await db.fetchval(
         "SELECT sum(deals) FROM bi.pipeline_daily WHERE day = (now() AT TIME ZONE $1)::date", zone
     )
-    assert today == 3, "r0, r2 and r4; r1 is closed, r3 is gone"
+    assert today == 3, "r0, r2 and r4; r1 is closed, r3 is deleted"
 
 
 async def test_the_pipeline_before_the_first_sight(
@@ -216,7 +217,7 @@ async def test_the_pipeline_before_the_first_sight(
 ) -> None:
     """Loaded today, a deal was open on each day on which its own dates say so; and what was seen is never estimated."""
     await simulator.reset(900)
-    await load(pipeline)
+    await backfill_all(pipeline)
     await refresh_history(pipeline.database)
     records = list((await simulator.state(full=True))["records"].values())
     for days_ago in (1, 30, 60, 89, 200):
@@ -252,15 +253,15 @@ async def test_any_column_can_be_rebuilt_from_the_kept_payloads(
 ) -> None:
     """What a column held at any time is in the payload of that version; the open one's is the referral's own."""
     await simulator.reset(60)
-    await load(pipeline)
+    await backfill_all(pipeline)
     keys = sorted((await simulator.state())["referrals"])
     for key in keys[:20]:
         await simulator.update(key, {"status": "Active", "details": {"dealValue": 77, "currency": "SEK"}})
     await simulator.delete(keys[20])
-    await prove(pipeline)
+    await reconcile_once(pipeline)
     for key in keys[:10]:
         await simulator.update(key, {"status": "Closed", "substatus": "Won"})
-    await prove(pipeline)
+    await reconcile_once(pipeline)
     rebuilt = await db.fetch(
         """
         SELECT v.status, v.deal_value, v.currency, p.payload ->> 'status' AS was_status,
@@ -282,7 +283,7 @@ async def test_any_column_can_be_rebuilt_from_the_kept_payloads(
 
 async def test_readers_read_bi_and_nothing_else(pipeline: Pipeline, simulator: Control, db: asyncpg.Connection) -> None:
     await simulator.reset(50)
-    await load(pipeline)
+    await backfill_all(pipeline)
     for role, refused in (("bi_reader", PERSONAL), ("bi_reader_pii", set[str]())):
         await db.execute(f"SET ROLE {role}")
         for view in await views(db):
@@ -309,7 +310,7 @@ async def test_no_personal_data_for_the_plain_reader(
     pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
 ) -> None:
     await simulator.reset(150)
-    await load(pipeline)
+    await backfill_all(pipeline)
     secrets = {row["phone_number"] for row in await db.fetch("SELECT phone_number FROM bi.customer_contacts")}
     secrets |= {row["email"] for row in await db.fetch("SELECT email FROM bi.customer_contacts")}
     secrets |= {row["notes"] for row in await db.fetch("SELECT notes FROM bi.notes")}
@@ -326,7 +327,7 @@ async def test_a_dashboard_tool_reflects_and_reads(
 ) -> None:
     """SQLAlchemy with psycopg2, as Superset, Metabase and pandas do, signed in with the plain reader's rights."""
     await simulator.reset(120)
-    await load(pipeline)
+    await backfill_all(pipeline)
     name = f"dashboard_{urlsplit(database_url).path[3:15]}"
     await db.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'x' IN ROLE bi_reader")
     parts = urlsplit(database_url)

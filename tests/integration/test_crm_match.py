@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.steps import load
+from tests.support.steps import backfill_all
 from worker.demo.control import Control
 from worker.embedded.cluster import find_binaries
 from worker.sync.pipeline import Pipeline
@@ -72,7 +72,7 @@ async def test_linked_unlinked_and_conflicting(
     pipeline: Pipeline, simulator: Control, db: asyncpg.Connection, database_url: str
 ) -> None:
     await simulator.reset(200)
-    await load(pipeline)
+    await backfill_all(pipeline)
     records = (await simulator.state(full=True))["records"]
     shown = {key: record for key, record in records.items() if not record.get("isSpam")}
     msx = {key: (record.get("trackingInfo") or {}).get("microsoftMsxId") for key, record in shown.items()}

@@ -123,7 +123,7 @@ def free(file: BinaryIO) -> bool:
 
 
 def ended(pid: int) -> bool:
-    """Tell whether a process is gone."""
+    """Return whether a process has exited."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -400,7 +400,7 @@ async def test_an_address_that_was_asked_for_may_be_used_in_a_moment(data_dir: P
     until(lambda: ended(pid), "the server outlived its last client")
 
 
-def test_a_client_that_is_gone_keeps_nothing() -> None:
+def test_a_client_that_disconnected_keeps_nothing() -> None:
     """As Linux and netstat list connections: a client's end, a server's end, and one whose client has closed."""
     linux = "  0: 0100007F:3E80 0100007F:A2C4 {} 00000000:00000000 00:00000000 00000000 65534 0 1 1"
     netstat = "tcp4       0      0  127.0.0.1.16000        127.0.0.1.52001        {}"
@@ -567,7 +567,7 @@ async def test_a_free_port_that_was_taken_meanwhile_is_replaced(
     assert ports == []
 
 
-async def test_a_directory_with_other_things_in_it_is_left_alone(data_dir: Path) -> None:
+async def test_a_directory_with_other_things_in_it_is_not_touched(data_dir: Path) -> None:
     (data_dir / "thesis.txt").write_text("years of work")
     before = uid(data_dir)
     with pytest.raises(StoreError, match="holds other files and no embedded database"):
@@ -622,7 +622,7 @@ async def test_programs_from_elsewhere_are_used(data_dir: Path) -> None:
 
 if AS_ROOT:
 
-    async def test_root_is_told_which_directory_nobody_may_enter(data_dir: Path) -> None:
+    async def test_root_learns_which_directory_nobody_may_enter(data_dir: Path) -> None:
         closed = data_dir / "closed"
         closed.mkdir(mode=0o700)
         with pytest.raises(StoreError, match=f"may not enter {closed}") as refused:
@@ -644,7 +644,7 @@ if AS_ROOT:
         assert closed.stat().st_mode & 0o777 == 0o700
         assert len(list((data_dir / "binaries").iterdir())) == 1
 
-    async def test_root_is_told_of_other_programs_that_nobody_may_reach(data_dir: Path) -> None:
+    async def test_root_learns_of_other_programs_that_nobody_may_reach(data_dir: Path) -> None:
         closed = data_dir.parent / "closed"
         closed.mkdir(mode=0o700)
         copy_package(closed)

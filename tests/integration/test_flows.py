@@ -1,4 +1,4 @@
-"""From the API to the database and back level with it, by each way of reading."""
+"""From the API to the database until both are equal, by each paging strategy."""
 
 from __future__ import annotations
 
@@ -7,18 +7,25 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.steps import assert_chain, assert_level, listing_requests, load, prove, tick
+from tests.support.steps import (
+    assert_chain,
+    assert_same_as_source,
+    backfill_all,
+    listing_requests,
+    reconcile_once,
+    sync_once,
+)
 from worker.demo.control import Control
 from worker.sync.pipeline import Pipeline
 
 
-async def test_backfill_then_idle_tick(pipeline: Pipeline, simulator: Control, db: asyncpg.Connection) -> None:
+async def test_backfill_then_idle_sync(pipeline: Pipeline, simulator: Control, db: asyncpg.Connection) -> None:
     await simulator.reset(1500)
-    counts = await load(pipeline)
+    counts = await backfill_all(pipeline)
     assert counts.inserted == 1500
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
     await simulator.clear_requests()
-    counts = await tick(pipeline)
+    counts = await sync_once(pipeline)
     assert (counts.inserted, counts.updated) == (0, 0)
     assert await listing_requests(simulator) == 1
 
@@ -47,18 +54,18 @@ async def test_level_after_changes(
 ) -> None:
     await simulator.reset(700)
     await simulator.behaviour(**behaviour)
-    await load(pipeline)
-    await assert_level(db, simulator)
+    await backfill_all(pipeline)
+    await assert_same_as_source(db, simulator)
     state = list((await simulator.state())["referrals"])
     await simulator.create([{} for _ in range(3)])
     for key in state[:5]:
         await simulator.update(key, {"status": "Closed", "substatus": "Won"})
     await simulator.delete(state[10])
-    counts = await tick(pipeline)
+    counts = await sync_once(pipeline)
     assert (counts.inserted, counts.updated) == (3, 5)
-    result = await prove(pipeline)
-    assert result.vanished == 1
-    await assert_level(db, simulator)
+    result = await reconcile_once(pipeline)
+    assert result.deleted == 1
+    await assert_same_as_source(db, simulator)
     await assert_chain(db)
-    again = await prove(pipeline)
-    assert (again.counts.inserted, again.counts.updated, again.vanished) == (0, 0, 0)
+    again = await reconcile_once(pipeline)
+    assert (again.counts.inserted, again.counts.updated, again.deleted) == (0, 0, 0)

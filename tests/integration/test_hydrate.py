@@ -8,7 +8,14 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from tests.steps import assert_chain, assert_level, listing_requests, load, prove, tick
+from tests.support.steps import (
+    assert_chain,
+    assert_same_as_source,
+    backfill_all,
+    listing_requests,
+    reconcile_once,
+    sync_once,
+)
 from worker.demo.control import Control
 from worker.store import capabilities
 from worker.sync.hydrate import only_by_id
@@ -23,29 +30,31 @@ async def by_id(simulator: Control) -> list[str]:
     return [path for path in paths if path.startswith("/v1.0/engagements/referrals/")]
 
 
-async def test_what_a_thin_list_lacks_is_stored(pipeline: Pipeline, simulator: Control, db: asyncpg.Connection) -> None:
+async def test_what_a_partial_list_lacks_is_stored(
+    pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
     await simulator.reset(60)
     await simulator.behaviour(thin_list=True)
-    await load(pipeline)
+    await backfill_all(pipeline)
     assert await db.fetchval(CONTACTS) > 0
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE etag IS NULL") == 0
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
     await simulator.clear_requests()
-    await tick(pipeline)
+    await sync_once(pipeline)
     assert await by_id(simulator) == [], "what did not change is not fetched again"
     assert await listing_requests(simulator) == 1
     key = next(iter((await simulator.state())["referrals"]))
     await simulator.update(key, {"customerProfile": {"team": [{"firstName": "New"}]}})
     await simulator.clear_requests()
-    assert (await tick(pipeline)).updated == 1
+    assert (await sync_once(pipeline)).updated == 1
     assert len(await by_id(simulator)) == 1
-    await prove(pipeline)
-    await assert_level(db, simulator)
+    await reconcile_once(pipeline)
+    await assert_same_as_source(db, simulator)
 
 
 async def test_a_whole_list_is_taken_as_it_is(pipeline: Pipeline, simulator: Control, db: asyncpg.Connection) -> None:
     await simulator.reset(60)
-    await load(pipeline)
+    await backfill_all(pipeline)
     assert len(await by_id(simulator)) == 3, "three records were compared"
     assert await capabilities.parity(pipeline.database, pipeline.account) == {"eTag"}
 
@@ -57,7 +66,7 @@ async def test_what_by_id_refuses_is_taken_from_the_list(
     await simulator.behaviour(thin_list=True)
     await capabilities.put_parity(pipeline.database, pipeline.account, {"registrations"})
     await simulator.faults({"kind": "status", "status": 403, "times": -1, "path": "/referrals/[0-9a-f-]{36}$"})
-    assert (await load(pipeline)).inserted == 30
+    assert (await backfill_all(pipeline)).inserted == 30
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["not compared yet", "known to be partial"])
@@ -70,18 +79,18 @@ async def test_what_could_not_be_had_by_id_is_made_whole_by_the_next_proof(
     if known:
         await capabilities.put_parity(pipeline.database, pipeline.account, {"eTag", "registrations"})
     await simulator.faults({"kind": "status", "status": 404, "times": -1, "path": "/referrals/[0-9a-f-]{36}$"})
-    await load(pipeline)
+    await backfill_all(pipeline)
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE etag IS NULL") == 30
     await simulator.clear_faults()
-    await prove(pipeline)
-    await assert_level(db, simulator)
+    await reconcile_once(pipeline)
+    await assert_same_as_source(db, simulator)
     await assert_chain(db)
     await simulator.clear_requests()
-    proof = await prove(pipeline)
-    assert (proof.counts.inserted, proof.counts.updated) == (0, 0)
+    result = await reconcile_once(pipeline)
+    assert (result.counts.inserted, result.counts.updated) == (0, 0)
     assert len(await by_id(simulator)) == known, "that the list lacks the team as well is learned from one record"
     await simulator.clear_requests()
-    await prove(pipeline)
+    await reconcile_once(pipeline)
     assert await by_id(simulator) == []
 
 
@@ -98,16 +107,16 @@ async def test_parity_names_what_is_missing(pipeline: Pipeline, simulator: Contr
 async def test_an_answer_by_id_may_be_newer_than_its_page(
     pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
 ) -> None:
-    """It is stored at once, and moves no position: the next tick reads from where the list had come to."""
+    """It is stored at once, and moves no checkpoint: the next sync reads from where the list had come to."""
     await simulator.reset(40)
     await simulator.behaviour(thin_list=True)
-    await load(replace(pipeline, overlap=timedelta(0)))
+    await backfill_all(replace(pipeline, overlap=timedelta(0)))
     before = await db.fetchval("SELECT position FROM sync.watermarks")
     key = next(iter((await simulator.state())["referrals"]))
     await simulator.update(key, {"salesStage": "Close"})
-    await tick(pipeline)
+    await sync_once(pipeline)
     assert await db.fetchval("SELECT position FROM sync.watermarks") > before
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
 
 
 async def test_a_dry_run_judges_what_a_run_would_store(
@@ -118,14 +127,14 @@ async def test_a_dry_run_judges_what_a_run_would_store(
     await simulator.behaviour(thin_list=True)
     await capabilities.put_parity(pipeline.database, pipeline.account, {"eTag", "registrations"})
     await simulator.faults({"kind": "status", "status": 404, "times": -1, "path": "/referrals/[0-9a-f-]{36}$"})
-    await load(pipeline)
+    await backfill_all(pipeline)
     await simulator.clear_faults()
     foretold = {one.id: one.verdict async for one in preview_reconcile(pipeline)}
     assert foretold.keys() == (await simulator.state())["referrals"].keys()
     assert set(foretold.values()) <= {"update", "etag"}
     updated = sum(verdict == "update" for verdict in foretold.values())
     assert updated > 0
-    assert (await prove(pipeline)).counts.updated == updated
+    assert (await reconcile_once(pipeline)).counts.updated == updated
     assert [one async for one in preview_reconcile(pipeline)] == []
 
 
@@ -134,7 +143,7 @@ async def test_a_dry_run_writes_down_nothing_of_a_comparison(
 ) -> None:
     await simulator.reset(40)
     await simulator.behaviour(thin_list=True)
-    await load(pipeline)
+    await backfill_all(pipeline)
     await db.execute("DELETE FROM sync.parity")
     (created,) = await simulator.create([{}])
     await simulator.clear_requests()

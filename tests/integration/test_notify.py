@@ -11,16 +11,17 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.receiver import Receiver, receiver
-from tests.steps import load as load_all
-from tests.steps import prove, tick
+from tests.support.receiver import Receiver, receiver
+from tests.support.referrals import incoming
+from tests.support.runs import leased
+from tests.support.steps import backfill_all, reconcile_once, sync_once
 from worker.config.models import Settings
 from worker.config.sources import load
 from worker.demo.control import Control
 from worker.errors import LeaseError, SignInError
 from worker.notify import outbox, records
 from worker.notify.delivery import deliver_due, preview
-from worker.store import erase, leases
+from worker.store import erase
 from worker.store.save import save
 from worker.sync.pipeline import Pipeline
 
@@ -61,22 +62,9 @@ def settings(*channels: str, **keys: Any) -> Settings:
     return load(variables)
 
 
-def incoming(days_left: float, **more: Any) -> dict[str, Any]:
-    """A referral that waits for an answer, with so many days left."""
-    expires = datetime.now(UTC) + timedelta(days=days_left)
-    return {
-        "direction": "Incoming",
-        "status": "New",
-        "substatus": "Pending",
-        "acceptedDateTime": None,
-        "closedDateTime": None,
-        "expirationDateTime": f"{expires:%Y-%m-%dT%H:%M:%S}.0000000Z",
-    } | more
-
-
 async def introduced(pipeline: Pipeline, chosen: Settings, taking: Receiver) -> None:
     """Load what there is, and take the first summary away."""
-    await load_all(pipeline)
+    await backfill_all(pipeline)
     await deliver_due(pipeline.database, chosen)
     assert len(taking.messages()) == len(chosen.notify.channels)
     taking.file.unlink()
@@ -89,7 +77,7 @@ async def test_a_change_becomes_one_message(
     await simulator.reset(20)
     await introduced(pipeline, chosen, taking)
     (made,) = await simulator.create([incoming(12, name="Contoso migration")])
-    await tick(pipeline)
+    await sync_once(pipeline)
     assert await db.fetchval("SELECT count(*) FROM sync.events WHERE kind = 'new'") == 1
     assert await deliver_due(pipeline.database, chosen) == 1
     assert await deliver_due(pipeline.database, chosen) == 0
@@ -101,23 +89,23 @@ async def test_a_change_becomes_one_message(
 
     taking.file.unlink()
     await simulator.update(made["id"], {"details": {"dealValue": 5_000_000.5, "currency": "EUR"}})
-    await tick(pipeline)
+    await sync_once(pipeline)
     await deliver_due(pipeline.database, chosen)
     await simulator.update(made["id"], {"status": "Closed", "substatus": "Won"})
-    await tick(pipeline)
+    await sync_once(pipeline)
     await deliver_due(pipeline.database, chosen)
     assert [one["title"] for one in taking.messages()] == ["Value changed: Contoso migration", "Won: Contoso migration"]
     assert "to EUR 5,000,000.50" in taking.messages()[0]["text"]
 
 
-async def test_what_is_rolled_back_was_never_told(
+async def test_what_is_rolled_back_was_never_sent(
     pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
 ) -> None:
     await simulator.reset(5)
-    await load_all(pipeline)
+    await backfill_all(pipeline)
     await simulator.create([incoming(12)])
     pages = await pipeline.client.list("")
-    async with leases.run(pipeline.database, pipeline.account, "refresh") as run:
+    async with leased(pipeline.database, pipeline.account, "refresh") as run:
         await db.execute("UPDATE sync.leases SET fence = fence + 1 WHERE kind = 'refresh'")
         from worker.model.mapping import map_pages  # noqa: PLC0415
         from worker.model.record import Page  # noqa: PLC0415
@@ -128,24 +116,24 @@ async def test_what_is_rolled_back_was_never_told(
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals") == 5
 
 
-async def test_a_first_load_is_one_summary(pipeline: Pipeline, simulator: Control, taking: Receiver) -> None:
+async def test_a_first_backfill_is_one_summary(pipeline: Pipeline, simulator: Control, taking: Receiver) -> None:
     chosen = settings(taking.url)
     await simulator.reset(500)
     await deliver_due(pipeline.database, chosen)
     assert taking.messages() == []
-    await load_all(pipeline)
+    await backfill_all(pipeline)
     for _ in range(3):
         await deliver_due(pipeline.database, chosen)
     (summary,) = taking.messages()
     assert summary["title"].startswith("Referrals: ")
     assert summary["text"].startswith("contoso: data as of ")
     assert "not verified yet" in summary["text"].splitlines()[0]
-    await prove(pipeline)
+    await reconcile_once(pipeline)
     await deliver_due(pipeline.database, chosen)
     assert len(taking.messages()) == 1, "a reconcile without changes says nothing"
 
 
-async def test_each_threshold_is_told_once_and_the_answered_not_at_all(
+async def test_each_threshold_is_sent_once_and_the_answered_not_at_all(
     pipeline: Pipeline, simulator: Control, taking: Receiver, db: asyncpg.Connection
 ) -> None:
     chosen = settings(taking.url, events=["due", "overdue"])
@@ -184,7 +172,7 @@ async def test_a_referral_that_is_news_is_not_due_as_well(
     await simulator.reset(0)
     await introduced(pipeline, chosen, taking)
     await simulator.create([incoming(2.5, name="Late")])
-    await tick(pipeline)
+    await sync_once(pipeline)
     for _ in range(2):
         await deliver_due(pipeline.database, chosen)
     assert [one["title"] for one in taking.messages()] == ["New referral: Late"]
@@ -194,7 +182,9 @@ async def test_a_referral_that_is_news_is_not_due_as_well(
     assert [one["title"] for one in taking.messages()][1:] == ["11 hours 59 minutes left: Late"]
 
 
-async def test_a_late_find_is_told_with_its_true_time(pipeline: Pipeline, simulator: Control, taking: Receiver) -> None:
+async def test_a_deal_found_after_the_fact_is_sent_with_its_true_time(
+    pipeline: Pipeline, simulator: Control, taking: Receiver
+) -> None:
     """An edit that moves no time is found by a reconcile only."""
     chosen = settings(taking.url)
     await simulator.reset(0)
@@ -204,9 +194,9 @@ async def test_a_late_find_is_told_with_its_true_time(pipeline: Pipeline, simula
     made, _ = await simulator.create([quiet, {}])
     await introduced(pipeline, chosen, taking)
     await simulator.update(made["id"], {"details": {"dealValue": 7, "currency": "EUR"}}, silent=True)
-    await tick(pipeline)
+    await sync_once(pipeline)
     assert await deliver_due(pipeline.database, chosen) == 0
-    await prove(pipeline)
+    await reconcile_once(pipeline)
     await deliver_due(pipeline.database, chosen)
     (message,) = taking.messages()
     assert message["title"] == "Value changed: Quiet"
@@ -241,7 +231,7 @@ async def test_a_failing_channel_is_tried_again_and_given_up_in_sight(
     await simulator.reset(0)
     await introduced(pipeline, chosen, taking)
     await simulator.create([incoming(12)])
-    await tick(pipeline)
+    await sync_once(pipeline)
     await taking.behave(**how)
     await deliver_due(pipeline.database, chosen)
     await deliver_due(pipeline.database, chosen)
@@ -257,7 +247,7 @@ async def test_a_failing_channel_is_tried_again_and_given_up_in_sight(
     assert (row["waiting_messages"], row["given_up"], row["given_up_lately"]) == (0, 1, 1)
     await taking.behave()
     await simulator.create([incoming(12)])
-    await tick(pipeline)
+    await sync_once(pipeline)
     assert await deliver_due(pipeline.database, chosen) == 1
 
 
@@ -275,7 +265,7 @@ async def test_a_channel_that_cannot_work_says_so_and_holds_up_no_other(
 ) -> None:
     chosen = settings(url, taking.url)
     await simulator.reset(3)
-    await load_all(pipeline)
+    await backfill_all(pipeline)
     assert await deliver_due(pipeline.database, chosen) == 1
     bad, good = await records.state(pipeline.database, ["a", "b"])
     assert bad["last_error"] == f"Channel a: {told}."
@@ -288,7 +278,7 @@ async def test_a_burst_is_one_digest(pipeline: Pipeline, simulator: Control, tak
     await simulator.reset(0)
     await introduced(pipeline, chosen, taking)
     await simulator.create([incoming(10 + number / 1000, name=f"Deal {number}") for number in range(300)])
-    await tick(pipeline)
+    await sync_once(pipeline)
     for _ in range(3):
         await deliver_due(pipeline.database, chosen)
     assert Counter(one["how"] for one in taking.messages()) == {"http": 1, "smtp": 1}
@@ -306,7 +296,7 @@ async def test_a_digest_by_a_cron_line_gathers(
     await simulator.reset(0)
     await introduced(pipeline, chosen, taking)
     await simulator.create([incoming(12, name="One"), incoming(3, name="Two")])
-    await tick(pipeline)
+    await sync_once(pipeline)
     await deliver_due(pipeline.database, chosen)
     assert taking.messages() == []
     for expected in (1, 1):
@@ -322,7 +312,7 @@ async def test_nothing_is_said_to_wait_only_from_a_fresh_copy(
 ) -> None:
     chosen = settings(taking.url, digest="0 8 * * *")
     await simulator.reset(0)
-    await load_all(pipeline)
+    await backfill_all(pipeline)
     await deliver_due(pipeline.database, chosen)
     assert "Nothing awaits an answer." in taking.messages()[0]["text"]
     await db.execute("UPDATE sync.runs SET started_at = now() - interval '5 hours'")
@@ -335,7 +325,7 @@ async def test_nothing_is_said_to_wait_only_from_a_fresh_copy(
     assert old["title"] == "Data 5 hours old. Referrals"
 
 
-async def test_stale_and_well_again_are_told_once(
+async def test_stale_and_well_again_are_sent_once(
     pipeline: Pipeline, simulator: Control, taking: Receiver, db: asyncpg.Connection
 ) -> None:
     chosen = settings(taking.url)
@@ -346,13 +336,13 @@ async def test_stale_and_well_again_are_told_once(
     assert taking.messages() == [], "a daemon that has just begun has yet to look"
     for _ in range(3):
         await deliver_due(pipeline.database, chosen)
-    await tick(pipeline)
+    await sync_once(pipeline)
     for _ in range(3):
         await deliver_due(pipeline.database, chosen)
     assert [one["title"] for one in taking.messages()] == ["No fresh data: contoso", "Recovered: contoso"]
 
 
-async def test_a_refused_sign_in_is_told_once(
+async def test_a_refused_sign_in_is_sent_once(
     pipeline: Pipeline, simulator: Control, taking: Receiver, db: asyncpg.Connection
 ) -> None:
     chosen = settings(taking.url)
@@ -361,7 +351,7 @@ async def test_a_refused_sign_in_is_told_once(
     await simulator.tokens(revoke="all")
     for _ in range(2):
         with pytest.raises(Exception, match="refused"):
-            await tick(pipeline)
+            await sync_once(pipeline)
         await deliver_due(pipeline.database, chosen)
     assert [one["title"] for one in taking.messages()] == ["Action required: contoso"]
     assert "The API refused" in taking.messages()[0]["text"]
@@ -373,7 +363,7 @@ async def test_an_mfa_refusal_says_so(pipeline: Pipeline, simulator: Control, ta
     await introduced(pipeline, chosen, taking)
     await simulator.faults({"kind": "status", "status": 401, "code": 900421, "body": "family", "times": -1})
     with pytest.raises(SignInError, match="asks for a sign-in with MFA"):
-        await tick(pipeline)
+        await sync_once(pipeline)
     await deliver_due(pipeline.database, chosen)
     (message,) = taking.messages()
     assert "Partner Center asks for a sign-in with MFA (HTTP 401 900421" in message["text"]
@@ -387,9 +377,9 @@ async def test_what_was_decided_is_remembered_as_long_as_it_waits(
     await introduced(pipeline, chosen, taking)
     waiting, closed = await simulator.create([incoming(10), incoming(10)])
     await simulator.update(waiting["id"], {"name": "Waiting"})
-    await tick(pipeline)
+    await sync_once(pipeline)
     await simulator.update(closed["id"], {"status": "Closed", "substatus": "Lost"})
-    await tick(pipeline)
+    await sync_once(pipeline)
     await deliver_due(pipeline.database, chosen)
     while await records.delete_old(pipeline.database, "-1 seconds"):
         pass
@@ -402,7 +392,7 @@ async def test_a_stranger_writes_no_markup(pipeline: Pipeline, simulator: Contro
     await simulator.reset(0)
     await introduced(pipeline, chosen, taking)
     await simulator.create([incoming(10, name=STRANGER, customerProfile={"name": STRANGER}, team=[])])
-    await tick(pipeline)
+    await sync_once(pipeline)
     await deliver_due(pipeline.database, chosen)
     http, mail = taking.messages("http"), taking.messages("smtp")
     assert (len(http), len(mail)) == (1, 1)
@@ -434,7 +424,7 @@ async def test_another_channel_later_gets_one_summary(pipeline: Pipeline, simula
     await simulator.reset(0)
     await introduced(pipeline, settings(taking.url), taking)
     await simulator.create([incoming(0.5 + number) for number in range(40)])
-    await tick(pipeline)
+    await sync_once(pipeline)
     chosen = settings(taking.url, taking.mail)
     for _ in range(2):
         await deliver_due(pipeline.database, chosen)
@@ -451,7 +441,7 @@ async def test_filters(pipeline: Pipeline, simulator: Control, taking: Receiver)
         b__where__seller=["Ann@Example.com"],
     )
     await simulator.reset(0)
-    await load_all(pipeline)
+    await backfill_all(pipeline)
     await deliver_due(pipeline.database, chosen)
     taking.file.unlink()
     await simulator.create(
@@ -463,19 +453,19 @@ async def test_filters(pipeline: Pipeline, simulator: Control, taking: Receiver)
             incoming(10, name="Neither", customerProfile={"address": {"country": "FR"}}, team=[]),
         ]
     )
-    await tick(pipeline)
+    await sync_once(pipeline)
     await deliver_due(pipeline.database, chosen)
     assert sorted(one["title"] for one in taking.messages()) == ["New referral: Ann's", "New referral: German"]
 
 
-async def test_what_is_forgotten_is_not_told(
+async def test_what_is_forgotten_is_not_sent(
     pipeline: Pipeline, simulator: Control, taking: Receiver, db: asyncpg.Connection
 ) -> None:
     chosen = settings(taking.url)
     await simulator.reset(0)
     await introduced(pipeline, chosen, taking)
     (made,) = await simulator.create([incoming(10, name="Forgotten")])
-    await tick(pipeline)
+    await sync_once(pipeline)
     await taking.behave(status=503)
     await deliver_due(pipeline.database, chosen)
     await erase.forget(pipeline.database, pipeline.account, made["id"])
@@ -495,7 +485,7 @@ async def test_a_preview_sends_and_writes_nothing(
     await simulator.reset(0)
     await introduced(pipeline, chosen, taking)
     await simulator.create([incoming(10, name="Soon")])
-    await tick(pipeline)
+    await sync_once(pipeline)
     before = await db.fetch("SELECT * FROM sync.messages")
     for _ in range(2):
         pages = await preview(pipeline.database, chosen, "a")
@@ -512,7 +502,7 @@ async def test_two_workers_tell_once(pipeline: Pipeline, simulator: Control, tak
     await simulator.reset(0)
     await introduced(pipeline, chosen, taking)
     await simulator.create([incoming(10) for _ in range(5)])
-    await tick(pipeline)
+    await sync_once(pipeline)
     await asyncio.gather(*(deliver_due(pipeline.database, chosen) for _ in range(4)))
     await deliver_due(pipeline.database, chosen)
     assert len(taking.messages()) == 5
@@ -525,7 +515,7 @@ async def test_five_thousand_due_at_once(
     await simulator.reset(0)
     await introduced(pipeline, chosen, taking)
     await simulator.create([incoming(9, name=f"Deal {number}") for number in range(5_000)])
-    await tick(pipeline)
+    await sync_once(pipeline)
     await deliver_due(pipeline.database, chosen)
     assert not taking.file.exists()
     await db.execute("UPDATE partner_center.referrals SET expires_at = expires_at - interval '3 days'")

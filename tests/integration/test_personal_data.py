@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -14,7 +12,9 @@ import asyncpg
 import msgspec
 import pytest
 
-from tests.steps import ACCOUNT, assert_chain, load, tick
+from tests.support.referrals import personal
+from tests.support.runs import leased
+from tests.support.steps import ACCOUNT, assert_chain, backfill_all, sync_once
 from worker import wiring
 from worker.config.models import Settings
 from worker.config.sources import load as load_settings
@@ -24,9 +24,9 @@ from worker.model.counts import Counts
 from worker.model.mapping import map_pages
 from worker.model.privacy import AfterExpiry, Privacy
 from worker.model.record import Page, decode_record
-from worker.store import leases, privacy, sql
-from worker.store.database import Database, open_database
-from worker.store.leases import Run
+from worker.store import privacy, sql
+from worker.store.database import Database
+from worker.store.leases import Lease
 from worker.store.save import save
 from worker.sync import account
 from worker.sync.pipeline import Pipeline
@@ -43,12 +43,6 @@ SELECT string_agg(t::text, ' ') FROM (
 """
 
 
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    async with open_database(database_url, connections=8) as opened:
-        yield opened
-
-
 def settings(url: str, origin: str, folder: Path, contacts: str, after_expiry: str = "history") -> Settings:
     return load_settings(
         {
@@ -61,17 +55,6 @@ def settings(url: str, origin: str, folder: Path, contacts: str, after_expiry: s
         },
         folder,
     )
-
-
-def personal(records: dict[str, Any]) -> set[str]:
-    """Collect what must not be found anywhere: whatever names a customer's people, phones, notes."""
-    found = set()
-    for record in records.values():
-        for contact in (record.get("customerProfile") or {}).get("team") or ():
-            found |= {contact.get("email"), contact.get("phoneNumber")}
-        found |= {member.get("phoneNumber") for member in record.get("team") or ()}
-        found |= {(record.get("details") or {}).get("notes"), (record.get("inviteContext") or {}).get("notes")}
-    return {json.dumps(value)[1:-1] for value in found if value}
 
 
 async def leaks(db: asyncpg.Connection, secrets: set[str]) -> list[str]:
@@ -94,8 +77,8 @@ async def test_nothing_personal_arrives_and_nothing_changes_afterwards(
         assert (counts.inserted, counts.rejected) == (150, 0)
         assert await leaks(db, secrets) == []
         found = await account.reconcile_account(pipeline)
-        reconciled, vanished = found.counts, found.vanished
-        assert (reconciled.inserted, reconciled.updated, vanished) == (0, 0, 0)
+        reconciled, deleted = found.counts, found.deleted
+        assert (reconciled.inserted, reconciled.updated, deleted) == (0, 0, 0)
     hashed = await db.fetchval(
         "SELECT count(*) FROM partner_center.referral_customer_contacts WHERE email LIKE 'hash:%'"
     )
@@ -106,16 +89,16 @@ async def test_a_change_of_the_rule_rewrites_what_is_stored(
     database_url: str, database: Database, db: asyncpg.Connection, pipeline: Pipeline, simulator: Control,
     simulator_origin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """Rows, parts, versions and rejects, in small batches, also after a rewrite that was cut off."""
+    """Rows, child rows, versions and rejected records, in small batches, also after a rewrite that was cut off."""
     monkeypatch.setattr(privacy, "BATCH", 7)
     await simulator.reset(60)
-    await load(pipeline)
+    await backfill_all(pipeline)
     records = (await simulator.state(full=True))["records"]
     keys = sorted(records)
     await simulator.update(keys[0], {"name": "renamed"})
-    await tick(pipeline)
+    await sync_once(pipeline)
     bad = {"id": "bad", "anything": Decimal("1e200000"), "details": {"notes": "secret words"}}
-    async with leases.run(database, ACCOUNT, "incremental") as run:
+    async with leased(database, ACCOUNT, "incremental") as run:
         encode = msgspec.json.Encoder(decimal_format="number").encode
         broken = [
             decode_record(encode(bad)),
@@ -154,7 +137,7 @@ async def test_a_change_of_the_rule_rewrites_what_is_stored(
 
 async def test_a_process_with_the_former_rule_writes_nothing_more(database: Database, db: asyncpg.Connection) -> None:
     record = decode_record(b'{"id":"a","details":{"notes":"secret"}}')
-    async with leases.run(database, ACCOUNT, "incremental") as run:
+    async with leased(database, ACCOUNT, "incremental") as run:
         await privacy.enforce(database, await privacy.rules(database, "drop", "history"))
         with pytest.raises(StoreError, match=r"privacy\.contacts"):
             await save(database, run, map_pages([Page([record], None, datetime.now(UTC))]), pages=1)
@@ -165,10 +148,10 @@ NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 TEAM = [{"firstName": "Given", "email": "given@example.com"}]
 
 
-async def put(database: Database, run: Run, minute: int, *, by_id: bool = False, **members: Any) -> Counts:
+async def put(database: Database, run: Lease, minute: int, *, by_id: bool = False, **members: Any) -> Counts:
     tree = {"id": "a", "updatedDateTime": f"2024-05-01T10:{minute:02}:00Z"} | members
     page = Page([decode_record(msgspec.json.encode(tree))], None, NOON + timedelta(seconds=put_number()), by_id=by_id)
-    return await save(database, run, map_pages([page]), pages=1)
+    return (await save(database, run, map_pages([page]), pages=1)).counts
 
 
 def put_number(numbers: Any = iter(range(1_000_000))) -> int:  # noqa: B008 - one counter for the module is meant
@@ -183,7 +166,7 @@ def put_number(numbers: Any = iter(range(1_000_000))) -> int:  # noqa: B008 - on
 async def test_contacts_that_the_source_hides_after_expiry(
     rule: AfterExpiry, in_row: int, in_history: bool, database: Database, db: asyncpg.Connection
 ) -> None:
-    async with leases.run(database, ACCOUNT, "incremental", privacy=replace(Privacy(), after_expiry=rule)) as run:
+    async with leased(database, ACCOUNT, "incremental", privacy=replace(Privacy(), after_expiry=rule)) as run:
         await put(database, run, 1, status="New", customerProfile={"name": "C", "team": TEAM})
         await put(database, run, 2, status="Closed", customerProfile={"name": "C", "team": TEAM})
         hidden: dict[str, Any] = {"status": "Closed", "customerProfile": {"name": "C", "team": []}}
@@ -201,7 +184,7 @@ async def test_contacts_that_the_source_hides_after_expiry(
 
 
 async def test_contacts_taken_off_an_open_deal_are_simply_a_change(database: Database, db: asyncpg.Connection) -> None:
-    async with leases.run(database, ACCOUNT, "incremental", privacy=Privacy(after_expiry=AfterExpiry.KEEP)) as run:
+    async with leased(database, ACCOUNT, "incremental", privacy=Privacy(after_expiry=AfterExpiry.KEEP)) as run:
         await put(database, run, 1, status="Active", customerProfile={"team": TEAM})
         await put(database, run, 2, status="Active", customerProfile={"team": []})
     assert await db.fetchval("SELECT count(*) FROM partner_center.referral_customer_contacts") == 0
@@ -240,7 +223,7 @@ async def test_no_record_lets_people_through_whatever_its_shape(
             await db.execute(
                 "UPDATE sync.settings SET value = 'keep' WHERE name LIKE 'privacy.%ed' OR name = 'privacy.contacts'"
             )
-            await load(pipeline)
+            await backfill_all(pipeline)
             assert set(await leaks(db, people)) == people
         async with wiring.open_pipeline(rules, database, ACCOUNT) as under_rule:
             await account.sync_account(under_rule)

@@ -20,8 +20,8 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import pytest
 
-from tests.conftest import new_database
-from tests.steps import load, open_simulated, prove, tick
+from tests.support.databases import new_database
+from tests.support.steps import backfill_all, open_simulated, reconcile_once, sync_once
 from worker.demo.behaviour import Behaviour
 from worker.demo.control import Control
 from worker.store.analysis import refresh_history
@@ -40,7 +40,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Filled:
-    """A database, and the source's records at its first load and now; `deleted` are those that it lists no more."""
+    """A database, and the source's records at its first backfill and now; `deleted` are those that it lists no more."""
 
     url: str
     first: dict[str, Record]
@@ -66,11 +66,11 @@ def filled(postgres_url: str, template_database: str, simulator_origin: str) -> 
             known = (await control.state(full=True))["records"]
             lost = min(key for key, record in known.items() if record["substatus"] == "Lost" and not record["isSpam"])
             await control.update(lost, {}, remove=["closedDateTime"])
-            await load(pipeline)
+            await backfill_all(pipeline)
             first = (await control.state(full=True))["records"]
             await happen(control, first)
-            await tick(pipeline)
-            await prove(pipeline)
+            await sync_once(pipeline)
+            await reconcile_once(pipeline)
             await refresh_history(pipeline.database)
             return Filled(url, first, (await control.state(full=True))["records"])
 
@@ -215,7 +215,7 @@ def test_there_are_twelve() -> None:
 
 @pytest.mark.parametrize("days", [1, 60, 200, 500])
 async def test_1_open_at_the_end_of_a_day(days: int, filled: Filled, analyst: asyncpg.Connection) -> None:
-    """All these days are before the first load; a deal closed since was open then."""
+    """All these days are before the first backfill; a deal closed since was open then."""
     rows = await analyst.fetch(QUESTIONS[1].replace("current_date - 60", f"current_date - {days}"))
     day = await analyst.fetchval("SELECT current_date - $1::int", days)
     end = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)

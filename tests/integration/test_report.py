@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.steps import load, tick
+from tests.support.steps import backfill_all, sync_once
 from worker.demo.control import Control
 from worker.model.escape import line
 from worker.store import view_settings
@@ -55,7 +55,7 @@ async def drawn(pipeline: Pipeline, account: str | None = None, labels: dict[str
 
 async def test_its_figures_are_the_databases(pipeline: Pipeline, simulator: Control, db: asyncpg.Connection) -> None:
     await simulator.reset(300)
-    await load(pipeline)
+    await backfill_all(pipeline)
     page = await drawn(pipeline)
     open_deals = await db.fetchval("SELECT count(*) FROM bi.referrals WHERE is_open AND NOT is_spam")
     assert f"{open_deals:,}open deals" in page.text
@@ -69,7 +69,7 @@ async def test_its_figures_are_the_databases(pipeline: Pipeline, simulator: Cont
 
 async def test_tile_and_chart_agree(pipeline: Pipeline, simulator: Control) -> None:
     await simulator.reset(600)
-    await load(pipeline)
+    await backfill_all(pipeline)
     await refresh_history(pipeline.database)
     rows = await analysis(pipeline.database)
     days = charts.series(rows["daily"])
@@ -83,7 +83,7 @@ async def test_tile_and_chart_agree(pipeline: Pipeline, simulator: Control) -> N
 
 async def test_it_says_what_it_leaves_out(pipeline: Pipeline, simulator: Control, db: asyncpg.Connection) -> None:
     await simulator.reset(900)
-    await load(pipeline)
+    await backfill_all(pipeline)
     page = await drawn(pipeline)
     waiting = await db.fetchval("SELECT count(*) FROM bi.awaiting_response WHERE NOT is_spam")
     assert waiting > SHOWN
@@ -101,10 +101,10 @@ async def test_it_says_what_it_leaves_out(pipeline: Pipeline, simulator: Control
 async def test_one_account_of_two(pipeline: Pipeline, simulator: Control, db: asyncpg.Connection) -> None:
     """`--account` limits every part, and an account that was never loaded is not one without deals."""
     await simulator.reset(60)
-    await load(pipeline)
+    await backfill_all(pipeline)
     await simulator.create([{"name": "only the other has it", "status": "New", "substatus": "Pending",
                              "direction": "Incoming", "isSpam": False}])  # fmt: skip
-    await load(replace(pipeline, account="fabrikam"))
+    await backfill_all(replace(pipeline, account="fabrikam"))
     await view_settings.put_labels(pipeline.database, {"contoso": "Contoso, Wien", "fabrikam": "Fabrikam Nord"})
     both = await drawn(pipeline)
     assert "Referrals of Contoso, Wien and Fabrikam Nord" in both.text
@@ -123,12 +123,12 @@ async def test_one_account_of_two(pipeline: Pipeline, simulator: Control, db: as
 
 async def test_what_changed_this_week(pipeline: Pipeline, simulator: Control) -> None:
     await simulator.reset(200)
-    await load(pipeline)
+    await backfill_all(pipeline)
     listed = (await simulator.state(full=True))["records"]
     active = sorted(key for key, record in listed.items() if record["status"] == "Active" and not record.get("isSpam"))
     await simulator.update(active[0], {"status": "Closed", "substatus": "Won"})
     await simulator.update(active[1], {"details": {"dealValue": 123456, "currency": "EUR"}})
-    await tick(pipeline)
+    await sync_once(pipeline)
     page = await drawn(pipeline)
     assert "1 won" in page.text
     assert "1 with a new value" in page.text
@@ -145,7 +145,7 @@ async def test_what_changed_this_week(pipeline: Pipeline, simulator: Control) ->
 
 async def test_a_month_that_is_not_final_is_marked(pipeline: Pipeline, simulator: Control) -> None:
     await simulator.reset(900)
-    await load(pipeline)
+    await backfill_all(pipeline)
     rows = await analysis(pipeline.database)
     assert [row["is_over"] for row in rows["response"]] == [True] * (len(rows["response"]) - 1) + [False]
     page = await drawn(pipeline)
@@ -163,7 +163,7 @@ async def test_twenty_currencies_are_never_added(pipeline: Pipeline, simulator: 
             for n in range(20)
         ]
     )  # fmt: skip
-    await load(pipeline)
+    await backfill_all(pipeline)
     rows = await analysis(pipeline.database)
     assert [len(row["currencies"]) for row in rows["closing"]] == [20]
     page = await drawn(pipeline)
@@ -188,7 +188,7 @@ async def test_nothing_that_strangers_wrote_is_alive(pipeline: Pipeline, simulat
             for text in HOSTILE
         ]
     )
-    await load(pipeline)
+    await backfill_all(pipeline)
     page = await drawn(pipeline)
     assert not page.tags & {"script", "img", "a", "iframe", "link", "object"}
     assert page.handlers == []
@@ -200,14 +200,14 @@ async def test_nothing_that_strangers_wrote_is_alive(pipeline: Pipeline, simulat
     assert "49049" not in page.text
 
 
-async def test_never_loaded_is_not_nothing_open(pipeline: Pipeline) -> None:
+async def test_never_backfilled_is_not_nothing_open(pipeline: Pipeline) -> None:
     page = await drawn(pipeline)
     assert "No account is known yet. To fix:" in page.text
     assert "open deals" not in page.text
     page = await drawn(pipeline, None, {"contoso": "Contoso, Wien"})
     assert "Contoso, Wien has no backfill yet" in page.text
     assert "open deals" not in page.text
-    await load(pipeline)
+    await backfill_all(pipeline)
     page = await drawn(pipeline)
     assert "0open deals" in page.text, "loaded, and the source has none"
     assert "Nothing awaits an answer." in page.text
@@ -217,7 +217,7 @@ async def test_the_age_of_the_data_is_not_that_of_the_page(
     pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
 ) -> None:
     await simulator.reset(3)
-    await load(pipeline)
+    await backfill_all(pipeline)
     await db.execute("UPDATE sync.runs SET started_at = started_at - interval '3 hours'")
     assert "3 hours ago; drawn" in (await drawn(pipeline)).text
 

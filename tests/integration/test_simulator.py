@@ -332,7 +332,7 @@ async def test_an_unknown_id_is_not_found(client: Client) -> None:
     assert answer.json["error"]["code"] == "itemNotFound"
 
 
-async def test_a_list_may_be_thin_or_carry_entity_tags(client: Client) -> None:
+async def test_a_list_may_be_partial_or_carry_entity_tags(client: Client) -> None:
     row_id = next(row_id for row_id, row in client.simulator.listing.rows.items() if row.record.get("registrations"))
     client.simulator.behave(thin_list=True, list_etag=True)
     [listed] = await client.all(filter=f"id eq '{row_id}'")
@@ -356,7 +356,7 @@ async def test_a_lost_role_hides_rows_from_list_and_id(client: Client) -> None:
     assert len(await client.all()) == COUNT
 
 
-async def test_late_rows_show_when_told(client: Client, control: Control) -> None:
+async def test_late_rows_show_when_revealed(client: Client, control: Control) -> None:
     await control.behaviour(reveal_delay=None)
     [created] = await control.create([{"name": "late"}])
     known = (await client.page()).ids[0]

@@ -120,7 +120,7 @@ async def test_silence_ends_as_ordered(simulator: Simulator, session: aiohttp.Cl
         await fetch(session, simulator.origin)
 
 
-async def test_stopping_does_not_wait_for_answers_that_are_held_back(session: aiohttp.ClientSession) -> None:
+async def test_stopping_does_not_wait_for_answers_that_are_delayed(session: aiohttp.ClientSession) -> None:
     simulator = await start([])
     simulator.fail(Fault(kind="hang"), Fault(kind="stall"))
     held = [asyncio.create_task(fetch(session, simulator.origin)) for _ in range(2)]
@@ -299,7 +299,7 @@ async def test_a_taken_port_is_a_plain_error(simulator: Simulator) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_it_runs_as_a_process_until_told_to_stop(session: aiohttp.ClientSession, number: signal.Signals) -> None:
+async def test_it_runs_as_a_process_until_asked_to_stop(session: aiohttp.ClientSession, number: signal.Signals) -> None:
     command = ("-m", "worker.demo.simulator", "--count", "150", "--page-size", "40", "--set", "link=full")
     process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
@@ -312,6 +312,6 @@ async def test_it_runs_as_a_process_until_told_to_stop(session: aiohttp.ClientSe
     assert link_of(body).startswith(origin)
 
 
-def test_a_wrong_option_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_option_is_reported_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--set", "nonsense=1"]) == 2
     assert capsys.readouterr().err == "There is no behaviour called nonsense.\n"

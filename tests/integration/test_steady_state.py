@@ -1,4 +1,4 @@
-"""When nothing changed, nothing is written; and how late changes appear is measured."""
+"""When nothing changed, nothing is written; and the replication lag is measured."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.steps import assert_level, listing_requests, load, tick
+from tests.support.steps import assert_same_as_source, backfill_all, listing_requests, sync_once
 from worker.demo.control import Control
 from worker.model import instant
 from worker.model.instant import from_datetime, shift
 from worker.model.lag import MAX_SAMPLES, Lag
-from worker.store import positions, queries
+from worker.store import checkpoints, queries
 from worker.sync.pipeline import Pipeline
 
 WRITES = """
@@ -40,61 +40,61 @@ async def counted(db: asyncpg.Connection, counters: str) -> list[tuple[Any, ...]
     return [tuple(row) for row in await db.fetch(counters)]
 
 
-async def test_an_idle_tick_writes_its_run_and_nothing_else(
+async def test_an_idle_sync_writes_its_run_and_nothing_else(
     pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
 ) -> None:
     await simulator.reset(400)
-    await load(pipeline)
-    await tick(pipeline)
+    await backfill_all(pipeline)
+    await sync_once(pipeline)
     before = await counted(db, WRITES)
     await simulator.clear_requests()
     wal = await db.fetchval("SELECT pg_current_wal_insert_lsn()")
     for _ in range(5):
-        await tick(pipeline)
+        await sync_once(pipeline)
     assert await db.fetchval("SELECT pg_current_wal_insert_lsn() - $1::pg_lsn", wal) < 5 * 4096, "the runs' own rows"
     assert await counted(db, WRITES) == before
     assert await listing_requests(simulator) == 5
     assert await db.fetchval("SELECT count(*) FROM sync.runs WHERE kind = 'incremental'") == 6
 
 
-async def test_a_tick_reads_its_own_rows_only_before_anybody_has_analysed_the_tables(
+async def test_a_sync_reads_its_own_rows_only_before_anybody_has_analysed_the_tables(
     pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
 ) -> None:
-    """After a first load PostgreSQL knows nothing of it yet, and would take the whole account for a few rows."""
+    """After a first backfill PostgreSQL knows nothing of it yet, and would take the whole account for a few rows."""
     for table in ("referrals", "referral_versions"):
         await db.execute(f"ALTER TABLE partner_center.{table} SET (autovacuum_enabled = false)")
     await simulator.reset(2000)
-    await load(pipeline)
+    await backfill_all(pipeline)
     pipeline = replace(pipeline, overlap=timedelta(0))
-    await tick(pipeline)
+    await sync_once(pipeline)
     for key in sorted((await simulator.state())["referrals"])[:20]:
         await simulator.update(key, {"salesStage": "Propose"})
     (before,) = (await counted(db, READ))[0]
-    assert (await tick(pipeline)).updated == 20
+    assert (await sync_once(pipeline)).updated == 20
     (after,) = (await counted(db, READ))[0]
     assert after - before < 20 * 20
 
 
 @pytest.mark.parametrize("count", [300, 3000])
-async def test_a_tick_asks_for_the_pages_of_its_overlap_and_saves_each_once(
+async def test_a_sync_asks_for_the_pages_of_its_overlap_and_saves_each_once(
     count: int, pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
 ) -> None:
     """However many there are: each request shows the last record of the one before, and no page comes twice.
 
-    One more request proves the end: from the other end of the listing, nothing newer shows.
+    One more request verifies the end: from the other end of the listing, nothing newer shows.
     """
     await simulator.reset(count)
     await simulator.behaviour(page_size=50)
-    await load(pipeline)
-    await tick(pipeline)
-    watermark = await positions.watermark(pipeline.database, pipeline.account)
+    await backfill_all(pipeline)
+    await sync_once(pipeline)
+    watermark = await checkpoints.watermark(pipeline.database, pipeline.account)
     assert watermark is not None
     for key in sorted((await simulator.state())["referrals"])[:100]:
         await simulator.update(key, {"salesStage": "later"})
     lower = shift(watermark, -pipeline.overlap)
     shown = sum(instant.parse(at) >= lower for at in (await simulator.state())["referrals"].values())
     await simulator.clear_requests()
-    counts = await tick(pipeline)
+    counts = await sync_once(pipeline)
     assert counts.updated == 100
     assert await listing_requests(simulator) <= shown // 49 + 2
     assert counts.pages <= shown // 49 + 1
@@ -103,33 +103,33 @@ async def test_a_tick_asks_for_the_pages_of_its_overlap_and_saves_each_once(
 async def test_changes_within_the_overlap_arrive_and_are_measured(
     pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
 ) -> None:
-    """A row that shows itself late, but within the overlap, comes with the next tick, and says how late it was."""
+    """A row that shows itself late, but within the overlap, comes with the next sync, and its lag is measured."""
     await simulator.reset(100)
-    await load(pipeline)
+    await backfill_all(pipeline)
     await simulator.behaviour(reveal_delay=None)
     await simulator.create([{}])
     late = (await simulator.create([{}]))[0]
     await simulator.behaviour(reveal_delay=0.0)
     await simulator.create([{}])
-    assert (await tick(pipeline)).inserted == 1
+    assert (await sync_once(pipeline)).inserted == 1
     assert await simulator.reveal() == 2
-    assert (await tick(pipeline)).inserted == 2, f"{late['id']} lies below the watermark"
+    assert (await sync_once(pipeline)).inserted == 2, f"{late['id']} lies below the watermark"
     run = await db.fetchrow("SELECT * FROM sync.runs ORDER BY id DESC LIMIT 1")
     assert run is not None
     assert run["lag_max"] >= run["lag_p95"] >= run["lag_p50"] > 0
-    assert 0 < run["late_max"] < 60
+    assert 0 < run["below_watermark_max"] < 60
     assert run["overlap"] == 600
     (status,) = await queries.status(pipeline.database)
     assert not status["overlap_too_small"]
-    await assert_level(db, simulator)
+    await assert_same_as_source(db, simulator)
 
 
-async def test_lateness_near_the_overlap_is_warned_of(pipeline: Pipeline, db: asyncpg.Connection) -> None:
+async def test_lag_near_the_overlap_is_warned_of(pipeline: Pipeline, db: asyncpg.Connection) -> None:
     await db.execute("INSERT INTO sync.watermarks (account, position) VALUES ('contoso', 1)")
     for late, warned in ((299.0, False), (301.0, True)):
         await db.execute(
             """
-            INSERT INTO sync.runs (account, kind, owner, fence, outcome, finished_at, late_max, overlap)
+            INSERT INTO sync.runs (account, kind, owner, fence, outcome, finished_at, below_watermark_max, overlap)
             VALUES ('contoso', 'incremental', 'x', 1, 'done', now(), $1, 600)
             """,
             late,
@@ -141,12 +141,12 @@ async def test_lateness_near_the_overlap_is_warned_of(pipeline: Pipeline, db: as
 @pytest.mark.parametrize(("below", "missed"), [(timedelta(minutes=5), 0), (timedelta(minutes=15), 1)])
 def test_what_lies_below_the_overlap_should_have_come_before(below: timedelta, missed: int) -> None:
     now = datetime(2024, 5, 1, tzinfo=UTC)
-    lag = Lag(from_datetime(now), timedelta(minutes=10), proven=from_datetime(now - timedelta(days=1)))
+    lag = Lag(from_datetime(now), timedelta(minutes=10), verified_through=from_datetime(now - timedelta(days=1)))
     lag.learn(shift(from_datetime(now), -below), now)
     assert lag.missed == missed
-    assert lag.late == below.total_seconds()
+    assert lag.below_watermark == below.total_seconds()
     lag.learn(shift(from_datetime(now), timedelta(seconds=5)), now + timedelta(seconds=9))
-    assert lag.percentile(0) == 4
+    assert lag.facts().lag_p50 == 4
     for _ in range(MAX_SAMPLES + 5):
         lag.learn(from_datetime(now), now)
     assert len(lag.samples) == MAX_SAMPLES

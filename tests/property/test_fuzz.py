@@ -17,7 +17,7 @@ from worker.config.render import render
 from worker.config.sources import keys, load
 from worker.errors import ConfigError, SourceContradicted, SourceUnavailable
 from worker.model import instant
-from worker.model.mapping import Reject, Row, map_record
+from worker.model.mapping import RejectedRecord, Row, map_record
 from worker.model.odata import query_of_next_link
 from worker.model.privacy import Contacts, Privacy
 from worker.model.record import decode_record, parse_listing
@@ -60,7 +60,7 @@ def test_any_bytes_are_a_listing_or_refused(body: bytes) -> None:
 
 @FUZZ
 @given(st.lists(JSON, max_size=5), st.none() | st.text(max_size=30))
-def test_any_records_on_a_page_are_each_a_row_or_kept_aside(records: list[Any], link: str | None) -> None:
+def test_any_records_on_a_page_are_each_a_row_or_a_rejected_record(records: list[Any], link: str | None) -> None:
     """And none makes the others unreadable."""
     body = encoded({"value": [*records, {"id": "good"}], "@odata.nextLink": link})
     listing = parse_listing(body, observed_at=NOW)
@@ -68,7 +68,7 @@ def test_any_records_on_a_page_are_each_a_row_or_kept_aside(records: list[Any], 
     for record in listing.records:
         for contacts in Contacts:
             mapped = map_record(Privacy(contacts, key="k").admit(record), NOW)
-            assert isinstance(mapped, Row | Reject)
+            assert isinstance(mapped, Row | RejectedRecord)
     last = map_record(listing.records[-1], NOW)
     assert isinstance(last, Row)
     assert last.id == "good"

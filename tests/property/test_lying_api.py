@@ -1,8 +1,8 @@
-"""A lying API, a restless source and a worker stopped anywhere: the copy is level with the source all the same.
+"""A lying API, a restless source and a worker stopped anywhere: the copy equals the source all the same.
 
-Hypothesis plays any order of edits, faults, changes of what the server does, ticks, loads, proofs and stops. Two things
-must hold: at no moment has the watermark passed a record that the source showed and that is neither stored nor put
-aside; and after one good run and one proof the copy is the source, with an unbroken history.
+Hypothesis plays any order of edits, faults, changes of what the server does, syncs, backfills, reconciles and stops.
+Two things must hold: at no moment has the watermark passed a record that the source showed and that is neither stored
+nor rejected; and after one good run and one reconcile the copy is the source, with an unbroken history.
 
 The server also ends listings early: links that are missing, always or now and then, pages cut short, errors inside a
 200; it holds records without a time, and versions that go back. While it does, a reconcile that verifies must be right;
@@ -31,8 +31,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.conftest import new_database
-from tests.steps import TALLY, assert_chain, assert_level, load, prove, tick
+from tests.support.databases import new_database
+from tests.support.steps import TALLY, assert_chain, assert_same_as_source, backfill_all, reconcile_once, sync_once
 from worker.auth.tokens import static_token
 from worker.demo.behaviour import Behaviour
 from worker.demo.control import Control
@@ -40,7 +40,7 @@ from worker.demo.simulator import TOKENS
 from worker.errors import SyncError
 from worker.model import instant
 from worker.source.client import open_client
-from worker.store import positions
+from worker.store import checkpoints
 from worker.store.database import open_database
 from worker.sync.pipeline import Pipeline
 
@@ -161,29 +161,29 @@ class LyingApi(RuleBasedStateMachine):
         await self.control.reveal()
         try:
             await self._sync()
-            result = await prove(self.pipeline)
+            result = await reconcile_once(self.pipeline)
         except SyncError as refusal:
             note(f"refused: {refusal}")
         else:
             note(f"verified: {not result.unverified} {result.unverified}")
             if not result.unverified:
                 TALLY["verified while the server lied"] += 1
-                await assert_level(self.db, self.control)
+                await assert_same_as_source(self.db, self.control)
         await self.control.behaviour(**HONEST)
         await self._sync()
         try:
-            assert not (await prove(self.pipeline)).unverified
+            assert not (await reconcile_once(self.pipeline)).unverified
         except SyncError as refusal:  # equal times laid out anew for each request: no two passes need to agree
             if "reconcile again at a quieter hour" not in refusal.hint:
                 raise
             await self.control.behaviour(ties="by_id")
-            assert not (await prove(self.pipeline)).unverified
-        for row in await self.db.fetch("SELECT field, method, evidence FROM sync.capabilities"):
+            assert not (await reconcile_once(self.pipeline)).unverified
+        for row in await self.db.fetch("SELECT field, paging, evidence FROM sync.capabilities"):
             note(f"{row['field']} was read by {row['method']}: {row['evidence']}")
-        await assert_level(self.db, self.control)
+        await assert_same_as_source(self.db, self.control)
         await assert_chain(self.db)
         before = await self.db.fetch("SELECT id, xmin::text FROM partner_center.referrals ORDER BY id")
-        counts = await tick(self.pipeline)
+        counts = await sync_once(self.pipeline)
         assert (counts.inserted, counts.updated) == (0, 0)
         assert await self.db.fetch("SELECT id, xmin::text FROM partner_center.referrals ORDER BY id") == before
 
@@ -196,9 +196,18 @@ class LyingApi(RuleBasedStateMachine):
 
     # -- the source ------------------------------------------------------------------------------------------------
 
-    @initialize(count=st.integers(0, 30), fixed=FIXED, first=CHANGING, overlap=st.sampled_from((0, 600)))
-    def begin(self, count: int, fixed: dict[str, Any], first: dict[str, Any], overlap: int) -> None:
+    @initialize(
+        count=st.integers(0, 30),
+        together=st.booleans(),
+        fixed=FIXED,
+        first=CHANGING,
+        overlap=st.sampled_from((0, 600)),
+    )
+    def begin(self, count: int, together: bool, fixed: dict[str, Any], first: dict[str, Any], overlap: int) -> None:
+        """Records created `together` lie in one window of a backfill, which then has many pages."""
         self.do(self.control.reset(count, seed=count))
+        if together:
+            self.do(self._create_together())
         self.do(self.control.behaviour(**fixed, **first))
         self.pipeline = Pipeline(
             "contoso",
@@ -207,6 +216,11 @@ class LyingApi(RuleBasedStateMachine):
             timedelta(seconds=overlap),
             max_vanished_percent=100,
         )
+
+    async def _create_together(self) -> None:
+        for second, key in enumerate((await self._known())[1:]):
+            created = f"2026-06-01T00:00:{second:02}Z"
+            await self.control.update(key, {"createdDateTime": created}, silent=True)
 
     @rule(count=st.integers(1, 12), tied=st.booleans())
     def create(self, count: int, tied: bool) -> None:
@@ -323,8 +337,8 @@ class LyingApi(RuleBasedStateMachine):
         await self.db.execute("UPDATE sync.leases SET expires_at = now()")
 
     async def _sync(self) -> None:
-        loaded = await positions.watermark(self.pipeline.database, "contoso") is not None
-        await (tick(self.pipeline) if loaded else load(self.pipeline))
+        loaded = await checkpoints.watermark(self.pipeline.database, "contoso") is not None
+        await (sync_once(self.pipeline) if loaded else backfill_all(self.pipeline))
 
     @rule(stop_after=SOON)
     def sync(self, stop_after: float | None) -> None:
@@ -333,13 +347,13 @@ class LyingApi(RuleBasedStateMachine):
     @rule(stop_after=SOON, days=st.none() | st.integers(0, 900))
     def backfill(self, stop_after: float | None, days: int | None) -> None:
         since = None if days is None else instant.shift(instant.parse("2026-11-01T00:00:00Z"), -timedelta(days=days))
-        self.do(self._run(load(self.pipeline, since), stop_after))
+        self.do(self._run(backfill_all(self.pipeline, since), stop_after))
 
     @rule(stop_after=SOON)
     def reconcile(self, stop_after: float | None) -> None:
         async def work() -> None:
-            if await positions.watermark(self.pipeline.database, "contoso") is not None:
-                await prove(self.pipeline)
+            if await checkpoints.watermark(self.pipeline.database, "contoso") is not None:
+                await reconcile_once(self.pipeline)
 
         self.do(self._run(work(), stop_after))
 
@@ -352,7 +366,7 @@ class LyingApi(RuleBasedStateMachine):
                 await self.control.create([{}])
 
         async def work() -> None:
-            runs = (self._sync(), load(self.pipeline), edit())
+            runs = (self._sync(), backfill_all(self.pipeline), edit())
             for outcome in await asyncio.gather(*runs, return_exceptions=True):
                 if isinstance(outcome, BaseException) and not isinstance(outcome, SyncError | asyncio.CancelledError):
                     raise outcome
@@ -367,16 +381,16 @@ class LyingApi(RuleBasedStateMachine):
         self.do(self._passed_nothing())
 
     async def _passed_nothing(self) -> None:
-        watermark = await positions.watermark(self.pipeline.database, "contoso")
+        watermark = await checkpoints.watermark(self.pipeline.database, "contoso")
         if watermark is None:
             return
         rows = await self.db.fetch("SELECT id, version FROM partner_center.referrals")
-        aside = await self.db.fetch("SELECT referral_id FROM sync.rejected_records")
+        rejected = await self.db.fetch("SELECT referral_id FROM sync.rejected_records")
         stored = {row["id"]: row["version"] for row in rows}
         for key, text in (await self.control.state())["referrals"].items():
             updated = instant.parse(text)
             if updated < watermark and key not in self.hidden and stored.get(key, -1) < updated:
-                assert key in {row["referral_id"] for row in aside}, f"{key} of {text} was passed"
+                assert key in {row["referral_id"] for row in rejected}, f"{key} of {text} was passed"
 
 
 def test_the_copy_is_the_source(postgres_url: str, template_database: str, simulator_origin: str, rounds: int) -> None:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from tests.steps import TALLY
+from tests.support.steps import TALLY
 
 CHECKOUT = Path(__file__).parent.parent.parent
 AT_ONCE = 3
@@ -58,7 +58,7 @@ def test_whoever_is_killed_everybody_else_gets_a_server_and_none_is_left(data_di
         killer.result()
     assert failures == []
     deadline = time.monotonic() + PATIENCE
-    while not is_gone(data_dir):
+    while not has_stopped(data_dir):
         assert time.monotonic() < deadline, "the server outlived its last user"
         time.sleep(0.02)
 
@@ -97,7 +97,7 @@ def shown(pid: int) -> list[str]:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split(maxsplit=1)
 
 
-def is_gone(data_dir: Path) -> bool:
+def has_stopped(data_dir: Path) -> bool:
     with (data_dir / "lock").open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from worker import cli
+from worker.commands.process import finish
 
 
 def test_an_unforeseen_error_is_a_sentence_without_its_message(capsys: pytest.CaptureFixture[str]) -> None:
@@ -17,7 +17,7 @@ def test_an_unforeseen_error_is_a_sentence_without_its_message(capsys: pytest.Ca
         raise ValueError("a customer's name")
 
     with pytest.raises(typer.Exit) as ended:
-        cli._finish(broken(), signals=False)  # noqa: SLF001 - what every command ends in
+        finish(broken(), signals=False)
     assert ended.value.exit_code == 1
     told = capsys.readouterr().err
     assert "An unforeseen ValueError in test_cli.py" in told

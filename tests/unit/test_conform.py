@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.columns import OUTPUT, columns
+from tools.columns import OUTPUT, columns
 from worker.demo.data import make_referrals
 from worker.model.conform import conform, without_unknown
-from worker.model.mapping import Mapped, Reject, Row, map_pages, map_record
+from worker.model.mapping import Mapped, RejectedRecord, Row, map_pages, map_record
 from worker.model.naming import shown
 from worker.model.reader import read
 from worker.model.record import Page, Record, decode_record, parse_listing
@@ -29,7 +29,7 @@ ENCODE = msgspec.json.Encoder(decimal_format="number").encode
 MADE_UP = make_referrals(300, 11, NOW)
 
 
-def plain(found: Row | Reject) -> dict[str, Any]:
+def plain(found: Row | RejectedRecord) -> dict[str, Any]:
     kept = asdict(found)
     if "children" in kept:
         kept["children"] = {table: rows for table, rows in kept["children"].items() if rows}

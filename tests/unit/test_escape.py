@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 import structlog
 
-from tests.unit.test_status_page import ROW, RUN
-from worker import cli
+from tests.support.status_rows import ROW, RUN
 from worker import logs as log_lines
-from worker.commands import render
+from worker.commands import process, render
 from worker.commands.outlet import Outlet
 from worker.errors import ConfigError, SyncError
-from worker.logs import LibraryLines, configure, traced
+from worker.logs import LibraryFormatter, configure, traced
 from worker.model.escape import block, line
 from worker.store.rejects import Kept
 from worker.web.report import PAGES
@@ -45,23 +44,24 @@ def test_what_steers_is_shown_and_what_reads_is_left() -> None:
 
 
 def test_every_print_passes_the_outlet(capsys: pytest.CaptureFixture[str]) -> None:
-    assert isinstance(cli._out, Outlet)  # noqa: SLF001 - what every command prints with
-    assert isinstance(cli._err, Outlet)  # noqa: SLF001 - the same
-    cli._out.print(f"a\n{STEERING} [bold]x[/] :warning:")  # noqa: SLF001 - the same
+    assert isinstance(process.OUT, Outlet), "what every command prints with"
+    assert isinstance(process.ERR, Outlet)
+    process.OUT.print(f"a\n{STEERING} [bold]x[/] :warning:")
     assert capsys.readouterr().out == f"a\n{SHOWN} [bold]x[/] :warning:\n"
 
 
 @pytest.mark.parametrize("error", [SyncError(f"a\n{STEERING}", STEERING), ConfigError([f"a\n{STEERING}"], STEERING)])
 def test_errors_are_harmless_and_forge_no_line(error: SyncError, capsys: pytest.CaptureFixture[str]) -> None:
-    cli._print_error(error)  # noqa: SLF001 - what every error ends in
+    process.print_error(error)
     assert capsys.readouterr().err == f"Error: a\\n{SHOWN}\n{SHOWN}\n"
 
 
 def test_what_is_stored_is_shown_on_its_own_line() -> None:
     row = ROW | dict.fromkeys(("last_error", "last_reconcile_error", "not_verified", "verified_by"), f"a\n{STEERING}")
     row |= {"last_run_outcome": "failed", "configured": True, "backing_off_until": None, "verified_through": NOW,
-            "watermark": NOW, "last_run_kind": "incremental", "last_run_at": NOW, "late_max": None, "missed": 0,
-            "overlap": 0.0, "overlap_too_small": False, "lag_p50": None, "loading_since": None}  # fmt: skip
+            "watermark": NOW, "last_run_kind": "incremental", "last_run_at": NOW, "below_watermark_max": None,
+            "missed": 0, "overlap": 0.0, "overlap_too_small": False, "lag_p50": None,
+            "loading_since": None}  # fmt: skip
     told = render.status(row)
     assert told.count(f"a\\n{SHOWN}") == 4
     assert not SIGNS & set(told)
@@ -105,7 +105,7 @@ def test_a_traceback_says_where_and_not_what(form: str, capfd: pytest.CaptureFix
     try:
         raise _raised(PASSWORD)
     except ExceptionGroup as error:
-        cli._bug(error)  # noqa: SLF001 - what an unforeseen error ends in
+        process.unforeseen(error)
     try:
         raise _raised(PASSWORD)
     except ExceptionGroup:
@@ -124,8 +124,10 @@ def test_a_library_s_line_is_one_line_without_the_messages_of_errors() -> None:
         "asyncio", logging.ERROR, "x.py", 1, "Task \x1b failed\nfuture: <Task exception=%r>", (error,),
         (type(error), error, error.__traceback__),
     )  # fmt: skip
-    told = LibraryLines().format(record)
+    told = LibraryFormatter().format(record)
     assert told.startswith("ERROR asyncio Task \\x1b failed\n")
     assert "hidden" not in told
     assert "ValueError" in told
-    assert log_lines.LibraryLines().format(logging.LogRecord("a", 30, "x", 1, "plain", (), None)) == "WARNING a plain"
+    assert (
+        log_lines.LibraryFormatter().format(logging.LogRecord("a", 30, "x", 1, "plain", (), None)) == "WARNING a plain"
+    )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from worker.demo.data import make_referrals
 from worker.model import instant
-from worker.model.mapping import Mapped, Reject, Row, changed_columns, map_pages, map_record, merge_missing
+from worker.model.mapping import Mapped, RejectedRecord, Row, changed_columns, map_pages, map_record, merge_missing
 from worker.model.record import Page, decode_record
 from worker.model.schema import CHILDREN, NESTED, REFERRAL, REFERRAL_COLUMNS, Child, Column, Group, Kind
 
@@ -24,7 +24,7 @@ ENCODE = msgspec.json.Encoder(decimal_format="number").encode
 MADE_UP = make_referrals(300, 7, NOW)
 
 
-def mapped(tree: Any, unknown: set[str] | None = None) -> Row | Reject:
+def mapped(tree: Any, unknown: set[str] | None = None) -> Row | RejectedRecord:
     return map_record(decode_record(ENCODE(tree)), NOW, unknown_fields=unknown)
 
 
@@ -38,15 +38,15 @@ def columns(one: Row) -> dict[str, Any]:
     return {column.name: value for column, value in zip(REFERRAL_COLUMNS, one.values, strict=True)}
 
 
-def parts(one: Row, table: str) -> list[dict[str, Any]]:
+def child_rows(one: Row, table: str) -> list[dict[str, Any]]:
     child = next(child for child in (*CHILDREN, *NESTED) if child.table == table)
     names = [*child.keys, *(column.name for column in child.columns)]
     return [dict(zip(names, part, strict=True)) for part in one.children.get(table, [])]
 
 
-def reject(tree: Any) -> Reject:
+def reject(tree: Any) -> RejectedRecord:
     found = mapped(tree)
-    assert isinstance(found, Reject)
+    assert isinstance(found, RejectedRecord)
     return found
 
 
@@ -56,7 +56,7 @@ def test_every_documented_field_has_its_column() -> None:
     assert unknown == set()
     assert len({name for one in rows for name, value in columns(one).items() if value is not None}) > 50
     for child in (*CHILDREN, *NESTED):
-        found = [part for one in rows for part in parts(one, child.table)]
+        found = [part for one in rows for part in child_rows(one, child.table)]
         assert found, child.table
         held = {name for part in found for name, value in part.items() if value is not None}
         assert held > set(child.keys), child.table
@@ -107,7 +107,7 @@ def test_every_column_of_a_part_is_filled_from_its_member(child: Child) -> None:
             inner = {name: [inner]}
         keys = ({"kind": tag} if tag else {}) | ({"parent_position": "0"} if outer else {})
         expected = [{"position": place} | keys | held for place in ("0", "2")]
-        assert parts(row({"id": "a"} | inner), child.table) == expected
+        assert child_rows(row({"id": "a"} | inner), child.table) == expected
 
 
 @given(st.data())
@@ -134,7 +134,7 @@ def test_nulls_may_be_anywhere_but_in_the_id(data: st.DataObject) -> None:
         ({"id": "x" * 201}, "id"),
     ],
 )
-def test_what_makes_a_row_impossible_makes_a_reject_that_names_it(tree: dict[str, Any], field: str) -> None:
+def test_what_makes_a_row_impossible_makes_a_rejected_record_that_names_it(tree: dict[str, Any], field: str) -> None:
     found = reject(tree)
     assert found.field == field
     assert found.reason
@@ -182,10 +182,10 @@ def test_both_forms_are_read_where_the_documents_contradict_themselves() -> None
     )
     assert one.value("deal_value") == "12345678901234567890.125"
     assert one.value("last_run_id") == '{"run":7}'
-    assert [part["tag"] for part in parts(one, "referral_tags")] == ["hot", "cold"]
-    assert [part["email"] for part in parts(one, "referral_team_members")] == ["seller@example.com"]
-    assert [part["item_id"] for part in parts(one, "referral_requirements")] == ["Retail", "Government"]
-    ids = [(part["profile_type"], part["external_id"]) for part in parts(one, "referral_customer_ids")]
+    assert [part["tag"] for part in child_rows(one, "referral_tags")] == ["hot", "cold"]
+    assert [part["email"] for part in child_rows(one, "referral_team_members")] == ["seller@example.com"]
+    assert [part["item_id"] for part in child_rows(one, "referral_requirements")] == ["Retail", "Government"]
+    ids = [(part["profile_type"], part["external_id"]) for part in child_rows(one, "referral_customer_ids")]
     assert ids == [("Duns", "123"), ("External", "x-1")]
 
 
@@ -209,15 +209,15 @@ def test_content_is_compared_without_what_may_differ() -> None:
     assert one.content_hash == same.content_hash != other.content_hash
 
 
-def test_a_thin_answer_is_completed_member_by_member() -> None:
-    fuller = {"id": "a", "registrations": [1], "customerProfile": {"name": "old", "team": [{"email": "x"}]}}
-    merged = merge_missing(decode_record(ENCODE({"id": "a", "customerProfile": {"name": "new"}})), fuller)
+def test_a_partial_answer_is_completed_member_by_member() -> None:
+    complete = {"id": "a", "registrations": [1], "customerProfile": {"name": "old", "team": [{"email": "x"}]}}
+    merged = merge_missing(decode_record(ENCODE({"id": "a", "customerProfile": {"name": "new"}})), complete)
     assert merged.tree == {
         "id": "a",
         "registrations": [1],
         "customerProfile": {"name": "new", "team": [{"email": "x"}]},
     }
-    null_is_an_answer = merge_missing(decode_record(b'{"id":"a","registrations":null}'), fuller)
+    null_is_an_answer = merge_missing(decode_record(b'{"id":"a","registrations":null}'), complete)
     assert null_is_an_answer.tree is not None
     assert null_is_an_answer.tree["registrations"] is None
 

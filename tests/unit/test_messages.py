@@ -11,13 +11,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.messages import DEAL, DOCS, HEALTH, NOW, OLD, document, examples, frame, happening
+from tools.messages import DEAL, DOCS, HEALTH, NOW, OLD, document, examples, frame, happening
 from worker.auth.tokens import mfa_of
 from worker.model.events import Kind
 from worker.notify import messages
 from worker.notify.facts import Waiting
 from worker.notify.routing import is_true
-from worker.notify.words import LONGEST, address, amount, harmless, span
+from worker.notify.words import LONGEST, address, amount, plain_text, span
 
 EVIL = re.compile(r"[<>*_`~|\\\[\]{}#@\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]|//|\w\.[a-z]{2}")
 
@@ -31,11 +31,11 @@ def test_the_documents_show_what_is_sent() -> None:
 @example("a\u0301\u0301\u0301\u0301\u0301\u0301")
 @example("x" * 4_000)
 def test_a_strangers_text_is_plain(text: str) -> None:
-    plain = harmless(text)
+    plain = plain_text(text)
     assert not EVIL.search(plain)
     assert len(plain) <= LONGEST
     assert "\n" not in plain
-    assert harmless(plain) == plain
+    assert plain_text(plain) == plain
 
 
 @pytest.mark.parametrize("text", ["a@b.example", "first.last+x@sub.b-c.example", "a_b@b.example"])
@@ -93,7 +93,7 @@ def test_html_is_escaped() -> None:
     assert "Move to the cloud &amp; support" in html
 
 
-def test_what_is_not_true_any_more_is_not_told() -> None:
+def test_what_is_not_true_any_more_is_not_sent() -> None:
     due = happening(Kind.DUE)
     assert is_true(due, NOW)
     assert not is_true(due, NOW + timedelta(days=3))

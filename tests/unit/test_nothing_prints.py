@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from worker.auth.tokens import Granted
-from worker.model.mapping import Mapped, Reject, Row, map_record
+from worker.model.mapping import Mapped, RejectedRecord, Row, map_record
 from worker.model.record import Listing, Page, decode_record
 from worker.store.history import History
 from worker.store.rejects import Kept
@@ -16,7 +16,7 @@ from worker.store.tokens import Chain
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 RECORD = decode_record(b'{"id":"a","details":{"notes":"secret words"},"team":[{"email":"secret words"}]}')
 ROW = map_record(RECORD, NOW)
-REJECT = Reject("a", b"secret words", "reason")
+REJECT = RejectedRecord("a", b"secret words", "reason")
 
 
 @pytest.mark.parametrize(

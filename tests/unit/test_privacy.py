@@ -1,4 +1,4 @@
-"""What of people is let in, by rule."""
+"""What is stored of people, by rule."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_nobody_is_named_and_business_data_stays(contacts: Contacts) -> None:
     assert record.tree["inviteContext"]["invitedMpnId"] == "7"
 
 
-def test_dropped_members_are_gone_and_nothing_else() -> None:
+def test_dropped_members_are_absent_and_nothing_else() -> None:
     assert admitted(TREE, Contacts.DROP).tree == {
         "id": "a",
         "customerProfile": {"name": "Company"},
@@ -202,7 +202,7 @@ def test_what_is_nested_beyond_bounds_is_withheld_with_its_id() -> None:
 
 
 @pytest.mark.parametrize("name", ["zoe@quux.example", "+1 555 0100", "p5550100", "Zoe Quux", "x" * 200, "\x1b[31m", ""])
-def test_a_name_that_looks_like_none_is_not_told(name: str) -> None:
+def test_a_name_that_looks_like_none_is_not_sent(name: str) -> None:
     """Unknown members are logged, and kept with the run, whatever `[privacy]` says."""
     raw = msgspec.json.encode({"id": "a", "updatedDateTime": "2024-01-31T09:00:00Z", "details": {name: 1}, name: 1})
     unknown = set[str]()

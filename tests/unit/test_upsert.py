@@ -21,9 +21,9 @@ def row(version: int = 5, content: int = 1, seconds: int = 10, etag: str | None 
 
 
 def stored(
-    version: int = 5, content: int = 1, seconds: int = 5, etag: str | None = None, gone: int | None = None
+    version: int = 5, content: int = 1, seconds: int = 5, etag: str | None = None, deleted: int | None = None
 ) -> Stored:
-    deleted_at = None if gone is None else NOON + timedelta(seconds=gone)
+    deleted_at = None if deleted is None else NOON + timedelta(seconds=deleted)
     return Stored(Instant(version), UUID(int=content), etag, NOON + timedelta(seconds=seconds), deleted_at)
 
 
@@ -37,11 +37,11 @@ def stored(
         (row(content=2), stored(), Verdict.UPDATE),
         (row(content=2, seconds=1), stored(), Verdict.KEEP),
         (row(content=2, seconds=5), stored(), Verdict.KEEP),
-        (row(), stored(gone=8), Verdict.RETURN),
-        (row(version=4, content=2), stored(gone=8), Verdict.UPDATE),
-        (row(version=4, content=2, seconds=7), stored(gone=8), Verdict.KEEP),
-        (row(seconds=7), stored(gone=8), Verdict.KEEP),
-        (row(version=6, content=2), stored(gone=8), Verdict.UPDATE),
+        (row(), stored(deleted=8), Verdict.RETURN),
+        (row(version=4, content=2), stored(deleted=8), Verdict.UPDATE),
+        (row(version=4, content=2, seconds=7), stored(deleted=8), Verdict.KEEP),
+        (row(seconds=7), stored(deleted=8), Verdict.KEEP),
+        (row(version=6, content=2), stored(deleted=8), Verdict.UPDATE),
         (row(etag="x"), stored(), Verdict.ETAG),
         (row(etag="y"), stored(etag="x"), Verdict.KEEP),
         (row(etag="y", by_id=True), stored(etag="x"), Verdict.ETAG),

@@ -80,7 +80,7 @@ class MicrosoftIdentity:
         )
 
     async def by_device(self, show: Callable[[str], None]) -> Granted:
-        """Let a person sign in on another device within the time that the service gives; `show` is told how."""
+        """Let a person sign in on another device within the time that the service gives; `show` displays how."""
         flow = await asyncio.to_thread(self._work, lambda app: app.initiate_device_flow(scopes=self._scopes))
         if "message" not in flow:
             return self._read(flow)
@@ -177,11 +177,11 @@ class MicrosoftIdentity:
         word = error if len(error) <= 40 and error.replace("_", "").isalnum() else "an error"  # noqa: PLR2004
         codes = answer.get("error_codes")
         number = codes[0] if isinstance(codes, list) and codes and isinstance(codes[0], int) else 0
-        told = f"{word}{f', AADSTS{number}' if number else ''}"
+        reason = f"{word}{f', AADSTS{number}' if number else ''}"
         if word in ("temporarily_unavailable", "server_error"):
-            return SourceUnavailable(f"{self._authority} is busy or failing ({told}).", "The next run tries again.")
+            return SourceUnavailable(f"{self._authority} is busy or failing ({reason}).", "The next run tries again.")
         fix = _FIXES.get(number, "Sign in again with `referral-sync login --account {name}`.")
-        return SignInError(f"The sign-in of {self._name} was refused ({told}).", fix.format(name=self._name))
+        return SignInError(f"The sign-in of {self._name} was refused ({reason}).", fix.format(name=self._name))
 
 
 def _is_token(value: Any) -> bool:

@@ -36,7 +36,7 @@ class Granted:
 
 
 def mfa_of(token: str) -> bool | None:
-    """Tell whether a token says that its sign-in was with MFA; None where it does not say, or cannot be read.
+    """Return whether a token says that its sign-in was with MFA; None where it does not say, or cannot be read.
 
     Advice only: nobody but the API may rely on what is in a token.
     """

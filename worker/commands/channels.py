@@ -27,14 +27,14 @@ def chosen_channels(settings: Settings, only: str | None) -> list[str]:
     return names if only is None else [only]
 
 
-async def send_tests(settings: Settings, only: str | None, tell: Tell, complain: Callable[[SyncError], None]) -> int:
+async def send_tests(settings: Settings, only: str | None, tell: Tell, warn: Callable[[SyncError], None]) -> int:
     """Send a message to each channel; returns the exit code."""
     worst = 0
     for name in chosen_channels(settings, only):
         try:
             tell(f"{name}: sent to {await delivery.test(settings, name)}.")
         except ChannelError as error:
-            complain(error)
+            warn(error)
             worst = error.exit_code
     return worst
 

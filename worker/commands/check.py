@@ -8,9 +8,11 @@ from enum import StrEnum
 
 from worker import wiring
 from worker.auth.tokens import mfa_of
+from worker.commands.process import OUT
 from worker.commands.unknowns import Answer, answers
 from worker.config.models import Settings
 from worker.errors import StoreError, SyncError
+from worker.model.escape import line
 from worker.notify.channel import ChannelError
 from worker.notify.delivery import look as notify_channel
 from worker.source.client import TokenSource
@@ -61,7 +63,7 @@ async def look(settings: Settings) -> AsyncIterator[Finding]:
                 if usable:
                     yield await _readers(database)
                 for name in sorted(settings.accounts):
-                    async for finding in _account(settings, database, name, loaded=usable):
+                    async for finding in _account(settings, database, name, migrated=usable):
                         yield finding
     except StoreError as error:
         yield _failure("database", error)
@@ -77,7 +79,7 @@ async def _database(url: str) -> Finding:
     revision = await migrate.current(url)
     await migrate.check_database(url, revision)
     found = f"PostgreSQL {version}, revision {revision or 'none'}"
-    if not migrate.suffices(revision):
+    if not migrate.is_current_enough(revision):
         return Finding("database", found, State.BAD, "Run `referral-sync migrate`.", exit_code=1)
     return Finding("database", found)
 
@@ -93,10 +95,10 @@ async def _readers(database: Database) -> Finding:
     return Finding("roles of dashboards", "bi_reader, and bi_reader_pii for personal data")
 
 
-async def _account(settings: Settings, database: Database, name: str, *, loaded: bool) -> AsyncIterator[Finding]:
+async def _account(settings: Settings, database: Database, name: str, *, migrated: bool) -> AsyncIterator[Finding]:
     subject = f"{name}: sign-in and API"
     try:
-        token = wiring.token_source(settings, database, name, insist=True)
+        token = wiring.token_source(settings, database, name, force=True)
         async with wiring.open_pipeline(settings, database, name, token) as pipeline:
             listing = await pipeline.client.list("")
             mfa = await _mfa(token)
@@ -108,16 +110,16 @@ async def _account(settings: Settings, database: Database, name: str, *, loaded:
     except SyncError as error:
         yield _failure(subject, error)
         return
-    seen.append(Answer(12, "MFA and conditional access", mfa, "a refusal ends the run and asks for a person"))
-    seen += await _in_data(name, database) if loaded else []
+    seen.append(Answer(12, "MFA and conditional access", mfa, "a refusal ends the run: action required"))
+    seen += await _in_data(name, database) if migrated else []
     yield Finding(name, f"{OPEN}:")
     for answer in sorted(seen, key=lambda one: one.number):
         yield Finding(f"{name}: ({answer.number}) {answer.subject}", f"{answer.seen}. In force: {answer.default}")
 
 
 async def _mfa(token: TokenSource) -> str:
-    told = {True: ", and the token says that it was with MFA", None: ""}
-    return "not refused for want of MFA yet" + told.get(
+    texts = {True: ", and the token says that it was with MFA", None: ""}
+    return "not refused for want of MFA yet" + texts.get(
         mfa_of(await token(False)),
         ", but the token says that it was without: sign in again with MFA before it is asked for",
     )
@@ -135,7 +137,7 @@ async def _in_data(name: str, database: Database) -> list[Answer]:
     """Say what cannot be asked of the API, and only shows in what was read."""
     seen = await queries.seen_in_data(database, name)
     silent, deleted = seen.pop("silent"), seen.pop("deleted")
-    told = ", ".join(f"{number} {category}" for category, number in seen.items()) or "nothing stored yet"
+    seen_text = ", ".join(f"{number} {category}" for category, number in seen.items()) or "nothing stored yet"
     return [
         Answer(3, "edits that do not move updatedDateTime", f"{silent} seen", "a nightly reconcile"),
         Answer(
@@ -150,5 +152,16 @@ async def _in_data(name: str, database: Database) -> list[Answer]:
             f"{deleted} marked",
             "only a complete listing and a look by id mark a row, and never many at once",
         ),
-        Answer(14, "marketplace leads", told, "every category is stored"),
+        Answer(14, "marketplace leads", seen_text, "every category is stored"),
     ]
+
+
+async def show_findings(settings: Settings) -> int:
+    """Print each finding with its fix; returns the worst exit code."""
+    worst = 0
+    async for finding in look(settings):
+        OUT.print(line(f"{finding.state:4}  {finding.subject}: {finding.found}"))
+        if finding.fix:
+            OUT.print(line(f"      {finding.fix}"))
+        worst = max(worst, finding.exit_code)
+    return worst

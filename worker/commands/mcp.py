@@ -64,11 +64,11 @@ class Questions:
 
     async def freshness(self) -> dict[str, Any]:
         """How old and how complete is the copy of each account? Ask this first when an answer surprises."""
-        return await _told(questions.freshness(self._database))
+        return await _result(questions.freshness(self._database))
 
     async def awaiting_answer(self, account: Account = None, limit: Limit = 50) -> dict[str, Any]:
         """Which incoming referrals still await our answer, and until when? The most urgent first; without spam."""
-        return await _told(questions.awaiting(self._database, account, limit))
+        return await _result(questions.awaiting(self._database, account, limit))
 
     async def pipeline_on(
         self,
@@ -81,7 +81,7 @@ class Questions:
 
         `estimated_deals` counts deals that were not seen yet on that day: they stand where their own dates put them.
         """
-        return await _told(questions.pipeline(self._database, account, day))
+        return await _result(questions.pipeline(self._database, account, day))
 
     async def changes_since(
         self,
@@ -91,7 +91,7 @@ class Questions:
     ) -> dict[str, Any]:
         """Which deals are new, changed their status or value, or were deleted at the source? The newest first."""
         moment = since if since.tzinfo is not None else since.replace(tzinfo=UTC)
-        return await _told(questions.changes(self._database, account, moment, limit))
+        return await _result(questions.changes(self._database, account, moment, limit))
 
     async def explain_referral(
         self, referral_id: Annotated[str, Field(description="Id of a referral, from another answer.")]
@@ -101,7 +101,7 @@ class Questions:
             key = plain_id(referral_id)
         except ValueError as error:
             raise ToolError(f"This is no id: {error}.") from None
-        return await _told(questions.one_referral(self._database, key))
+        return await _result(questions.one_referral(self._database, key))
 
 
 async def serve(settings: Settings) -> None:
@@ -125,7 +125,7 @@ async def serve(settings: Settings) -> None:
         await server.run_stdio_async()
 
 
-async def _told(question: Awaitable[Answer]) -> dict[str, Any]:
+async def _result(question: Awaitable[Answer]) -> dict[str, Any]:
     try:
         answer = await question
     except SyncError as error:

@@ -24,7 +24,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Where to tell how far work is (`report`), and what lease is waited for (`waiting`)."""
+    """Where to report how far work is (`report`), and what lease is waited for (`waiting`)."""
 
     report: Callable[[Step], None]
     waiting: Callable[[LeaseError], None]
@@ -42,46 +42,46 @@ def progress() -> Iterator[Shown]:
 
 @contextmanager
 def _bars() -> Iterator[Shown]:
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=12), TextColumn("{task.fields[told]}"))
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=12), TextColumn("{task.fields[text]}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         tasks: dict[tuple[str, str], TaskID] = {}
         waits: list[TaskID] = []
 
-        def waiting(held: LeaseError) -> None:
+        def waiting(error: LeaseError) -> None:
             if not waits:
-                waits.append(bars.add_task("waiting", total=None, told=""))
-            left = f"; if it is dead, {held.seconds_left:.0f} s" if held.seconds_left is not None else ""
-            bars.update(waits[0], told=escape(line(f"{held}{left}")))
+                waits.append(bars.add_task("waiting", total=None, text=""))
+            left = f"; if it is dead, {error.seconds_left:.0f} s" if error.seconds_left is not None else ""
+            bars.update(waits[0], text=escape(line(f"{error}{left}")))
 
         def report(step: Step) -> None:
             key = (step.account, step.kind)
             while waits:
                 bars.remove_task(waits.pop())
             if key not in tasks:
-                tasks[key] = bars.add_task(escape(f"{step.kind} {step.account}"), total=None, told="")
+                tasks[key] = bars.add_task(escape(f"{step.kind} {step.account}"), total=None, text="")
             task = next(task for task in bars.tasks if task.id == tasks[key])
-            told = _told(task.elapsed or 0.0, step)
-            bars.update(tasks[key], completed=step.done, total=step.total or None, told=told)
+            text = _step_text(task.elapsed or 0.0, step)
+            bars.update(tasks[key], completed=step.done, total=step.total or None, text=text)
 
         yield Shown(report, waiting)
 
 
-def _told(elapsed: float, step: Step) -> str:
-    told = f"{step.counts.records:,} read"
+def _step_text(elapsed: float, step: Step) -> str:
+    text = f"{step.counts.records:,} read"
     if elapsed > 0:
-        told += f", {step.counts.records / elapsed:,.0f}/s"
+        text += f", {step.counts.records / elapsed:,.0f}/s"
     left = estimate(elapsed, step.done, step.total)
-    return f"{told}, {step.done}/{step.total} windows, {left}" if step.total else told
+    return f"{text}, {step.done}/{step.total} windows, {left}" if step.total else text
 
 
 def _waiting_line() -> Callable[[LeaseError], None]:
     said = False
 
-    def waiting(held: LeaseError) -> None:
+    def waiting(error: LeaseError) -> None:
         nonlocal said
         if not said:
-            left = None if held.seconds_left is None else round(held.seconds_left)
-            _log.warning("lease_waiting", error=str(held), holder=held.holder, at_most_seconds=left)
+            left = None if error.seconds_left is None else round(error.seconds_left)
+            _log.warning("lease_waiting", error=str(error), holder=error.holder, at_most_seconds=left)
         said = True
 
     return waiting

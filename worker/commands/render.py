@@ -11,6 +11,7 @@ from worker.model import instant
 from worker.model.counts import Counts
 from worker.model.decide import Verdict
 from worker.model.escape import line
+from worker.model.pace import seconds_left
 
 if TYPE_CHECKING:
     from worker.store.rejects import Kept
@@ -28,10 +29,10 @@ def sign_in(row: dict[str, Any], now: datetime) -> str:
     return f"lapses in {days:.0f} days unless it is used" if days >= 1 else "lapses within a day"
 
 
-def counts(came_to: Counts) -> str:
+def counts(result: Counts) -> str:
     """Say the four counts."""
-    told = ((name, getattr(came_to, name)) for name in ("inserted", "updated", "unchanged", "rejected"))
-    return ", ".join(f"{number} {name}" for name, number in told)
+    by_name = ((name, getattr(result, name)) for name in ("inserted", "updated", "unchanged", "rejected"))
+    return ", ".join(f"{number} {name}" for name, number in by_name)
 
 
 def status(row: dict[str, Any]) -> str:
@@ -47,7 +48,7 @@ def status(row: dict[str, Any]) -> str:
         "last run": f"{last}, {moment(row['last_run_at'])}",
     }
     lines |= _sign_in_lines(row) | _lag_lines(row)
-    told = {
+    details = {
         "last error": row["last_run_outcome"] in ("failed", "refused", "abandoned") and row["last_error"],
         "backing off": row["backing_off_until"]
         and f"until {moment(row['backing_off_until'])}: {row['backing_off_because']}",
@@ -57,7 +58,7 @@ def status(row: dict[str, Any]) -> str:
         "note": not row["configured"]
         and f"not in the configuration; `referral-sync account remove {row['account']}` erases it",
     }
-    lines |= {name: value for name, value in told.items() if value}
+    lines |= {name: value for name, value in details.items() if value}
     return f"{line(row['account'])}: {row['health']}\n{_block(lines)}"
 
 
@@ -74,8 +75,9 @@ def _sign_in_lines(row: dict[str, Any]) -> dict[str, str]:
 def _lag_lines(row: dict[str, Any]) -> dict[str, str]:
     lines = {}
     if row["lag_p50"] is not None:
-        late = "" if row["late_max"] is None else f"; up to {row['late_max']:.0f} s below the watermark"
-        lines["lag"] = f"{row['lag_p50']:.0f} s median, {row['lag_p95']:.0f} s for 95 of 100{late}"
+        lowest = row["below_watermark_max"]
+        below = "" if lowest is None else f"; up to {lowest:.0f} s below the watermark"
+        lines["lag"] = f"{row['lag_p50']:.0f} s median, {row['lag_p95']:.0f} s for 95 of 100{below}"
     if row["overlap_too_small"]:
         lines["overlap"] = (
             f"{row['overlap'] or 0:.0f} s is too small: {row['missed']} changes appeared later. Raise `sync.overlap`."
@@ -91,10 +93,10 @@ def loading(row: dict[str, Any], now: datetime) -> str:
 
 
 def estimate(elapsed: float, done: int, total: int) -> str:
-    """Say how long the rest takes if it goes on as so far; the windows of a backfill are not equally dense."""
-    if not total or not done:
+    """Say how long the rest takes if it goes on as so far."""
+    left = seconds_left(elapsed, done, total)
+    if left is None:
         return "estimating"
-    left = elapsed / done * (total - done)
     return f"about {left:.0f} s left" if left < 90 else f"about {left / 60:.0f} min left"  # noqa: PLR2004 - a minute and a half
 
 
@@ -115,18 +117,18 @@ def channel(row: dict[str, Any]) -> str:
 
 def message(row: dict[str, Any]) -> str:
     """Say what came of a message, on a line."""
-    told = f", {row['events']:,} events ({row['kinds']})" if row["events"] else ""
+    events = f", {row['events']:,} events ({row['kinds']})" if row["events"] else ""
     tries = f" after {row['attempts']} attempts" if row["attempts"] > 1 else ""
     error = f": {line(row['error'])}" if row["error"] else ""
-    return f"{moment(row['created_at'])}  {row['channel']}  {row['kind']}{told}  {row['state']}{tries}{error}"
+    return f"{moment(row['created_at'])}  {row['channel']}  {row['kind']}{events}  {row['state']}{tries}{error}"
 
 
 def queue(kinds: Sequence[Mapping[str, Any]], workers: int) -> str:
     """Say what waits for workers, and how many there are."""
     waiting, in_hand = (sum(kind[name] for kind in kinds) for name in ("waiting", "in_hand"))
     oldest = max((kind["oldest_seconds"] for kind in kinds), default=0)
-    told = f"{workers} alive, {in_hand} jobs in hand, {waiting} waiting"
-    return f"workers: {told}, the oldest for {oldest:.0f} s" if waiting else f"workers: {told}"
+    summary = f"{workers} alive, {in_hand} jobs in hand, {waiting} waiting"
+    return f"workers: {summary}, the oldest for {oldest:.0f} s" if waiting else f"workers: {summary}"
 
 
 def rejected_line(account: str, kept: Kept) -> str:
@@ -168,15 +170,15 @@ def moment(at: datetime | None) -> str:
 
 def reconciled(result: Reconciled) -> str:
     """Write what a reconcile came to."""
-    told = f"{counts(result.counts)}, {result.vanished} deleted at the source"
-    return line(f"{told}. Not verified: {result.unverified}" if result.unverified else f"verified: {told}")
+    summary = f"{counts(result.counts)}, {result.deleted} deleted at the source"
+    return line(f"{summary}. Not verified: {result.unverified}" if result.unverified else f"verified: {summary}")
 
 
 def _copy(about: Explained) -> str:
     if about.history.row is None:
         return "not in the copy" + (", only its history" if about.history.versions else "")
-    gone = about.history.row["deleted_at"]
-    return f"in the copy, deleted at the source {moment(gone)}" if gone else "in the copy"
+    deleted_at = about.history.row["deleted_at"]
+    return f"in the copy, deleted at the source {moment(deleted_at)}" if deleted_at else "in the copy"
 
 
 def _source(about: Explained) -> str:
@@ -191,12 +193,12 @@ def _source(about: Explained) -> str:
     refresh = f"`referral-sync refresh {about.source.id}`"
     match about.verdict:
         case Verdict.KEEP | Verdict.ETAG:
-            told = "the same as in the copy"
+            comparison = "the same as in the copy"
         case Verdict.OLDER:
-            told = f"older than the copy: the next reconcile takes it over, or at once {refresh}"
+            comparison = f"older than the copy: the next reconcile takes it over, or at once {refresh}"
         case _:
-            told = f"newer than the copy: {refresh}"
-    return f"updated {updated}; {told}"
+            comparison = f"newer than the copy: {refresh}"
+    return f"updated {updated}; {comparison}"
 
 
 def _block(lines: dict[str, str]) -> str:

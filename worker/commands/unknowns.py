@@ -36,7 +36,7 @@ async def answers(client: Client) -> AsyncIterator[Answer]:
     """Ask every question, one after the other; raises what a first plain request raises."""
     plain = await client.list("")
     for field in TimeField:
-        strategy = await probe(client, field)
+        strategy, _ = await probe(client, field)
         yield Answer(
             1,
             f"filter on {field.value}",
@@ -53,12 +53,12 @@ async def answers(client: Client) -> AsyncIterator[Answer]:
     yield _skew(plain)
 
 
-def _parity(thinner: set[str] | None) -> Answer:
-    if thinner is None:
+def _parity(lacking: set[str] | None) -> Answer:
+    if lacking is None:
         seen = "no record could be compared"
     else:
-        seen = f"only by id: {', '.join(sorted(thinner))}" if thinner else "the same members"
-    in_force = "changed records are fetched by id" if thinner and thinner - {"eTag"} else "records come from the list"
+        seen = f"only by id: {', '.join(sorted(lacking))}" if lacking else "the same members"
+    in_force = "changed records are fetched by id" if lacking and lacking - {"eTag"} else "records come from the list"
     return Answer(9, "list against by-id", seen, in_force)
 
 
@@ -72,7 +72,10 @@ async def _ignored_options(client: Client, plain: Listing) -> Answer:
 async def _second_order(client: Client) -> Answer:
     answer = await try_query(client, "$orderby=updatedDateTime%20desc,id")
     return Answer(
-        4, "ordering by a second key", "refused" if answer is None else "accepted", "ties are told apart by their ids"
+        4,
+        "ordering by a second key",
+        "refused" if answer is None else "accepted",
+        "ties are ordered by their ids",
     )
 
 
@@ -89,10 +92,10 @@ def _links(plain: Listing) -> Answer:
 async def _page_size(client: Client, plain: Listing) -> Answer:
     top = await try_query(client, "$top=1")
     if top is None:
-        told = "$top is refused"
+        top_text = "$top is refused"
     else:
-        told = f"$top=1 gives {len(top.records)}, {'with' if top.next_link else 'without'} a link to more"
-    return Answer(7, "page size", f"{len(plain.records)} rows; {told}", "$top is never sent")
+        top_text = f"$top=1 gives {len(top.records)}, {'with' if top.next_link else 'without'} a link to more"
+    return Answer(7, "page size", f"{len(plain.records)} rows; {top_text}", "$top is never sent")
 
 
 def _count(plain: Listing) -> Answer:

@@ -40,7 +40,7 @@ def load(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> S
     try:
         settings = _with_sources(known, toml)()
     except ValidationError as error:
-        faults += [_told(fault) for fault in error.errors(include_url=False, include_input=False)]
+        faults += [_fault_text(fault) for fault in error.errors(include_url=False, include_input=False)]
     except ValueError as error:
         faults.append(str(error))
     else:
@@ -177,7 +177,7 @@ def _is_setting(variable: str, faults: list[str]) -> bool:
     return False
 
 
-def _told(fault: Any) -> str:
+def _fault_text(fault: Any) -> str:
     tags = {tag for model in ACCOUNT_MODELS for tag in get_args(model.model_fields["auth"].annotation)}
     where = [str(part) for part in fault["loc"]]
     if where[:1] == ["accounts"] and len(where) > 2 and where[2] in tags:  # noqa: PLR2004 - accounts.NAME.TAG.KEY

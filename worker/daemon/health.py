@@ -24,7 +24,7 @@ def ask_health(listen: str) -> str:
     try:
         connection.request("GET", "/healthz")
         answer = connection.getresponse()
-        told = answer.read(1_000)
+        body = answer.read(1_000)
     except (OSError, HTTPException) as error:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise SyncError(
@@ -32,7 +32,7 @@ def ask_health(listen: str) -> str:
         ) from error
     finally:
         connection.close()
-    status = _status(told)
+    status = _status(body)
     if answer.status != OK:
         raise SyncError(
             f"The daemon at {listen} is not healthy: {status or f'HTTP {answer.status}'}.",
@@ -43,8 +43,8 @@ def ask_health(listen: str) -> str:
     return status
 
 
-def _status(told: bytes) -> str:
+def _status(body: bytes) -> str:
     try:
-        return str(json.loads(told)["status"])
+        return str(json.loads(body)["status"])
     except (ValueError, KeyError, TypeError):
         return ""

@@ -72,7 +72,7 @@ async def ops_endpoint(
     """
 
     async def healthz(_: web.Request) -> web.Response:
-        if pulse.stands_still():
+        if pulse.is_stalled():
             return web.json_response({"status": "the planner is stalled"}, status=503)
         return web.json_response({"status": "ok"})
 
@@ -101,8 +101,8 @@ async def ops_endpoint(
 
     async def status(_: web.Request) -> web.Response:
         rows = [row | {"configured": row["account"] in configured} for row in await queries.status()]
-        told = {"release": RELEASE, "accounts": rows}
-        return web.json_response(told, dumps=json_text)
+        document = {"release": RELEASE, "accounts": rows}
+        return web.json_response(document, dumps=json_text)
 
     async def page(request: web.Request) -> web.Response:
         now = datetime.now(UTC)
@@ -140,7 +140,7 @@ def _guarded(
 
 
 def _knows(authorization: str, token: str) -> bool:
-    """Tell whether a header holds the token, as a bearer token or as anybody's password."""
+    """Return whether a header holds the token, as a bearer token or as anybody's password."""
     scheme, _, given = authorization.partition(" ")
     if scheme.lower() == "basic":
         try:

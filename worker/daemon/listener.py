@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp.web_protocol import RequestHandler
 
-from worker.config.models import is_loopback
+from worker.config.values import is_loopback
 from worker.errors import SyncError
 
 MAX_CONNECTIONS = 100
@@ -92,8 +92,8 @@ async def _sweep(server: web.Server, connections: _Connections) -> None:
             since = connections.quiet.setdefault(connection, now)
             if connection not in connections.busy and now - since > QUIET_SECONDS:
                 connection.force_close()
-        for gone in connections.quiet.keys() - set(server.connections):
-            del connections.quiet[gone]
+        for closed in connections.quiet.keys() - set(server.connections):
+            del connections.quiet[closed]
 
 
 def _counted(connections: _Connections) -> Middleware:

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from worker.config.cron import cron_trigger
-from worker.config.models import Cron, plain_duration
+from worker.config.values import Cron, plain_duration
 from worker.errors import StoreError
 from worker.store import schedules
 from worker.store.database import Database
@@ -39,8 +39,8 @@ class Pulse:
 
     moved_at: float | None = None
 
-    def stands_still(self) -> bool:
-        """Tell whether the planner, once begun, has not moved for `STILL_SECONDS`."""
+    def is_stalled(self) -> bool:
+        """Return whether the planner, once begun, has not moved for `STILL_SECONDS`."""
         return self.moved_at is not None and time.monotonic() - self.moved_at > STILL_SECONDS
 
     def beat(self) -> None:

@@ -141,7 +141,7 @@ def _refused(request: web.Request, simulator: Simulator) -> web.Response | None:
 
 
 def _claims_refusal(*, challenge: bool) -> web.Response:
-    body = partner_error(403, "More is needed than this token proves.", code="insufficent_claims")
+    body = partner_error(403, "More is needed than this token shows.", code="insufficent_claims")
     refusal = web.Response(status=403, body=body, content_type="application/json")
     if challenge:
         claims = base64.b64encode(CLAIMS.encode()).decode()

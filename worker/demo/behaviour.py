@@ -51,7 +51,7 @@ class Behaviour:
       client_secret, password   what must be sent; empty: anything will do
       demand_claims       what the API answers to a token that was not issued for its claims: nothing (it is good),
                           challenge (403 that says which), silent (403 insufficent_claims, as the documents spell it)
-      grant_claims        whether a token request with `claims` is granted, or a person has to come
+      grant_claims        whether a token request with `claims` is granted, or refused
       device_polls        how often the device flow says `authorization_pending` before it gives in; -1: for ever
     """
 

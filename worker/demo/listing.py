@@ -43,7 +43,7 @@ class Ordered:
         return replace(self, lower=first)
 
     def after(self, entry: Entry) -> int:
-        """Return the place of the first entry behind `entry`, which itself may be gone."""
+        """Return the place of the first entry behind `entry`, which itself may have been deleted."""
         if self.reverse:
             return self.upper - bisect.bisect_left(self.entries, entry, self.lower, self.upper)
         return bisect.bisect_right(self.entries, entry, self.lower, self.upper) - self.lower

@@ -46,13 +46,13 @@ class SignIn:
     devices: dict[str, int] = field(default_factory=dict)
 
     def accepts(self, authorization: str) -> bool:
-        """Tell whether an `Authorization` header holds a token that is good now."""
+        """Return whether an `Authorization` header holds a token that is good now."""
         scheme, _, token = authorization.partition(" ")
         end = self.access.get(token, 0.0)
         return scheme.lower() == "bearer" and (end is None or end > time.monotonic())
 
     def has_claims(self, authorization: str) -> bool:
-        """Tell whether the header's token was issued for the claims that the API may demand."""
+        """Return whether the header's token was issued for the claims that the API may demand."""
         return authorization.partition(" ")[2] in self.with_claims
 
     def change(self, request: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ from worker import wiring
 from worker.commands.progress import progress
 from worker.config.models import Settings
 from worker.config.sources import load
-from worker.daemon.jobs import serve
+from worker.daemon.assembly import serve
 from worker.demo.control import Control
 from worker.embedded import server as embedded
 from worker.errors import SyncError
@@ -113,7 +113,7 @@ async def _work(pipeline: Pipeline, control: Control, out: Console) -> None:
     began = time.monotonic()
     with _watched(pipeline) as watched:
         counts = await account.sync_account(watched)
-    out.print(f"First load: {counts.inserted} referrals in {time.monotonic() - began:.1f} s.")
+    out.print(f"Backfill: {counts.inserted} referrals in {time.monotonic() - began:.1f} s.")
     told = await _change(control)
     out.print(f"At the source: {told}.")
     await control.clear_requests()
@@ -127,7 +127,7 @@ async def _work(pipeline: Pipeline, control: Control, out: Console) -> None:
     with _watched(pipeline) as watched:
         found = await account.reconcile_account(watched)
     out.print(
-        f"A reconcile: {found.counts.unchanged} as they should be, {found.vanished} deleted at the source and marked."
+        f"A reconcile: {found.counts.unchanged} as they should be, {found.deleted} deleted at the source and marked."
     )
 
 

@@ -52,7 +52,7 @@ class Simulator:
         self._render()
 
     async def stop(self) -> None:
-        """Close the server; answers that were being held back are let go."""
+        """Close the server; answers that were being delayed are sent."""
         self.closing.set()
         if self.runner is not None:
             await self.runner.cleanup()

@@ -152,7 +152,7 @@ def postmaster(home: Home) -> int | None:
 
 
 def forget_last_run(home: Home) -> None:
-    """Put the last log aside, and a pid file whose server is dead.
+    """Rename the last log, and remove a pid file whose server is dead.
 
     PostgreSQL itself refuses to start when the number in the file is in use, be it by a zombie or, after a container
     was killed, by any process of this user. With the lock we know better, unless somebody runs the server by hand.
@@ -229,7 +229,7 @@ def _listens(lines: list[str]) -> bool:
         return False
 
 
-def within_reach(binaries: Path, home: Home, *, ours: bool) -> Path:
+def accessible_binaries(binaries: Path, home: Home, *, ours: bool) -> Path:
     """Return the binaries, or a copy in `home` where the server's user cannot reach them: parents stay as they are.
 
     Only the package is copied (`ours`); others that are out of reach are a StoreError.
@@ -311,7 +311,7 @@ def environment() -> dict[str, str]:
 def not_started(home: Home) -> StoreError:
     """Return the error that quotes what the log says went wrong."""
     lines = home.said().splitlines()
-    told = [line.partition("] ")[2] or line for line in lines if _TROUBLE.search(line)] or lines
+    reported = [line.partition("] ")[2] or line for line in lines if _TROUBLE.search(line)] or lines
     return StoreError(
-        f"The embedded PostgreSQL did not start: {' / '.join(told[-3:]) or 'it said nothing'}", f"See {home.log}."
+        f"The embedded PostgreSQL did not start: {' / '.join(reported[-3:]) or 'it said nothing'}", f"See {home.log}."
     )

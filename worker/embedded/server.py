@@ -42,7 +42,7 @@ WATCH_SECONDS = 2.0
 AGAIN_SECONDS = 15.0
 """Before it is tried again to start one that would not."""
 PORT_SECONDS = 5.0
-"""For whoever has our port, and for what a dead server held, to be gone."""
+"""For whoever has our port, and for what a dead server used, to be free."""
 
 _ADDRESS = "postgresql://{}:{}@127.0.0.1:{}/{}?sslmode=disable"
 _PORT_TAKEN = "Address already in use"
@@ -76,7 +76,7 @@ class _Ended(Exception):
 
 
 @dataclass(frozen=True)
-class _Wish:
+class _ServerSettings:
     """How a server is started, where it is; see `server`."""
 
     port: int
@@ -102,12 +102,12 @@ async def server(
     `bin_dir` replaces the package's binaries. `settings` are PostgreSQL's and override ours. The server ends with the
     last context of any process, and with the last process however that ends. Raises StoreError with what to do.
     """
-    wish = _Wish(port, bin_dir, settings, lasting)
+    options = _ServerSettings(port, bin_dir, settings, lasting)
     try:
         home = await asyncio.to_thread(cluster.open_home, data_dir)
         place = await users.use(home)
         try:
-            url = await _join_or_start(home, wish)
+            url = await _join_or_start(home, options)
         except BaseException:
             await asyncio.to_thread(users.leave, home, place)
             raise
@@ -116,7 +116,7 @@ async def server(
             f"The embedded PostgreSQL cannot use {error.filename or data_dir}: {error.strerror or error}.",
             "Fix that, or choose another `database.data_dir`.",
         ) from error
-    again = replace(wish, port=urlsplit(url).port or 0)
+    again = replace(options, port=urlsplit(url).port or 0)
     watch = asyncio.create_task(_start_again(home, again)) if lasting else None
     try:
         yield url
@@ -127,52 +127,52 @@ async def server(
         await asyncio.to_thread(users.leave, home, place)
 
 
-async def _start_again(home: Home, wish: _Wish) -> None:
+async def _start_again(home: Home, options: _ServerSettings) -> None:
     """Start the server again whenever it died, as a daemon that nobody looks after needs it."""
     pause = WATCH_SECONDS
     while True:
         await asyncio.sleep(pause)
         pause = WATCH_SECONDS
         try:
-            if users.is_gone(home):
+            if users.has_stopped(home):
                 _log.warning("embedded_database_died", data_dir=str(home.path))
-                await _join_or_start(home, wish)
+                await _join_or_start(home, options)
         except (StoreError, OSError) as error:
             pause = AGAIN_SECONDS
             _log.warning("database_unreachable", error=str(error), retry_seconds=pause)
 
 
-async def _join_or_start(home: Home, wish: _Wish) -> str:
+async def _join_or_start(home: Home, options: _ServerSettings) -> str:
     async with users.turn(home):
         while True:
             # Once the server is started it holds the lock, and ours is closed, so that the lock ends with the server.
             lock = users.no_server(home)
             if lock is not None:
                 with lock:
-                    return await _prepare_and_start(home, lock, wish)
+                    return await _prepare_and_start(home, lock, options)
             if await asyncio.to_thread(users.end_unsupervised, home):
-                await users.until_gone(home)  # it answers for a moment still
+                await users.until_stopped(home)  # it answers for a moment still
                 continue
             with suppress(_Ended):
-                return await _answer(home, lambda: not users.is_gone(home))
+                return await _answer(home, lambda: not users.has_stopped(home))
 
 
-async def _prepare_and_start(home: Home, lock: BinaryIO, wish: _Wish) -> str:
-    binaries = cluster.find_binaries(wish.bin_dir)
+async def _prepare_and_start(home: Home, lock: BinaryIO, options: _ServerSettings) -> str:
+    binaries = cluster.find_binaries(options.bin_dir)
     await asyncio.to_thread(cluster.forget_last_run, home)
-    binaries = await asyncio.to_thread(cluster.within_reach, binaries, home, ours=wish.bin_dir is None)
-    durable = wish.settings.get("fsync") != "off"
+    binaries = await asyncio.to_thread(cluster.accessible_binaries, binaries, home, ours=options.bin_dir is None)
+    durable = options.settings.get("fsync") != "off"
     await asyncio.to_thread(cluster.make_cluster, binaries, home, lock, durable=durable)
-    return await _start(binaries, home, lock, wish)
+    return await _start(binaries, home, lock, options)
 
 
-async def _start(binaries: Path, home: Home, lock: BinaryIO, wish: _Wish) -> str:
+async def _start(binaries: Path, home: Home, lock: BinaryIO, options: _ServerSettings) -> str:
     """Start the server under its supervisor and wait until it answers a query."""
-    kept = None if wish.port else cluster.kept_port(home)
+    kept = None if options.port else cluster.kept_port(home)
     deadline = time.monotonic() + PORT_SECONDS
     while True:
-        port = wish.port or kept or cluster.free_port()
-        process = _spawn(binaries, home, lock, port, wish)
+        port = options.port or kept or cluster.free_port()
+        process = _spawn(binaries, home, lock, port, options)
         try:
             url = await _answer(home, partial(_runs, process))
         except _Ended:
@@ -195,16 +195,16 @@ async def _start(binaries: Path, home: Home, lock: BinaryIO, wish: _Wish) -> str
             return url
 
 
-def _spawn(binaries: Path, home: Home, lock: BinaryIO, port: int, wish: _Wish) -> subprocess.Popen[bytes]:
+def _spawn(binaries: Path, home: Home, lock: BinaryIO, port: int, options: _ServerSettings) -> subprocess.Popen[bytes]:
     ids = [-1 if number is None else number for number in (home.user, home.group)]
     # Opened anew: a lock belongs to the opening, and the supervisor's is not this process's.
     with home.open("users") as users, home.open("supervised") as supervised, home.open("server.log") as log:
         fcntl.flock(supervised, fcntl.LOCK_EX)
         files = [lock.fileno(), users.fileno(), supervised.fileno()]
         command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("supervise.py"))]
-        command += [str(number) for number in (*ids, *files, port if wish.lasting else 0)]
+        command += [str(number) for number in (*ids, *files, port if options.lasting else 0)]
         command += [str(binaries / "postgres"), "-D", str(home.cluster)]
-        for name, value in {**_SETTINGS, **wish.settings, "port": str(port)}.items():
+        for name, value in {**_SETTINGS, **options.settings, "port": str(port)}.items():
             command += ["-c", f"{name}={value}"]
         process = subprocess.Popen(  # noqa: S603 - our script and a program of the package, no shell
             command,
@@ -222,7 +222,7 @@ def _spawn(binaries: Path, home: Home, lock: BinaryIO, port: int, wish: _Wish) -
 
 
 def _was_killed(process: subprocess.Popen[bytes]) -> bool:
-    """Tell whether a signal ended the supervisor, or the server, whose status it then ends with."""
+    """Return whether a signal ended the supervisor, or the server, whose status it then ends with."""
     return process.returncode < 0 or process.returncode > 128  # noqa: PLR2004 - where shells have signals too
 
 

@@ -3,7 +3,7 @@
     supervise.py USER GROUP LOCK USERS SUPERVISED PORT PROGRAM ARGUMENT...
 
 Each process that uses the server holds a shared lock on the file USERS; to get it alone means that none is left. The
-supervisor then has it until the server is gone, so that whoever comes next starts another. Clients that are not ours,
+supervisor then has it until the server has stopped, so that the next process starts another. Clients that are not ours,
 psql and dashboards, hold no lock: their connections to PORT are looked for (with 0 they are not), and while there are
 any, the supervisor holds the shared lock for them.
 
@@ -99,7 +99,7 @@ def _end_when_unused(server: subprocess.Popen[bytes], users: int, port: int) -> 
 
 
 def _wanted(port: int) -> bool:
-    """Tell whether a client is connected, or expected since somebody asked for the address."""
+    """Return whether a client is connected, or expected since somebody asked for the address."""
     if not port:
         return False
     with suppress(OSError):
@@ -124,7 +124,7 @@ def connections() -> str:
 
 
 def has_clients(port: int, listed: str) -> bool:
-    """Tell whether a list of connections, Linux's or netstat's, has one whose client still holds the other end."""
+    """Return whether a list of connections, Linux's or netstat's, has one whose client still holds the other end."""
     for line in listed.splitlines():
         fields = line.split()
         if len(fields) < 6:  # noqa: PLR2004 - netstat's columns, and fewer than Linux's

@@ -60,9 +60,9 @@ async def turn(home: Home) -> AsyncIterator[None]:
         yield
 
 
-async def until_gone(home: Home) -> None:
+async def until_stopped(home: Home) -> None:
     """Wait for a server that is ending."""
-    await _wait_for(lambda: is_gone(home), HANDOVER_SECONDS, _still_ending(home))
+    await _wait_for(lambda: has_stopped(home), HANDOVER_SECONDS, _still_ending(home))
 
 
 async def _wait_for(reached: Callable[[], bool], seconds: float, error: StoreError) -> None:
@@ -99,8 +99,8 @@ def no_server(home: Home) -> BinaryIO | None:
     return None
 
 
-def is_gone(home: Home) -> bool:
-    """Tell whether no process of a server is left."""
+def has_stopped(home: Home) -> bool:
+    """Return whether no process of a server is left."""
     lock = no_server(home)
     if lock is None:
         return False
@@ -109,10 +109,10 @@ def is_gone(home: Home) -> bool:
 
 
 def end_unsupervised(home: Home) -> bool:
-    """Ask a server to end whose supervisor is gone, which nobody would end; tell whether there was one."""
+    """Ask a server to end whose supervisor has exited, which nobody would end; tell whether there was one."""
     with home.open("supervised") as file:
         pid = cluster.postmaster(home)
-        if not locked(file) or pid is None or is_gone(home) or str(home.cluster) not in _command_line(pid):
+        if not locked(file) or pid is None or has_stopped(home) or str(home.cluster) not in _command_line(pid):
             return False
     # As the server's user: it is they who write the file that the number comes from.
     with suppress(ProcessLookupError, PermissionError):
@@ -143,16 +143,16 @@ def linger(home: Home) -> None:
 
 
 def leave(home: Home, place: BinaryIO) -> None:
-    """Stop being a user. The last one waits until the server is gone, but no longer than a stop may take."""
+    """Stop being a user. The last one waits until the server has stopped, but no longer than a stop may take."""
     fcntl.flock(place, fcntl.LOCK_UN)
     deadline = time.monotonic() + STOP_SECONDS
     with place:
-        while time.monotonic() < deadline and not _is_used(place) and not is_gone(home):
+        while time.monotonic() < deadline and not _is_used(place) and not has_stopped(home):
             time.sleep(_POLL_SECONDS)
 
 
 def _is_used(place: BinaryIO) -> bool:
-    """Tell whether others hold the shared lock; the supervisor holds it for clients that are not ours."""
+    """Return whether others hold the shared lock; the supervisor holds it for clients that are not ours."""
     used = not locked(place) and locked(place, fcntl.LOCK_SH)
     fcntl.flock(place, fcntl.LOCK_UN)
     return used

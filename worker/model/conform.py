@@ -1,6 +1,6 @@
-"""What no document describes is brought into the documented form, so that there is one way from there to a row.
+"""What no document describes is brought into the documented form, so that there is one path from there to a row.
 
-Members that no document names are named and set aside; a text column takes what stands in its place as JSON; a member
+Members that no document names are named and left out; a text column takes what stands in its place as JSON; a member
 that cannot be read is left out, so null, and named as such. It never costs the record.
 """
 
@@ -26,7 +26,7 @@ _ABSENT = object()
 class Conformed:
     """A record in the documented form.
 
-    `unknown` and `unreadable` are dotted paths; `rest` is what was set aside of its content, by path and in order.
+    `unknown` and `unreadable` are dotted paths; `rest` is what was left out of its content, by path and in order.
     """
 
     structure: msgspec.Struct
@@ -42,7 +42,7 @@ def conform(tree: dict[str, Any]) -> Conformed:
 
 
 def without_unknown(tree: dict[str, Any]) -> Conformed:
-    """Only set aside what no document names: in a fraction of the time what `conform` comes to, or an error.
+    """Only leave out what no document names: in a fraction of the time what `conform` comes to, or an error.
 
     For a new member of the API, which each record then has. Raises ValidationError where something else is not as
     documented.
@@ -50,7 +50,7 @@ def without_unknown(tree: dict[str, Any]) -> Conformed:
     work, unknown = _Work(), list[tuple[Path, Any]]()
     known = _known(tree, REFERRAL_NODE, unknown)
     for path, value in unknown:
-        work.set_aside(str(path[-1]), value, path[:-1])
+        work.leave_out(str(path[-1]), value, path[:-1])
     return work.come_to(known)
 
 
@@ -105,14 +105,14 @@ class _Work:
             if read is text and value.__class__ is str:
                 regular[name] = value
             elif read is None and name not in node.objects and name not in node.arrays:
-                self.set_aside(name, value, path)
+                self.leave_out(name, value, path)
             elif value is not None:
                 found = self._value(value, read, (*path, name)) if read else self._inside(value, node, (*path, name))
                 if found is not _ABSENT:
                     regular[name] = found
         return regular
 
-    def set_aside(self, name: str, value: Any, path: Path) -> None:
+    def leave_out(self, name: str, value: Any, path: Path) -> None:
         if not name.startswith("@"):
             self.unknown.add(_dotted((*path, shown(name))))
         if value is not None and (path or is_content(name)):

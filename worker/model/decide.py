@@ -24,7 +24,7 @@ class Verdict(StrEnum):
 
     INSERT = "insert"
     UPDATE = "update"
-    RETURN = "return"  # the stored content stands, and the row is no longer gone
+    RETURN = "return"  # the stored content stands, and the row is no longer marked as deleted
     ETAG = "etag"  # the content stands, and the entity tag is now known
     OLDER = "older"  # the source shows an older version: kept, unless a reconcile finds that it is the present state
     KEEP = "keep"
@@ -59,7 +59,7 @@ def newest_of_each(rows: Iterable[Row]) -> list[Row]:
 def decide(row: Row, stored: Stored | None, *, force: bool = False) -> Verdict:
     """Compare an answer with the copy.
 
-    `force`: a person asked for this very referral, or a listing and an answer by id agree on it; so what the source
+    `force`: it was asked for by id, or a listing and an answer by id agree on it; so what the source
     says now wins even when it looks older. A row that was marked as deleted at the source takes what an answer to a
     later request shows, whatever its version: the mark already said that the source had none.
     """

@@ -1,6 +1,6 @@
 """The objects of a record as they are documented, and the structures that msgspec fills with them.
 
-A dictionary for every object of every record, and a look at each member, is most of what a load would cost. msgspec
+A dictionary for every object of every record, and a look at each member, is most of what a backfill would cost. msgspec
 fills one structure for each object, checks the types on the way, and leaves nothing for the garbage collector to walk
 through. A member takes every form that the documents show for it: an array may be one object, an element a bare text,
 a number a text. What is not documented at all is brought into this form first (`conform.py`).
@@ -67,7 +67,7 @@ class Node:
 
         What is null or absent is None, and is absent when it is encoded.
         """
-        self.readers = {name: READERS[kind] if kind else _as_it_is for name, kind in self.kinds.items()}
+        self.readers = {name: READERS[kind] if kind else _unchanged for name, kind in self.kinds.items()}
         self.names = frozenset(self.members)
         self.inner = self.objects | self.arrays
         types = {name: _TYPES[kind] for name, kind in self.kinds.items()}
@@ -87,7 +87,7 @@ class Node:
         return self.structure
 
 
-def _as_it_is(value: Any) -> Any:
+def _unchanged(value: Any) -> Any:
     return value
 
 

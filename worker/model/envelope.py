@@ -3,7 +3,7 @@
 The whole text of a body belongs to the answer. An error beside the rows, a second document behind the first or a page
 of HTML means that the answer is not whole (partner-center-api.md sections 1.5 and 6.3), whatever its status says.
 
-The fast way is msgspec. It refuses a whole body for one character in one record, so a scanner stands behind it that
+The fast path is msgspec. It refuses a whole body for one character in one record, so a scanner stands behind it that
 finds where records begin and end, without recursion, and leaves each to be judged by itself.
 """
 

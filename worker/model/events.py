@@ -1,4 +1,4 @@
-"""Which changes of a referral people may be told of; decided on the two versions, before anybody asks whom to tell."""
+"""Which changes of a referral people may be notified of; decided on the two versions, before anybody asks whom."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from worker.model.counts import Facts
 from worker.model.instant import TICKS_PER_SECOND, Instant, from_datetime, shift
 
 MAX_SAMPLES = 10_000
@@ -17,17 +18,18 @@ MAX_SAMPLES = 10_000
 
 @dataclass(slots=True)
 class Lag:
-    """What one run learns of lateness; it learns nothing until it is told the watermark at its start.
+    """The replication lag that one run measures; nothing before `watermark`, the one at its start, is set.
 
-    `proven` is through when the copy was verified before: what changed since and lies below the overlap should have
-    come with a sync, so a reconcile that finds it counts it as missed.
+    `verified_through` is through when the copy was verified before: what changed since and lies below the overlap
+    should have come with a sync, so a reconcile that finds it counts it as missed. `below_watermark` is how many
+    seconds below the watermark a change appeared, at most.
     """
 
     watermark: Instant | None = None
     overlap: timedelta = timedelta(0)
-    proven: Instant | None = None
+    verified_through: Instant | None = None
     samples: list[float] = field(default_factory=list)
-    late: float | None = None
+    below_watermark: float | None = None
     missed: int = 0
 
     def learn(self, version: Instant, observed_at: datetime) -> None:
@@ -36,11 +38,27 @@ class Lag:
             return
         if len(self.samples) < MAX_SAMPLES:
             self.samples.append(max(0.0, (from_datetime(observed_at) - version) / TICKS_PER_SECOND))
-        self.late = max(self.late or 0.0, (self.watermark - version) / TICKS_PER_SECOND)
-        if self.proven is not None and self.proven <= version < shift(self.watermark, -self.overlap):
+        self.below_watermark = max(self.below_watermark or 0.0, (self.watermark - version) / TICKS_PER_SECOND)
+        looked_from = shift(self.watermark, -self.overlap)
+        if self.verified_through is not None and self.verified_through <= version < looked_from:
             self.missed += 1
 
-    def percentile(self, share: float) -> float | None:
-        """Return the lag in seconds that `share` of the changes did not exceed; None where nothing changed."""
+    def facts(self) -> Facts:
+        """Return it as facts of the run: percentiles in seconds, None where nothing changed."""
+        return Facts(
+            lag_p50=self._percentile(0.5),
+            lag_p95=self._percentile(0.95),
+            lag_max=self._percentile(1),
+            below_watermark_max=self.below_watermark,
+            overlap=self.overlap.total_seconds() if self.watermark is not None else None,
+            missed=self.missed,
+        )
+
+    @property
+    def exceeds_overlap(self) -> bool:
+        """Whether changes came later than, or nearly as late as, the overlap allows."""
+        return bool(self.missed) or (self.below_watermark or 0) > self.overlap.total_seconds() / 2
+
+    def _percentile(self, share: float) -> float | None:
         ordered = sorted(self.samples)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None

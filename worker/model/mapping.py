@@ -1,4 +1,4 @@
-"""A record becomes a row with its child rows, or a reject that says why.
+"""A record becomes a row with its child rows, or a rejected record that says why.
 
 Derived from the declarations in `schema.py`. Nulls and missing members anywhere are normal; enums are open text;
 where the documents contradict themselves (an array that is sometimes an object, a number sent as a string) both forms
@@ -9,7 +9,7 @@ impossible, a missing id above all, rejects a record: this one, never the page.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -26,7 +26,7 @@ from worker.model.naming import shown
 from worker.model.reader import read
 from worker.model.record import Page, Record, decode_record, encode_record
 from worker.model.schema import CHILDREN, NESTED, REFERRAL_COLUMNS, is_content
-from worker.model.values import Parts, Values, text
+from worker.model.values import ChildRows, Values, text
 from worker.model.window import TimeField
 
 MAX_ID_LENGTH = 200
@@ -56,7 +56,7 @@ class Row:
     content_hash: UUID
     etag: str | None
     values: Values = field(repr=False)
-    children: Parts = field(repr=False)
+    children: ChildRows = field(repr=False)
     raw: bytes = field(repr=False)
     repaired: bool
     observed_at: datetime
@@ -74,8 +74,8 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Reject:
-    """A record kept aside: its id when readable, its bytes, the reason, and the member at fault when it is one."""
+class RejectedRecord:
+    """A rejected record: its id when readable, its bytes, the reason, and the member at fault when it is one."""
 
     id: str | None
     raw: bytes = field(repr=False)
@@ -91,10 +91,10 @@ class Reject:
 
 @dataclass(slots=True)
 class Mapped:
-    """What pages came to: rows, rejects, and the paths of members that no document names."""
+    """What pages came to: rows, rejected records, and the paths of members that no document names."""
 
     rows: list[Row] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
+    rejects: list[RejectedRecord] = field(default_factory=list)
     unknown_fields: set[str] = field(default_factory=set)
 
     @property
@@ -106,6 +106,19 @@ class Mapped:
     def ids(self) -> set[str]:
         """The ids that can be read."""
         return {row.id for row in self.rows} | {reject.id for reject in self.rejects if reject.id is not None}
+
+    def without(self, ids: Container[str | None]) -> Mapped:
+        """Return it without the records of some ids."""
+        rows = [row for row in self.rows if row.id not in ids]
+        return Mapped(rows, [reject for reject in self.rejects if reject.id not in ids], self.unknown_fields)
+
+
+@dataclass(frozen=True, slots=True)
+class MappedPage:
+    """A page as it was read, and what it came to: mapped once, on its way from the client to the store."""
+
+    page: Page
+    mapped: Mapped
 
 
 def map_pages(pages: Iterable[Page]) -> Mapped:
@@ -123,19 +136,19 @@ def map_pages(pages: Iterable[Page]) -> Mapped:
 
 def map_record(
     record: Record, observed_at: datetime, *, by_id: bool = False, unknown_fields: set[str] | None = None
-) -> Row | Reject:
+) -> Row | RejectedRecord:
     """Map one record; what no document names is added to `unknown_fields`."""
     if record.structure is None and record.tree is None:
-        return Reject(record.id, record.raw, record.fault)
+        return RejectedRecord(record.id, record.raw, record.fault)
     record_id = record.id
     if record_id is None or len(record_id) > MAX_ID_LENGTH:
-        return Reject(None, record.raw, "the id is missing, empty or too long", "id")
+        return RejectedRecord(None, record.raw, "the id is missing, empty or too long", "id")
     version = record.time(TimeField.UPDATED) or MIN_VALUE
     try:
         structure, values, children, conformed = _read(record)
         etag, content_hash = text(record.member("eTag")), _hash(structure, conformed.rest if conformed else None)
     except (RecursionError, ValueError, TypeError, OverflowError) as error:
-        return Reject(record_id, record.raw, f"cannot be mapped: {type(error).__name__}", None, version)
+        return RejectedRecord(record_id, record.raw, f"cannot be mapped: {type(error).__name__}", None, version)
     unreadable: tuple[str, ...] = ()
     if conformed is not None:
         unreadable = tuple(sorted(conformed.unreadable))
@@ -156,7 +169,7 @@ def map_record(
     )
 
 
-def _read(record: Record) -> tuple[msgspec.Struct, Values, Parts, Conformed | None]:
+def _read(record: Record) -> tuple[msgspec.Struct, Values, ChildRows, Conformed | None]:
     """Read a record; one that is not as documented is brought into that form first."""
     with suppress(ValueError, OverflowError, msgspec.ValidationError):  # a value that its column does not take
         if record.structure is not None:
@@ -180,7 +193,7 @@ def _hash(structure: msgspec.Struct, rest: list[tuple[Path, Any]] | None) -> UUI
 
 
 def merge_missing(newer: Record, older: dict[str, Any]) -> Record:
-    """Complete an answer with the members that only an earlier, fuller answer of the same version gave.
+    """Complete an answer with the members that only an earlier, more complete answer of the same version gave.
 
     Objects are merged member by member; arrays and scalars are the newer answer's.
     """
@@ -188,7 +201,7 @@ def merge_missing(newer: Record, older: dict[str, Any]) -> Record:
     return encode_record(tree, repaired=newer.repaired)
 
 
-def lacking(full: dict[str, Any], thin: dict[str, Any], prefix: str = "") -> set[str]:
+def lacking(full: dict[str, Any], partial: dict[str, Any], prefix: str = "") -> set[str]:
     """Return the members of one answer that another of the same record lacks, as dotted paths.
 
     Links, `@odata` members and nulls say nothing and do not count.
@@ -197,10 +210,10 @@ def lacking(full: dict[str, Any], thin: dict[str, Any], prefix: str = "") -> set
     for key, value in full.items():
         if key == "links" or key.startswith("@") or value is None:
             continue
-        if key not in thin:
+        if key not in partial:
             paths.add(prefix + shown(key))
-        elif isinstance(value, dict) and isinstance(thin[key], dict):
-            paths |= lacking(value, thin[key], f"{prefix}{shown(key)}.")
+        elif isinstance(value, dict) and isinstance(partial[key], dict):
+            paths |= lacking(value, partial[key], f"{prefix}{shown(key)}.")
     return paths
 
 

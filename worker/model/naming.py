@@ -17,7 +17,7 @@ _LONG_NUMBER = re.compile(r"\d{5}")
 
 
 def is_name(member: str) -> bool:
-    """Say whether this looks like the name of a member: letters, digits and few signs, no address, no long number."""
+    """Return whether this looks like the name of a member: letters, digits, few signs; no address, no long number."""
     return bool(_NAME.fullmatch(member) or _ANNOTATION.fullmatch(member)) and not _LONG_NUMBER.search(member)
 
 

@@ -1,11 +1,11 @@
-"""What of people is let in: customer contacts, phone numbers and notes are kept, hashed or dropped.
+"""What is stored of people: customer contacts, phone numbers and notes are kept, hashed or dropped.
 
-Applied to each record as it is received, so that nothing behind this door (columns, payloads, versions, rejects, logs)
-ever sees more. The seller's name and e-mail are business data and stay.
+Applied to each record as it is received, so that nothing after it (columns, payloads, versions, rejected records, logs)
+sees more. The seller's name and e-mail are business data and stay.
 
 Under the members that hold people (`customerProfile`, `team`, `details`, `inviteContext`) only what is documented and
-names nobody is let in, whatever the shape or the case in which it comes. Elsewhere a member that no document has is let
-in unless its name, or what stands in it, looks like a person's.
+names nobody is stored, whatever the shape or the case in which it comes. Elsewhere a member that no document has is
+stored unless its name, or what stands in it, looks like a person's.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class AfterExpiry(StrEnum):
 # -- what is known of each member ------------------------------------------------------------------------------------
 
 
-class _Is(Enum):
+class _Rule(Enum):
     """What a member holds that is no object."""
 
     VALUE = "a documented text that names nobody"
@@ -77,7 +77,7 @@ class _Place:
     `closed`: what is not among them is personal. `contacts`: all of it is, apart from a few words.
     """
 
-    members: dict[str, _Place | _Is] = field(default_factory=dict)
+    members: dict[str, _Place | _Rule] = field(default_factory=dict)
     closed: bool = False
     contacts: bool = False
 
@@ -89,7 +89,7 @@ _STATUS = re.compile(r"(?:not ?)?(?:valid|validated|verified)|invalid|spam|unkno
 _LOCALE = re.compile(r"[a-z]{2}(?:-[A-Z][a-z]{3})?(?:-(?:[A-Z]{2}|\d{3}))?", re.ASCII)
 _FIGURE = re.compile(r"[-+]?\d[-+.,:TZeE \d]{0,40}", re.ASCII)
 _SWITCH = re.compile("true|false", re.IGNORECASE)
-_WORDS = {_Is.STATUS: _STATUS, _Is.LOCALE: _LOCALE, _Is.SWITCH: _SWITCH}
+_WORDS = {_Rule.STATUS: _STATUS, _Rule.LOCALE: _LOCALE, _Rule.SWITCH: _SWITCH}
 _TELLS_OF_PEOPLE = re.compile(
     r"phone|mobile|fax|^tel$|^cell|mail|contact|person|people|birth|salut"
     r"|^notes?|notes?$|comment|remark|memo$|firstname|lastname|givenname|surname|familyname|middlename|fullname"
@@ -111,25 +111,25 @@ def _known() -> _Place:
     closed = [profile, _inside(profile, "address"), ids, details, invitation, _inside(invitation, "invitedby")]
     for member in (contacts, team):
         preference = _inside(member, "contactpreference")
-        preference.members["locale"] = _Is.LOCALE
-        member.members |= dict.fromkeys(("emailvalidationstatus", "phonevalidationstatus"), _Is.STATUS)
+        preference.members["locale"] = _Rule.LOCALE
+        member.members |= dict.fromkeys(("emailvalidationstatus", "phonevalidationstatus"), _Rule.STATUS)
         closed += [member, preference]
     for place in closed:
         place.closed = True
     for name in ("firstname", "lastname", "email", "title"):
-        contacts.members[name], team.members[name] = _Is.PERSONAL, _Is.OWN
-    contacts.members["phonenumber"] = team.members["phonenumber"] = _Is.PERSONAL
+        contacts.members[name], team.members[name] = _Rule.PERSONAL, _Rule.OWN
+    contacts.members["phonenumber"] = team.members["phonenumber"] = _Rule.PERSONAL
     contacts.contacts = True
-    ids.members |= dict.fromkeys(("duns", "external"), _Is.VALUE)
-    details.members["notes"] = invitation.members["notes"] = _Is.PERSONAL
+    ids.members |= dict.fromkeys(("duns", "external"), _Rule.VALUE)
+    details.members["notes"] = invitation.members["notes"] = _Rule.PERSONAL
     _ANYTHING.members |= {"customerprofile": profile, "invitecontext": invitation, "team": contacts}
     return root
 
 
 def _place(node: Node) -> _Place:
     kinds = {_folded(name): kind for name, kind in node.kinds.items() if kind is not None}
-    members: dict[str, _Place | _Is] = {
-        name: _Is.VALUE if kind is Kind.TEXT else _Is.SWITCH if kind is Kind.BOOLEAN else _Is.FIGURE
+    members: dict[str, _Place | _Rule] = {
+        name: _Rule.VALUE if kind is Kind.TEXT else _Rule.SWITCH if kind is Kind.BOOLEAN else _Rule.FIGURE
         for name, kind in kinds.items()
     }
     members |= {_folded(name): _place(inner) for name, inner in (node.objects | node.arrays).items()}
@@ -152,27 +152,27 @@ def _folded(name: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _tells_of_nobody(name: str) -> bool:
+def _names_no_person(name: str) -> bool:
     return is_name(name) and not _TELLS_OF_PEOPLE.search(_folded(name))
 
 
-def _reaches_somebody(text: str) -> bool:
+def _has_contact_details(text: str) -> bool:
     return bool(("@" in text and _EMAIL.search(text)) or ("+" in text and _PHONE.search(text)))
 
 
-def _is_harmless(value: Any, rule: _Is) -> bool:
-    """Say whether a value at a closed place is what its member is documented to hold, and so names nobody."""
+def _is_not_personal(value: Any, rule: _Rule) -> bool:
+    """Return whether a value at a closed place is what its member is documented to hold, and so names nobody."""
     text = value if isinstance(value, str) else ""
     match rule:
-        case _Is.VALUE:
-            return not _reaches_somebody(text)
-        case _Is.FIGURE:
+        case _Rule.VALUE:
+            return not _has_contact_details(text)
+        case _Rule.FIGURE:
             return value is not text or not text or (_FIGURE.fullmatch(text) is not None and not _PHONE.search(text))
-        case _Is.STATUS | _Is.LOCALE | _Is.SWITCH:
+        case _Rule.STATUS | _Rule.LOCALE | _Rule.SWITCH:
             return value is text and (not text or _WORDS[rule].fullmatch(text) is not None)
-        case _Is.OWN:
+        case _Rule.OWN:
             return value is text and not ("+" in text and _PHONE.search(text))
-        case _Is.PERSONAL:
+        case _Rule.PERSONAL:
             return False
 
 
@@ -191,7 +191,7 @@ class Privacy:
     key: str = field(default="", repr=False)
 
     @property
-    def keeps_out(self) -> bool:
+    def restricts(self) -> bool:
         """Whether there is anything that may not be stored."""
         return self.contacts is not Contacts.KEEP
 
@@ -200,7 +200,7 @@ class Privacy:
 
         Its text is written anew, for a member that stands in it twice shows only once in what was decoded.
         """
-        if not self.keeps_out:
+        if not self.restricts:
             return record
         if record.tree is None:
             return self._withheld(record, record.fault)
@@ -223,26 +223,26 @@ class Privacy:
         for name, value in tree.items():
             rule = place.members.get(_folded(name))
             if not place.closed:
-                if rule.__class__ is _Is and value.__class__ is str:
+                if rule.__class__ is _Rule and value.__class__ is str:
                     found[name] = value
                     continue
-                if rule is None and _tells_of_nobody(name):
+                if rule is None and _names_no_person(name):
                     rule = _ANYTHING
             admitted = self._personal(value) if rule is None else self._value(value, rule, place)
             if admitted is not _NOTHING:
-                found[name if rule is not None or self._may_stay(name) else self._hashed(name)] = admitted
+                found[name if rule is not None or self._is_known_name(name) else self._hashed(name)] = admitted
         return found
 
-    def _value(self, value: Any, rule: _Place | _Is, place: _Place) -> Any:
+    def _value(self, value: Any, rule: _Place | _Rule, place: _Place) -> Any:
         if value is None or isinstance(value, bool):
             return value
         if isinstance(rule, _Place):
             return self._part(value, rule)
-        if rule is _Is.PERSONAL:
+        if rule is _Rule.PERSONAL:
             return self._personal(value)
         if isinstance(value, dict | list):
             return self._personal(value) if place.closed else self._part(value, _ANYTHING)
-        return value if not place.closed or _is_harmless(value, rule) else self._personal(value)
+        return value if not place.closed or _is_not_personal(value, rule) else self._personal(value)
 
     def _part(self, value: Any, place: _Place) -> Any:
         """Admit an object, an array, or what stands in its place."""
@@ -255,7 +255,7 @@ class Privacy:
             return [part for part in parts if part is not _NOTHING]
         if isinstance(value, bool):
             return value
-        personal = place.closed or (isinstance(value, str) and _reaches_somebody(value))
+        personal = place.closed or (isinstance(value, str) and _has_contact_details(value))
         return self._personal(value) if personal else value
 
     def _personal(self, value: Any) -> Any:
@@ -265,12 +265,13 @@ class Privacy:
         """Hash every scalar, and every name that may be one of a person."""
         if isinstance(value, dict):
             return {
-                name if self._may_stay(name) else self._hashed(name): self._mapped(item) for name, item in value.items()
+                name if self._is_known_name(name) else self._hashed(name): self._mapped(item)
+                for name, item in value.items()
             }
         return [self._mapped(item) for item in value] if isinstance(value, list) else self._hashed(value)
 
-    def _may_stay(self, name: str) -> bool:
-        """Say whether a name says what a member is, and not whose."""
+    def _is_known_name(self, name: str) -> bool:
+        """Return whether a name says what a member is, and not whose."""
         folded = _folded(name)
         known = folded in _VOCABULARY or (is_name(name) and name.isalpha() and _TELLS_OF_PEOPLE.search(folded))
         return bool(known or name.startswith("@odata.") or _HASHED.fullmatch(name))
@@ -299,11 +300,11 @@ _VOCABULARY = frozenset(map(_folded, _names_in(REFERRAL_NODE)))
 
 
 def hidden(before: Row, after: Row) -> bool:
-    """Tell whether the source has taken the contacts of a closed referral out of sight."""
-    return after.value("status") == "Closed" and _names_somebody(before) and not _names_somebody(after)
+    """Return whether the source has taken the contacts of a closed referral out of sight."""
+    return after.value("status") == "Closed" and _has_contacts(before) and not _has_contacts(after)
 
 
-def _names_somebody(row: Row) -> bool:
+def _has_contacts(row: Row) -> bool:
     contacts = row.children.get(_CONTACTS.table, ())
     return any(contact[place] for contact in contacts for place in _NAMES)
 

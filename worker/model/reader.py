@@ -12,7 +12,7 @@ from worker.model import columns
 from worker.model.columns import Arrays
 from worker.model.documented import REFERRAL_NODE, Node, identifier
 from worker.model.schema import CHILDREN, Child
-from worker.model.values import Parts, Values
+from worker.model.values import ChildRows, Values
 
 _POSITIONS = tuple(map(str, range(100)))
 """The text of those that are usual."""
@@ -36,17 +36,17 @@ class _Array:
     after: tuple[None, ...]
 
 
-def read(record: msgspec.Struct) -> tuple[Values, Parts]:
+def read(record: msgspec.Struct) -> tuple[Values, ChildRows]:
     """Return the values of `REFERRAL_COLUMNS` and the rows of each child table.
 
     Raises ValueError, OverflowError or msgspec.ValidationError where a value is not what its column takes.
     """
-    parts: Parts = {}
-    _add_parts(parts, columns.referrals_arrays(record), _ARRAYS, ())
-    return columns.referrals(record), parts
+    child_rows: ChildRows = {}
+    _add_child_rows(child_rows, columns.referrals_arrays(record), _ARRAYS, ())
+    return columns.referrals(record), child_rows
 
 
-def _add_parts(parts: Parts, found: Arrays, arrays: tuple[_Array, ...], parent: tuple[str, ...]) -> None:
+def _add_child_rows(child_rows: ChildRows, found: Arrays, arrays: tuple[_Array, ...], parent: tuple[str, ...]) -> None:
     for elements, array in zip(found, arrays):  # noqa: B905 - they are as many, and strict costs
         if not elements:
             continue
@@ -54,15 +54,15 @@ def _add_parts(parts: Parts, found: Arrays, arrays: tuple[_Array, ...], parent: 
             elements = _listed(elements, array)  # noqa: PLW2901 - the array that it stands for
         table, kind, values = array.table, array.element, array.values
         keys = array.tag + parent
-        rows = parts.get(table)
+        rows = child_rows.get(table)
         if rows is None:
-            rows = parts[table] = []
+            rows = child_rows[table] = []
         positions = _POSITIONS if len(elements) <= len(_POSITIONS) else map(str, range(len(elements)))
         for position, element in zip(positions, elements):  # noqa: B905 - there may be more positions
             if element.__class__ is kind:
                 rows.append((position, *keys, *values(element)))
                 if array.arrays is not None:
-                    _add_parts(parts, array.arrays(element), array.nested, (position,))
+                    _add_child_rows(child_rows, array.arrays(element), array.nested, (position,))
             elif element is not None:
                 rows.append((position, *keys, *array.before, element, *array.after))
 

@@ -105,7 +105,7 @@ class Listing:
 
 
 class Ended(StrEnum):
-    """How it was proven that a window has no more records than were read."""
+    """How it was verified that a window has no more records than were read."""
 
     ORDER = "order"
     """Records beyond the window followed in order."""
@@ -115,8 +115,8 @@ class Ended(StrEnum):
     """The record at the watermark was shown as the newest; nothing moves, so nothing can be passed over."""
     SKIP = "skip"
     """Behind as many rows as were read there are none."""
-    UNPROVEN = "unproven"
-    """It was not: the server has no second way to look, and nothing contradicted the first."""
+    UNVERIFIED = "unverified"
+    """It was not: the server answers no second query, and nothing contradicted the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class Page:
     """Records to store, and how far (exclusive) the window is complete with them; None: nothing new is certain.
 
     `observed_at` is the database's clock when the request began: of two answers of one version the later request wins.
-    `ended` says with the last page of a window how its end was proven. `by_id` marks an answer to a request by id,
+    `ended` says with the last page of a window how its end was verified. `by_id` marks an answer to a request by id,
     which is complete; a list answer may lack members.
     """
 
@@ -183,7 +183,7 @@ def _decode_leniently(raw: bytes) -> Record:
     """Replace what PostgreSQL cannot hold (measured: NUL, lone surrogates, invalid UTF-8) and keep the rest."""
     try:
         text = raw.decode("utf-8", "replace")
-        tree, controls = _loaded(text)
+        tree, controls = _parsed(text)
         clean = _clean(tree)
         if not isinstance(clean, dict):
             return Record(raw, None, "not a JSON object")
@@ -194,7 +194,7 @@ def _decode_leniently(raw: bytes) -> Record:
         return Record(raw, None, f"not JSON: {str(error).partition(':')[0]}", found_id=_found_id(raw))
 
 
-def _loaded(text: str) -> tuple[Any, bool]:
+def _parsed(text: str) -> tuple[Any, bool]:
     """Read a record; returns also whether control characters stood in its strings as they are, which JSON forbids."""
     try:
         return json.loads(text, parse_float=Decimal, parse_constant=_refuse_constant), False
@@ -205,7 +205,7 @@ def _loaded(text: str) -> tuple[Any, bool]:
 
 
 def _found_id(raw: bytes) -> str | None:
-    """Return the id of a record that cannot be decoded, where it can be told."""
+    """Return the id of a record that cannot be decoded, where it can be read."""
     value = member_of(raw, "id")
     return value if isinstance(value, str) and value.isprintable() and value else None
 

@@ -60,7 +60,7 @@ class Child:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The columns that tell the elements of one referral apart."""
+        """The columns that identify the elements of one referral."""
         tagged = ("kind",) if len(self.arrays) > 1 else ()
         return ("position", *tagged, *(("parent_position",) if self in NESTED else ()))
 
@@ -359,5 +359,5 @@ _NOT_CONTENT = frozenset({"eTag", "links"})
 
 
 def is_content(member: str) -> bool:
-    """Tell whether a referral has changed when this member of the record itself differs between two answers."""
+    """Return whether a referral has changed when this member of the record itself differs between two answers."""
     return member not in _NOT_CONTENT and not member.startswith("@odata.")

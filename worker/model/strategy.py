@@ -23,19 +23,19 @@ class Strategy:
 
     `quoted`: the filter's literal stands in quotes. `bounded_above`: an upper bound in the filter is honoured too.
     `links`: next page links were seen to carry order and filter on; where they do not, only a listing without either
-    can be followed. `evidence` says what was seen; `proven` is false while there was too little to see, and then it is
-    asked again. `page_size` is the largest page that was seen, 0 where none was.
+    can be followed. `evidence` says what the probe saw; where that was not `conclusive`, it is probed again soon.
+    `page_size` is the largest page that was seen, 0 where none was.
     """
 
     paging: Paging
     quoted: bool = False
     bounded_above: bool = False
     evidence: str = ""
-    proven: bool = True
+    conclusive: bool = True
     links: bool = True
     page_size: int = 0
 
-    def downgraded(self, evidence: str, *, proven: bool) -> Strategy:
-        """Return the next strategy, because this one was contradicted; unproven, it is probed again soon."""
+    def downgraded(self, evidence: str, *, conclusive: bool) -> Strategy:
+        """Return the next strategy, because this one was contradicted; inconclusive, it is probed again soon."""
         lower = Paging.SCAN if self.paging is Paging.KEYSET and self.links else Paging.SWEEP
-        return replace(self, paging=lower, evidence=evidence, proven=proven)
+        return replace(self, paging=lower, evidence=evidence, conclusive=conclusive)

@@ -18,7 +18,7 @@ from worker.model.schema import Kind
 Values = tuple[str | None, ...]
 """The values of a row in the order of its columns."""
 
-Parts = dict[str, list[Values]]
+ChildRows = dict[str, list[Values]]
 """The rows of each child table: position and other keys, then the values."""
 
 MAX_NUMBER_DIGITS = 1_000

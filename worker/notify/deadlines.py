@@ -11,10 +11,11 @@ from datetime import datetime, timedelta
 
 from asyncpg.pool import PoolConnectionProxy
 
-from worker.config.models import Cron, Settings
+from worker.config.models import Settings
+from worker.config.values import Cron
 from worker.model.events import Kind
 from worker.notify.facts import Health
-from worker.notify.reading import stale_at
+from worker.notify.queries import stale_at
 
 GRACE = timedelta(minutes=10)
 """After a start, a copy that nobody tried to bring up to date is given as long, or one interval if that is shorter."""
@@ -102,13 +103,18 @@ def _alarms(
         for cause, why in (("sign_in", one.sign_in), ("reconcile", one.reconcile))
         if why
     ]
-    if one.is_loaded and one.fresh_as_of is not None and not one.is_fresh and _was_tried(settings, one, now, up_since):
+    if (
+        one.is_backfilled
+        and one.fresh_as_of is not None
+        and not one.is_fresh
+        and _was_tried(settings, one, now, up_since)
+    ):
         found.append((one.account, Kind.STALE.value, "", one.fresh_as_of, ""))
     return found
 
 
 def _was_tried(settings: Settings, one: Health, now: datetime, up_since: datetime | None) -> bool:
-    """Tell whether the copy is old although somebody tried: a daemon that has just begun has yet to."""
+    """Return whether the copy is old although somebody tried: a daemon that has just begun has yet to."""
     if up_since is None or one.attempted:
         return True
     when = settings.schedule.incremental

@@ -12,11 +12,11 @@ from asyncpg.pool import PoolConnectionProxy
 
 from worker.config.models import Settings
 from worker.errors import LeaseError
-from worker.notify import deadlines, messages, outbox, reading
+from worker.notify import deadlines, messages, outbox, queries
 from worker.notify.channel import ChannelError, OpenChannel, open_channel
 from worker.notify.messages import Frame, Page
 from worker.notify.outbox import Claimed
-from worker.notify.routing import true_ones
+from worker.notify.routing import still_true
 from worker.store import leases
 from worker.store.database import Database
 
@@ -29,7 +29,7 @@ _log = structlog.get_logger()
 async def deliver_due(
     database: Database, settings: Settings, channel: str | None = None, *, up_since: datetime | None = None
 ) -> int:
-    """Decide what has to be told and send what is due, to one channel or to each; returns how many messages were sent.
+    """Decide what has to be sent and send what is due, to one channel or to each; returns how many messages were sent.
 
     Safe to call at any time and from any process: who holds a channel's lease works on it, the others find nothing to
     do. `up_since` is when the caller's process began, so that it does not call a copy stale that it has yet to look at.
@@ -88,8 +88,8 @@ async def _decide(database: Database, settings: Settings, up_since: datetime | N
 
 
 async def _decide_in(connection: PoolConnectionProxy, settings: Settings, up_since: datetime | None) -> datetime:
-    now = await reading.clock(connection)
-    accounts = await reading.health(connection, settings, sorted(settings.accounts), now)
+    now = await queries.clock(connection)
+    accounts = await queries.health(connection, settings, sorted(settings.accounts), now)
     await deadlines.decide(connection, settings, accounts, now, up_since)
     await outbox.route(connection, settings, now)
     return now
@@ -97,12 +97,12 @@ async def _decide_in(connection: PoolConnectionProxy, settings: Settings, up_sin
 
 async def _deliver(database: Database, settings: Settings, name: str) -> int:
     async with database.transaction() as connection:
-        if not await outbox.has_work(connection, settings, name, await reading.clock(connection)):
+        if not await outbox.has_work(connection, settings, name, await queries.clock(connection)):
             return 0
     try:
-        async with leases.held(database, outbox.lease_of(name), "delivery", wait_seconds=0):
+        async with leases.short_lease(database, outbox.lease_of(name), "delivery", wait_seconds=0):
             async with database.transaction() as connection:
-                await outbox.plan(connection, settings, name, await reading.clock(connection))
+                await outbox.plan(connection, settings, name, await queries.clock(connection))
             return await _send_due(database, settings, name)
     except LeaseError:
         return 0
@@ -154,21 +154,21 @@ async def _send_due(database: Database, settings: Settings, name: str) -> int:
 
 async def _compose(connection: PoolConnectionProxy, settings: Settings, name: str, message: Claimed) -> Page | None:
     """Write a message as things are now; None where nothing of it is true any more."""
-    now, channel = await reading.clock(connection), settings.notify.channels[name]
-    events = true_ones(await reading.events(connection, message.events, name), now)
+    now, channel = await queries.clock(connection), settings.notify.channels[name]
+    events = still_true(await queries.events(connection, message.events, name), now)
     concerned = outbox.covered(settings, name)
     if message.kind in ("event", "many"):
         if not events:
             return None
         concerned = sorted({event.account for event in events})
-    accounts = await reading.health(connection, settings, concerned, now)
+    accounts = await queries.health(connection, settings, concerned, now)
     frame = Frame(now, ZoneInfo(settings.bi.timezone), settings.notify.link, accounts)
     last = [] if message.id.int == 0 else [f"Message {str(message.id)[:8]}."]
     if message.kind == "event":
         return messages.single(events[0], frame, last)
     if message.kind == "many":
         return messages.digest(f"Referrals: {len(events):,} changes", None, events, frame, last)
-    waiting = await reading.waiting(connection, channel, concerned, now)
+    waiting = await queries.waiting(connection, channel, concerned, now)
     if message.kind == "summary":
-        last.insert(0, "What changes from now on is told here.")
+        last.insert(0, "What changes from now on is reported here.")
     return messages.digest(messages.awaiting_title(waiting, frame), waiting, events, frame, last)

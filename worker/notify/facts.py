@@ -36,10 +36,10 @@ class Deal:
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
+class Occurrence:
     """An event of the outbox, with its referral where it has one that the copy still has.
 
-    `holds`: for what is wrong with an account, whether it still is; for its end, whether its beginning was told.
+    `holds`: for what is wrong with an account, whether it still is; for its end, whether its beginning was sent.
     `news_at`: when the referral itself was news.
     """
 
@@ -69,7 +69,7 @@ class Health:
 
     account: str
     label: str
-    is_loaded: bool
+    is_backfilled: bool
     fresh_as_of: datetime | None
     verified_through: datetime | None
     is_fresh: bool = False

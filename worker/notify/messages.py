@@ -12,8 +12,8 @@ from zoneinfo import ZoneInfo
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from worker.model.events import Kind
-from worker.notify.facts import Deal, Happening, Health, Waiting
-from worker.notify.words import address, amount, counted, harmless, moment, span
+from worker.notify.facts import Deal, Health, Occurrence, Waiting
+from worker.notify.words import address, amount, counted, moment, plain_text, span
 
 SHOWN = 25
 """Referrals in one section of a digest at most; the others are counted."""
@@ -111,8 +111,8 @@ class Page:
         return lines + ([""] if self.last else []) + list(self.last)
 
 
-def single(event: Happening, frame: Frame, last: Sequence[str] = ()) -> Page:
-    """Tell of one event."""
+def single(event: Occurrence, frame: Frame, last: Sequence[str] = ()) -> Page:
+    """Write the message of one event."""
     entry = _entry(event, frame)
     name = entry.name
     match event.kind:
@@ -130,9 +130,9 @@ def single(event: Happening, frame: Frame, last: Sequence[str] = ()) -> Page:
 
 
 def digest(
-    title: str, waiting: Waiting | None, events: Sequence[Happening], frame: Frame, last: Sequence[str] = ()
+    title: str, waiting: Waiting | None, events: Sequence[Occurrence], frame: Frame, last: Sequence[str] = ()
 ) -> Page:
-    """Tell of what awaits an answer, where that is asked for, and of what happened, by kind."""
+    """Write the message of what awaits an answer, where that is asked for, and of what happened, by kind."""
     sections = []
     if waiting is not None:
         sections.append(_awaiting(waiting, frame))
@@ -188,20 +188,20 @@ def _first(frame: Frame) -> list[str]:
 
 
 def _age(one: Health, frame: Frame) -> str:
-    name, verified = harmless(one.label), ""
+    name, verified = plain_text(one.label), ""
     if one.verified_through is not None:
         verified = f"; verified through {moment(one.verified_through, frame.zone)}"
     if one.fresh_as_of is None:
         return f"Warning: {name} has no finished backfill, so nothing is known of it."
-    told = f"{moment(one.fresh_as_of, frame.zone)}, {span(frame.now - one.fresh_as_of)} ago"
+    age = f"{moment(one.fresh_as_of, frame.zone)}, {span(frame.now - one.fresh_as_of)} ago"
     if one.is_fresh:
-        return f"{name}: data as of {told}{verified or '; not verified yet'}."
-    return f"Warning: the data of {name} is old: as of {told}{verified}. What happened since is not in it."
+        return f"{name}: data as of {age}{verified or '; not verified yet'}."
+    return f"Warning: the data of {name} is old: as of {age}{verified}. What happened since is not in it."
 
 
-def _entry(event: Happening, frame: Frame) -> Entry:
+def _entry(event: Occurrence, frame: Frame) -> Entry:
     if event.deal is None:
-        return Entry(harmless(event.label), _account_lines(event, frame))
+        return Entry(plain_text(event.label), _account_lines(event, frame))
     deal = event.deal
     match event.kind:
         case Kind.NEW:
@@ -221,19 +221,21 @@ def _entry(event: Happening, frame: Frame) -> Entry:
 
 def _deal_entry(deal: Deal, frame: Frame, lines: Sequence[str]) -> Entry:
     about = ", ".join(
-        one for one in (harmless(deal.customer), harmless(deal.country, 40), amount(deal.value, deal.currency)) if one
+        one
+        for one in (plain_text(deal.customer), plain_text(deal.country, 40), amount(deal.value, deal.currency))
+        if one
     )
     sellers = "; ".join(
-        ", ".join(one for one in (harmless(name, 60), address(email)) if one) for name, email in deal.sellers[:2]
+        ", ".join(one for one in (plain_text(name, 60), address(email)) if one) for name, email in deal.sellers[:2]
     )
     more = f" and {len(deal.sellers) - 2} more" if len(deal.sellers) > 2 else ""  # noqa: PLR2004 - two are named
     details = [about, *lines, f"Seller: {sellers}{more}" if sellers else ""]
-    return Entry(harmless(deal.name) or harmless(deal.id), [one for one in details if one], _link(deal, frame))
+    return Entry(plain_text(deal.name) or plain_text(deal.id), [one for one in details if one], _link(deal, frame))
 
 
-def _account_lines(event: Happening, frame: Frame) -> list[str]:
+def _account_lines(event: Occurrence, frame: Frame) -> list[str]:
     since = moment(event.happened_at, frame.zone)
-    why = harmless(event.facts.get("why"), 600)
+    why = plain_text(event.facts.get("why"), 600)
     match event.kind:
         case Kind.STALE:
             return [
@@ -247,8 +249,8 @@ def _account_lines(event: Happening, frame: Frame) -> list[str]:
                 "Data is fresh again" if event.facts.get("kind") == Kind.STALE.value else "Nobody has to act any more"
             )
             began = event.facts.get("began_at")
-            told = f" What was told of it began {moment(datetime.fromisoformat(began), frame.zone)}." if began else ""
-            return [f"{over}, since {since}.{told}"]
+            began_text = f" It had begun {moment(datetime.fromisoformat(began), frame.zone)}." if began else ""
+            return [f"{over}, since {since}.{began_text}"]
 
 
 def _deadline(deal: Deal, frame: Frame) -> str:
@@ -264,10 +266,10 @@ def _left(deal: Deal | None, frame: Frame) -> str:
 
 
 def _ending(deal: Deal | None) -> str:
-    return harmless(deal.substatus if deal else None, 40) or "Closed"
+    return plain_text(deal.substatus if deal else None, 40) or "Closed"
 
 
-def _late(event: Happening, frame: Frame) -> str:
+def _late(event: Occurrence, frame: Frame) -> str:
     """Say when it was found, where that was not soon after it happened."""
     late = event.recorded_at - event.happened_at
     if event.found_by not in _FOUND_LATE and late.total_seconds() < 86_400:  # noqa: PLR2004 - a day

@@ -16,7 +16,7 @@ from asyncpg.pool import PoolConnectionProxy
 from worker.config.cron import cron_trigger
 from worker.config.models import Channel, Settings
 from worker.errors import LeaseError
-from worker.notify import reading
+from worker.notify import queries
 from worker.notify.routing import covers, wants
 from worker.store.leases import LEASE_SECONDS, OWNER
 
@@ -60,7 +60,7 @@ WHERE account = $1 AND kind = 'delivery' AND owner = $2 AND expires_at > now() R
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A message that is about to be sent, and the events that it tells of."""
+    """A message that is about to be sent, and its events."""
 
     id: UUID
     kind: str
@@ -79,7 +79,7 @@ def channel_of(lease: str) -> str:
 
 
 def covered(settings: Settings, channel: str) -> list[str]:
-    """Name the accounts that a channel is told of."""
+    """Name the accounts that a channel covers."""
     return [name for name in sorted(settings.accounts) if covers(settings.notify.channels[channel], name)]
 
 
@@ -90,8 +90,8 @@ async def route(connection: PoolConnectionProxy, settings: Settings, now: dateti
         for row in await connection.fetch("SELECT channel, account FROM sync.introductions")
     }
     while ids := [row["id"] for row in await connection.fetch(_UNROUTED, ROUTED_AT_ONCE)]:
-        events = await reading.events(connection, ids)
-        told = [
+        events = await queries.events(connection, ids)
+        routed = [
             (event.id, name)
             for name, channel in settings.notify.channels.items()
             for event in events
@@ -100,20 +100,20 @@ async def route(connection: PoolConnectionProxy, settings: Settings, now: dateti
         await connection.execute(
             "INSERT INTO sync.deliveries (event_id, channel) SELECT * FROM unnest($1::bigint[], $2::text[])"
             " ON CONFLICT DO NOTHING",
-            [event_id for event_id, _ in told],
-            [name for _, name in told],
+            [event_id for event_id, _ in routed],
+            [name for _, name in routed],
         )
 
 
 async def has_work(connection: PoolConnectionProxy, settings: Settings, name: str, now: datetime) -> bool:
-    """Tell whether there is anything to do for a channel; looking writes nothing."""
+    """Return whether there is anything to do for a channel; the check writes nothing."""
     channel = settings.notify.channels[name]
     found: bool = await connection.fetchval(_WORK, name, covered(settings, name), channel.digest is not None)
     return found or await _digest_due(connection, name, channel, settings.bi.timezone, now)
 
 
 async def plan(connection: PoolConnectionProxy, settings: Settings, name: str, now: datetime) -> None:
-    """Make messages of what a channel is to be told: a first summary, a digest, one for each event, or one for many."""
+    """Make messages of what a channel is to be sent: a first summary, a digest, one for each event, or one for many."""
     await connection.execute("INSERT INTO sync.channels (channel) VALUES ($1) ON CONFLICT DO NOTHING", name)
     introduced = await connection.fetch(
         """
@@ -172,7 +172,7 @@ async def claim(connection: PoolConnectionProxy, name: str) -> Claimed | None:
 
 
 async def events_in(connection: PoolConnectionProxy, message: UUID) -> list[int]:
-    """Return the events that a message tells of."""
+    """Return the events of a message."""
     rows = await connection.fetch("SELECT event_id FROM sync.deliveries WHERE message_id = $1", message)
     return [row["event_id"] for row in rows]
 

@@ -51,7 +51,7 @@ async def log(database: Database, limit: int) -> list[dict[str, Any]]:
 
 
 async def delete_old(database: Database, older_than: str, batch: int = 1_000) -> int:
-    """Delete one batch of ended messages and of events that were told, older than an interval; returns how many went.
+    """Delete one batch of ended messages and of events that were sent, older than an interval; returns how many went.
 
     What was decided about a referral stays as long as that awaits an answer, so that it is not decided again.
     """

@@ -1,4 +1,4 @@
-"""Who is told of what, and whether it is still true; pure."""
+"""Who is notified of what, and whether it is still true; pure."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from datetime import datetime, timedelta
 
 from worker.config.models import Channel
 from worker.model.events import Kind
-from worker.notify.facts import Deal, Happening
+from worker.notify.facts import Deal, Occurrence
 
 
 def covers(channel: Channel, account: str) -> bool:
-    """Tell whether a channel is told of an account."""
+    """Return whether a channel covers an account."""
     return not channel.accounts or account in channel.accounts
 
 
-def wants(channel: Channel, event: Happening, *, introduced: bool, now: datetime) -> bool:
-    """Tell whether an event goes to a channel.
+def wants(channel: Channel, event: Occurrence, *, introduced: bool, now: datetime) -> bool:
+    """Return whether an event goes to a channel.
 
-    Before its first summary of an account, a channel is told only that somebody has to act. Of several thresholds that
-    are over, only the last one is told; and none to whom the referral itself was news after it.
+    Before its first summary of an account, a channel is sent only that somebody has to act. Of several thresholds that
+    are over, only the last one is sent; and none to whom the referral itself was news after it.
     """
     name = Kind.STALE if event.kind is Kind.RECOVERED else event.kind
     if not covers(channel, event.account) or name.value not in channel.events:
@@ -33,15 +33,15 @@ def wants(channel: Channel, event: Happening, *, introduced: bool, now: datetime
     return event.kind is not Kind.DUE or _is_threshold(channel, event, event.deal, now)
 
 
-def _is_threshold(channel: Channel, event: Happening, deal: Deal, now: datetime) -> bool:
+def _is_threshold(channel: Channel, event: Occurrence, deal: Deal, now: datetime) -> bool:
     days, due = int(event.key.partition("@")[0]), deal.respond_by or now
     passed = [one for one in channel.due_days if due - now <= timedelta(days=one, hours=1)]
-    was_news = event.news_at is not None and event.news_at >= due - timedelta(days=days) and "new" in channel.events
-    return days in channel.due_days and days == min(passed, default=days) and not was_news
+    already_sent = event.news_at is not None and event.news_at >= due - timedelta(days=days) and "new" in channel.events
+    return days in channel.due_days and days == min(passed, default=days) and not already_sent
 
 
 def matches(channel: Channel, deal: Deal) -> bool:
-    """Tell whether a referral is one that a channel is told of: all that is named must match."""
+    """Return whether a referral is one that a channel covers: all that is named must match."""
     where = channel.where
     return all(
         not wanted or {one.casefold() for one in wanted} & {(one or "").casefold() for one in found}
@@ -55,8 +55,8 @@ def matches(channel: Channel, deal: Deal) -> bool:
     )
 
 
-def is_true(event: Happening, now: datetime) -> bool:
-    """Tell whether an event may still be told: a referral that was answered meanwhile is not due."""
+def is_true(event: Occurrence, now: datetime) -> bool:
+    """Return whether an event may still be sent: a referral that was answered meanwhile is not due."""
     if not event.referral_id:
         return event.holds
     deal = event.deal
@@ -76,8 +76,8 @@ def is_true(event: Happening, now: datetime) -> bool:
             return True
 
 
-def true_ones(events: Iterable[Happening], now: datetime) -> list[Happening]:
-    """Keep what may still be told, of each referral and kind the newest; each change of a value is one of its own."""
+def still_true(events: Iterable[Occurrence], now: datetime) -> list[Occurrence]:
+    """Keep what may still be sent, of each referral and kind the newest; each change of a value is one of its own."""
     single = (Kind.VALUE_CHANGED, Kind.STALE, Kind.ACTION_REQUIRED, Kind.RECOVERED)
     newest = {
         (one.account, one.referral_id, one.kind, one.key if one.kind in single else ""): one

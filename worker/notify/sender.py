@@ -20,25 +20,25 @@ _MEMORY = 1 << 30
 
 _READ_SECONDS = 15.0
 _SECONDS = 60
-"""Nobody waits for a message any longer; this process ends then by itself, should the worker be gone."""
+"""Nobody waits for a message any longer; this process ends then by itself, should the worker have exited."""
 
 _STATUS = re.compile(r"error=(\d{3})\b")
 
 
-class _Told(logging.Handler):
+class _AppriseLog(logging.Handler):
     """Keeps of what apprise warns of only what it comes to: addresses and answers are not repeated."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.told = ""
+        self.reason = ""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the HTTP status, or that no connection came about."""
         text = record.getMessage()
         if found := _STATUS.search(text):
-            self.told = f"the service answered HTTP {found[1]}"
+            self.reason = f"the service answered HTTP {found[1]}"
         elif "onnection" in text or "ocket" in text:
-            self.told = "the service cannot be reached, or refused the sign-in"
+            self.reason = "the service cannot be reached, or refused the sign-in"
 
 
 def main() -> None:
@@ -58,8 +58,8 @@ def main() -> None:
     except ImportError:
         answer(ok=False, why="apprise is not installed: install referral-sync[notify]")
         return
-    told = _Told()
-    logging.getLogger("apprise").addHandler(told)
+    log = _AppriseLog()
+    logging.getLogger("apprise").addHandler(log)
     schema = url.partition("://")[0].lower()
     service: Any = apprise.Apprise.instantiate(
         url, asset=apprise.AppriseAsset(app_id="referral-sync", secure_logging=True)
@@ -80,7 +80,7 @@ def main() -> None:
     for line in lines:
         message = json.loads(line)
         signal.alarm(_SECONDS)
-        told.told = ""
+        log.reason = ""
         headers = getattr(service, "headers", None)
         if isinstance(headers, dict):
             headers["Idempotency-Key"] = message["key"]
@@ -93,7 +93,7 @@ def main() -> None:
             body, form = re.sub(r"\n+", "\n\n", body), apprise.NotifyFormat.MARKDOWN
         sent = bool(many.notify(title=message["title"], body=body, body_format=form))
         signal.alarm(0)
-        answer(ok=sent, why="" if sent else told.told or "the service did not take it")
+        answer(ok=sent, why="" if sent else log.reason or "the service did not take it")
 
 
 def _schemas(apprise: Any) -> set[str]:

@@ -32,7 +32,7 @@ _MARKS = 2
 """Combining marks on one character; more of them cover the lines above and below."""
 
 
-def harmless(text: str | None, longest: int = LONGEST) -> str:
+def plain_text(text: str | None, longest: int = LONGEST) -> str:
     """Return a stranger's text on one line, without markup, links, mentions, or characters that are not seen."""
     kept, marks = [], 0
     for sign in _BLANKS.sub(" ", unicodedata.normalize("NFC", (text or "")[: 8 * longest])):
@@ -55,8 +55,8 @@ def amount(value: Decimal | str | None, currency: str | None) -> str:
     if value is None:
         return ""
     number = Decimal(value)
-    told = f"{number:,.2f}" if abs(number) < Decimal(10) ** 15 else f"{number:.3E}"
-    return f"{harmless(currency, 8)} {told}".strip()
+    figures = f"{number:,.2f}" if abs(number) < Decimal(10) ** 15 else f"{number:.3E}"
+    return f"{plain_text(currency, 8)} {figures}".strip()
 
 
 def moment(at: datetime | None, zone: ZoneInfo) -> str:

@@ -40,22 +40,31 @@ async def bounds(client: Client, field: TimeField) -> Bounds:
     """Ask for both ends of the listing, ordered by `field`. Only for a field whose order was seen to be kept."""
     asc = await client.list(list_query(field=field))
     desc = await client.list(list_query(field=field, descending=True))
+    return _bounds_of(asc, desc, field)
+
+
+def _bounds_of(asc: Listing, desc: Listing, field: TimeField) -> Bounds:
     untimed = any(record.time(field) is None for record in (*asc.records, *desc.records))
     one_page = {record.id for record in asc.records} == {record.id for record in desc.records}
     return Bounds(min(times_of(asc.records, field), default=None), sane_newest(desc, field), untimed, one_page)
 
 
-async def probe(client: Client, field: TimeField) -> Strategy:
-    """Find the best way to read `field` that the API was seen to serve rightly."""
+async def probe(client: Client, field: TimeField) -> tuple[Strategy, Bounds | None]:
+    """Probe the best paging strategy for `field` that the API was seen to serve rightly, and the ends seen with it."""
     asc = await try_query(client, list_query(field=field))
     desc = await try_query(client, list_query(field=field, descending=True))
     if asc is None or desc is None:
-        return Strategy(Paging.SWEEP, evidence=f"$orderby={field.value} was rejected")
+        return Strategy(Paging.SWEEP, evidence=f"$orderby={field.value} was rejected"), None
+    strategy = await _judged(client, field, asc, desc)
+    return strategy, None if strategy.paging is Paging.SWEEP else _bounds_of(asc, desc, field)
+
+
+async def _judged(client: Client, field: TimeField, asc: Listing, desc: Listing) -> Strategy:
     up, down = times_of(asc.records, field), times_of(desc.records, field)
     if up != sorted(up) or down != sorted(down, reverse=True):
         return Strategy(Paging.SWEEP, evidence=f"$orderby={field.value} was ignored")
     if not up or not down or len({*up, *down}) < 2:  # noqa: PLR2004 - an order or a filter needs two different times to show
-        return Strategy(Paging.SWEEP, evidence="too few records to see an order", proven=False)
+        return Strategy(Paging.SWEEP, evidence="too few records to see an order", conclusive=False)
     if [record.id for record in asc.records] == [record.id for record in desc.records] or up[0] > down[-1]:
         return Strategy(Paging.SWEEP, evidence=f"$orderby={field.value} asc and desc gave the same")
     links = await _links_carry_on(client, asc, desc)
@@ -66,7 +75,7 @@ async def probe(client: Client, field: TimeField) -> Strategy:
 
 
 async def _links_carry_on(client: Client, asc: Listing, desc: Listing) -> bool:
-    """Follow the links of both orders: such as carry their order on lead to other records, or to them the other way.
+    """Follow the links of both orders: those that carry their order on lead to other records, or in another order.
 
     A link whose token is only a position in a listing without order leads both times to the same page.
     """
@@ -83,10 +92,10 @@ async def _links_carry_on(client: Client, asc: Listing, desc: Listing) -> bool:
 
 
 async def _probe_filter(client: Client, field: TimeField, up: list[Instant], down: list[Instant]) -> Strategy:
-    """Ask for the newer part and see that the older records stay away and the newer ones come."""
+    """Ask for the newer part and see that the older records stay out and the newer ones come."""
     lower = _dividing_time(up, down)
     if lower is None:
-        return Strategy(Paging.SCAN, evidence="times too close to see whether a filter works", proven=False)
+        return Strategy(Paging.SCAN, evidence="times too close to see whether a filter works", conclusive=False)
     reasons = []
     for quoted in (False, True):
         form = f"{field.value} ge {render(lower)}" if not quoted else f"{field.value} ge '...'"

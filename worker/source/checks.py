@@ -1,4 +1,4 @@
-"""What is checked of every page, and how far a page may move a position.
+"""What is checked of every page, and how far a page may move a checkpoint.
 
 Why each check is there: partner-center-api.md sections 1.4 to 1.7 and 9.2. Records without the field's time take no
 part in them.
@@ -16,7 +16,7 @@ from worker.model.record import Listing, Record
 from worker.model.window import TimeField, Window
 
 FUTURE = timedelta(minutes=5)
-"""A record dated later than this after the answer's own Date is stored, but moves no position."""
+"""A record dated later than this after the answer's own Date is stored, but moves no checkpoint."""
 
 ROUNDING = timedelta(minutes=1)
 """A server may round the filter's literal down by up to this; then it shows too much, which is harmless."""
@@ -51,7 +51,7 @@ class Passes:
 
 
 def key_of(record: Record) -> str | bytes:
-    """Tell records apart, those without a readable id by their bytes."""
+    """Return the id of a record, or its bytes where no id can be read."""
     return record.id or record.raw
 
 
@@ -82,22 +82,22 @@ def newest_of(records: Iterable[Record], field: TimeField) -> Instant | None:
 
 
 def holds(window: Window, time: Instant) -> bool:
-    """Say whether a time lies in a window."""
+    """Return whether a time lies in a window."""
     return not below(window, time) and not beyond(window, time)
 
 
 def below(window: Window, time: Instant | None) -> bool:
-    """Say whether a time lies below a window."""
+    """Return whether a time lies below a window."""
     return window.lower is not None and time is not None and time < window.lower
 
 
 def beyond(window: Window, time: Instant | None) -> bool:
-    """Say whether a time lies at or above a window's end."""
+    """Return whether a time lies at or above a window's end."""
     return window.upper is not None and time is not None and time >= window.upper
 
 
 def latest_allowed(listing: Listing) -> Instant:
-    """Return the latest time that may move a position, by the server's own clock, else by ours."""
+    """Return the latest time that may move a checkpoint, by the server's own clock, else by ours."""
     return shift(listing.server_time or from_datetime(listing.observed_at), FUTURE)
 
 

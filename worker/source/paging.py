@@ -1,7 +1,7 @@
-"""Reading a window so that nothing is missed, and saying how far it is complete and how its end was verified.
+"""Paging a window so that nothing is missed, and saying how far it is complete and how its end was verified.
 
-Three ways, best first: keyset (`keyset.py`), scan and sweep (`scan.py`). Each checks every page against what it asked
-for and raises SourceContradicted when an answer contradicts it; the flow then takes the next way.
+Three paging strategies, best first: keyset (`keyset.py`), scan and sweep (`scan.py`). Each checks every page
+against what it asked for and raises SourceContradicted when an answer contradicts it; the flow then downgrades.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ async def scan(client: Client, window: Window, anchor: Anchor | None, *, links: 
 
 
 async def _oldest_are_seen(client: Client, field: TimeField, ids: set[str | bytes], through: Instant | None) -> bool:
-    """Say whether a pass down to the end of the listing has met the records that its other end begins with."""
+    """Return whether a pass down to the end of the listing has met the records that its other end begins with."""
     other = await client.list(list_query(field=field))
     checks.check_order(other.records, field, descending=False)
     return not _unseen(other, field, ids, through)
@@ -120,8 +120,8 @@ async def sweep(client: Client, window: Window, anchor: Anchor | None) -> AsyncG
                 if ended is None:
                     raise _not_whole()
                 await check_end(client, window.field, anchor, ids, through)
-            proven = last and ended is not Ended.UNPROVEN
-            yield Page(listing.records, through if proven else None, listing.observed_at, ended)
+            verified = last and ended is not Ended.UNVERIFIED
+            yield Page(listing.records, through if verified else None, listing.observed_at, ended)
             if last:
                 return
 
@@ -129,22 +129,22 @@ async def sweep(client: Client, window: Window, anchor: Anchor | None) -> AsyncG
 async def _end_of_sweep(
     client: Client, field: TimeField, order: list[str | bytes], ids: set[str | bytes], through: Instant | None
 ) -> Ended | None:
-    """Look for records that a sweep did not show, in every other way that the server can be asked.
+    """Look for records that a sweep did not show, by every other query that the server answers.
 
-    Returns SKIP where the server skips as asked and has nothing behind as many rows as are known, UNPROVEN where
-    nothing contradicts the sweep and nothing proves it, and None where records were missing.
+    Returns SKIP where the server skips as asked and has nothing behind as many rows as are known, UNVERIFIED where
+    nothing contradicts the sweep and nothing verifies it, and None where records were missing.
     """
     async for other in _other_looks(client, field):
         if _unseen(other, field, ids, through):
             return None
     if not order:
-        return Ended.BOTH_ENDS  # no way of asking shows anything
+        return Ended.BOTH_ENDS  # no query shows anything
     if not await _skips(client, order):
-        return Ended.UNPROVEN
+        return Ended.UNVERIFIED
     # Also what is newer than where the sweep began counts: it may be old, where the first page was a small one.
     behind = await try_query(client, f"$skip={len(ids)}")
     if behind is None:
-        return Ended.UNPROVEN
+        return Ended.UNVERIFIED
     return None if behind.records else Ended.SKIP
 
 
@@ -158,7 +158,7 @@ async def _other_looks(client: Client, field: TimeField) -> AsyncIterator[Listin
 
 
 async def _skips(client: Client, order: list[str | bytes]) -> bool:
-    """Say whether the server was seen to skip as asked: by one row, so that what came second comes first."""
+    """Return whether the server was seen to skip as asked: by one row, so that what came second comes first."""
     shifted = await try_query(client, "$skip=1")
     if shifted is None:
         return False
@@ -167,7 +167,7 @@ async def _skips(client: Client, order: list[str | bytes]) -> bool:
 
 
 async def ends_after(client: Client, records: int, query: str = "") -> bool:
-    """Say whether the answers to a query were seen to end with the `records`-th record, in two requests.
+    """Return whether the answers to a query were seen to end with the `records`-th record, in two requests.
 
     False where there are more or fewer, and where the server does not skip as asked, so that nothing was seen: then the
     record that is shown is the first one.
@@ -186,7 +186,7 @@ async def check_end(
 ) -> None:
     """Raise SourceContradicted where a listing ends without a record that it must hold.
 
-    A record that was edited meanwhile lies above where the reading began, or is not there any more.
+    A record that was edited meanwhile lies above where the scan began, or is not there any more.
     """
     now = await client.fetch(anchor.id) if anchor is not None and anchor.id not in ids else None
     time = now.records[0].time(field) if now is not None else None
@@ -196,7 +196,7 @@ async def check_end(
 
 def _not_whole() -> SourceContradicted:
     return SourceContradicted(
-        "The API's listing ended without records that it shows in other ways, so it was not whole.",
-        "Nothing rests on it: the position stays where it was, and the next run reads again.",
+        "The API's listing ended without records that it shows to other queries, so it was not whole.",
+        "Nothing rests on it: the checkpoint stays where it was, and the next run reads again.",
         lasting=False,
     )

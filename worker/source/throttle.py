@@ -1,4 +1,4 @@
-"""How many requests of one account may be under way at once: as many as there are readers, until the API says less."""
+"""The limit on one account's concurrent requests: as many as there are readers, until the API says less."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _EASE_AFTER = 100
 """So many answers without a 429 let one more request through at once."""
 
 
-class Gate:
+class Throttle:
     """Entered around each request. A 429 halves what may be under way, and holds everything back while it asks to."""
 
     def __init__(self) -> None:
         self._changed = asyncio.Condition()
         self._under_way = 0
         self._limit: int | None = None
-        self._good = 0
+        self._succeeded = 0
         self._closed_until = 0.0
 
     @property
@@ -26,19 +26,19 @@ class Gate:
         return self._limit
 
     async def throttled(self, seconds: float) -> None:
-        """Take in a 429 that asks for a pause of some seconds, or of none."""
+        """Record a 429 that asks for a pause of some seconds, or of none."""
         async with self._changed:
-            self._limit, self._good = max(1, self._under_way // 2), 0
+            self._limit, self._succeeded = max(1, self._under_way // 2), 0
             self._closed_until = max(self._closed_until, time.monotonic() + seconds)
 
-    async def good(self) -> None:
-        """Take in an answer that was none."""
+    async def succeeded(self) -> None:
+        """Record an answer that was no 429."""
         if self._limit is None:
             return
         async with self._changed:
-            self._good += 1
-            if self._good >= _EASE_AFTER:
-                self._limit, self._good = self._limit + 1, 0
+            self._succeeded += 1
+            if self._succeeded >= _EASE_AFTER:
+                self._limit, self._succeeded = self._limit + 1, 0
                 self._changed.notify_all()
 
     async def __aenter__(self) -> Self:

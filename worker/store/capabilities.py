@@ -12,9 +12,9 @@ async def strategy(database: Database, account: str, field: TimeField) -> Strate
     async with database.transaction() as connection:
         found = await connection.fetchrow(
             """
-            SELECT method AS paging, quoted, bounded_above, evidence, proven, links, page_size FROM sync.capabilities
+            SELECT paging, quoted, bounded_above, evidence, conclusive, links, page_size FROM sync.capabilities
             WHERE account = $1 AND field = $2
-                AND probed_at > now() - CASE WHEN proven THEN interval '1 day' ELSE interval '10 minutes' END
+                AND probed_at > now() - CASE WHEN conclusive THEN interval '1 day' ELSE interval '10 minutes' END
             """,
             account,
             field.value,
@@ -30,10 +30,10 @@ async def put_strategy(database: Database, account: str, field: TimeField, found
         await connection.execute(
             """
             INSERT INTO sync.capabilities
-                (account, field, method, quoted, bounded_above, evidence, proven, links, page_size)
+                (account, field, paging, quoted, bounded_above, evidence, conclusive, links, page_size)
             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-            ON CONFLICT (account, field) DO UPDATE SET method = excluded.method, quoted = excluded.quoted,
-                bounded_above = excluded.bounded_above, evidence = excluded.evidence, proven = excluded.proven,
+            ON CONFLICT (account, field) DO UPDATE SET paging = excluded.paging, quoted = excluded.quoted,
+                bounded_above = excluded.bounded_above, evidence = excluded.evidence, conclusive = excluded.conclusive,
                 links = excluded.links, page_size = excluded.page_size, probed_at = now()
             """,
             account,
@@ -42,7 +42,7 @@ async def put_strategy(database: Database, account: str, field: TimeField, found
             found.quoted,
             found.bounded_above,
             found.evidence,
-            found.proven,
+            found.conclusive,
             found.links,
             found.page_size,
         )

@@ -107,7 +107,7 @@ async def open_database(url: str, *, connections: int) -> AsyncIterator[Database
             statement_cache_size=0,
             max_inactive_connection_lifetime=60,
             server_settings={"application_name": "referral-sync"},
-            reset=_as_it_is,
+            reset=_keep_state,
         )
     try:
         yield Database(pool, url)
@@ -119,7 +119,7 @@ async def open_database(url: str, *, connections: int) -> AsyncIterator[Database
             pool.terminate()
 
 
-async def _as_it_is(_: asyncpg.Connection) -> None:
+async def _keep_state(_: asyncpg.Connection) -> None:
     """Hand a connection back without the driver's own reset, which was four of the nine statements of a transaction.
 
     Nothing here outlives its transaction: settings are LOCAL, locks end with it, nobody listens. The driver still rolls

@@ -49,9 +49,9 @@ async def remove_account(database: Database, account: str) -> int:
                     """,  # noqa: S608 - constants
                     account,
                 )
-            gone = int(status.rpartition(" ")[2])
-            removed += gone
-            if gone == 0:
+            deleted = int(status.rpartition(" ")[2])
+            removed += deleted
+            if deleted == 0:
                 break
     async with database.transaction() as connection:
         for table in (
@@ -60,7 +60,7 @@ async def remove_account(database: Database, account: str) -> int:
             "capabilities",
             "schedules",
             "summaries",
-            "late_changes",
+            "daily_lag",
             "parity",
             "watermarks",
             "runs",

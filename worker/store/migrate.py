@@ -24,16 +24,16 @@ _FROM_CHECKOUT = Path(__file__).parent.parent.parent / "migrations"
 
 
 async def upgrade(url: str, revision: str = "head") -> str:
-    """Bring the database at `url` to a revision, the newest unless told otherwise, and return which that is.
+    """Bring the database at `url` to a revision, the newest by default, and return which that is.
 
     Safe beside other processes doing the same. Raises StoreError with a hint when the database refuses.
     """
     wanted = newest() if revision == "head" else revision
-    stands_at = await current(url)
-    await check_database(url, stands_at)
-    if stands_at is not None and _is_newer(stands_at):
-        return stands_at  # a newer release's: its migrations only add
-    if stands_at != wanted:
+    present = await current(url)
+    await check_database(url, present)
+    if present is not None and _is_newer(present):
+        return present  # a newer release's: its migrations only add
+    if present != wanted:
         try:
             async for attempt in stamina.retry_context(
                 on=_is_lock_timeout, attempts=ATTEMPTS, wait_initial=0.2, wait_max=3, timeout=None
@@ -92,7 +92,7 @@ async def check_database(url: str, revision: str | None) -> None:
 
 
 def _is_newer(revision: str) -> bool:
-    """Tell whether a revision is one of a newer release: they are numbered."""
+    """Return whether a revision is one of a newer release: they are numbered."""
     return re.fullmatch(r"\d{4}", revision) is not None and revision > newest()
 
 
@@ -110,12 +110,12 @@ def revisions() -> list[str]:
 
 
 def knows(revision: str) -> bool:
-    """Tell whether this release has heard of a revision; a newer release's is unknown to it."""
+    """Return whether this release has heard of a revision; a newer release's is unknown to it."""
     return revision in revisions()
 
 
-def suffices(revision: str | None) -> bool:
-    """Tell whether this release can work at a revision: its own, or a newer release's, whose changes only add."""
+def is_current_enough(revision: str | None) -> bool:
+    """Return whether this release can work at a revision: its own, or a newer release's, whose changes only add."""
     return revision is not None and (revision == newest() or _is_newer(revision))
 
 

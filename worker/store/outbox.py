@@ -8,13 +8,13 @@ import msgspec
 from asyncpg.pool import PoolConnectionProxy
 
 from worker.model.events import events_of
-from worker.store.leases import Run
+from worker.store.leases import Lease
 from worker.store.write import Change
 
 _ENCODE = msgspec.json.Encoder().encode
 
-_IS_LOADED = "SELECT EXISTS (SELECT FROM sync.watermarks WHERE account = $1)"
-"""Nothing of an account's first load is news: its summary tells of that."""
+_IS_BACKFILLED = "SELECT EXISTS (SELECT FROM sync.watermarks WHERE account = $1)"
+"""Nothing of an account's first backfill is news: its summary covers that."""
 
 _PUT = """
 INSERT INTO sync.events (account, referral_id, kind, key, happened_at, found_by, facts)
@@ -24,9 +24,9 @@ ON CONFLICT DO NOTHING
 """
 
 
-async def put(connection: PoolConnectionProxy, run: Run, changes: Sequence[Change]) -> None:
+async def put(connection: PoolConnectionProxy, lease: Lease, changes: Sequence[Change]) -> None:
     """Write down what the changes of a save mean to people; with them, or not at all."""
-    if not changes or not await connection.fetchval(_IS_LOADED, run.account):
+    if not changes or not await connection.fetchval(_IS_BACKFILLED, lease.account):
         return
     events = [
         event
@@ -37,8 +37,8 @@ async def put(connection: PoolConnectionProxy, run: Run, changes: Sequence[Chang
     if events:
         await connection.execute(
             _PUT,
-            run.account,
-            run.kind,
+            lease.account,
+            lease.kind,
             [event.referral_id for event in events],
             [event.kind.value for event in events],
             [event.key for event in events],

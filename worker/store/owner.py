@@ -15,8 +15,8 @@ def owner_name(term: str) -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{_machine()}.{term}"
 
 
-def is_gone(owner: str) -> bool:
-    """Say whether an owner is a process of this machine that is no more; False wherever that cannot be known.
+def has_exited(owner: str) -> bool:
+    """Return whether an owner is a process of this machine that is no more; False wherever that cannot be known.
 
     A number that another process has by now is not known: then the lease ends by itself.
     """

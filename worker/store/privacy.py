@@ -1,4 +1,4 @@
-"""What is stored of people follows `[privacy] contacts`: changing it rewrites the copy, its history and the rejects.
+"""What is stored of people follows `[privacy] contacts`: changing it rewrites copy, history and rejected records.
 
 First the new rule is written down, which every write of a run checks and holds, so that nobody stores more from then
 on; then everything stored is brought under it, in batches. A rewrite that was cut off goes on with the next run.

@@ -32,7 +32,7 @@ async def seen_in_data(database: Database, account: str) -> dict[str, int]:
 
 
 async def readers_missing(database: Database) -> bool:
-    """Tell whether the roles that read `bi` still have to be made by someone with the right."""
+    """Return whether the roles that read `bi` still have to be made by someone with the right."""
     async with database.transaction() as connection:
         present: int = await connection.fetchval(
             """
@@ -108,7 +108,7 @@ async def workers(database: Database) -> int:
     return number
 
 
-async def held_leases(database: Database) -> list[dict[str, Any]]:
+async def live_leases(database: Database) -> list[dict[str, Any]]:
     """Return who holds what at this moment: account, kind, owner."""
     async with database.transaction() as connection:
         found = await connection.fetch("SELECT account, kind, owner FROM sync.leases WHERE expires_at > now()")
@@ -116,7 +116,7 @@ async def held_leases(database: Database) -> list[dict[str, Any]]:
 
 
 async def awaiting(database: Database) -> list[dict[str, Any]]:
-    """Return for each account what a person may have to see to.
+    """Return for each account what may need attention.
 
     `awaiting`, `overdue` and `next_at`: referrals that await an answer, and the next deadline; `unknown_fields`:
     members of the API that no document names, in 30 days.

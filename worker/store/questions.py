@@ -86,20 +86,20 @@ class Answer:
 
 
 async def freshness(database: Database) -> Answer:
-    """Tell how old and how complete the copy of each account is."""
+    """Return how old and how complete the copy of each account is."""
     async with _asked(database, None) as (_, fresh):
         return Answer({}, fresh)
 
 
 async def awaiting(database: Database, account: str | None, limit: int) -> Answer:
-    """Tell which referrals await our answer, the most urgent first."""
+    """Return which referrals await our answer, the most urgent first."""
     async with _asked(database, account) as (connection, fresh):
         part = await _part(connection, _AWAITING, "respond_by, account, id", limit, account)
     return Answer({"awaiting": part}, fresh)
 
 
 async def pipeline(database: Database, account: str | None, day: date | None) -> Answer:
-    """Tell what was open at the end of a day, today if none is given."""
+    """Return what was open at the end of a day, today if none is given."""
     async with _asked(database, account) as (connection, fresh):
         today = await connection.fetchval("SELECT (now() AT TIME ZONE timezone)::date FROM bi.settings")
         if day is not None and day > today:
@@ -110,14 +110,14 @@ async def pipeline(database: Database, account: str | None, day: date | None) ->
 
 
 async def changes(database: Database, account: str | None, since: datetime, limit: int) -> Answer:
-    """Tell which deals are new, moved, changed their value or were deleted since a moment, the newest first."""
+    """Return which deals are new, moved, changed their value or were deleted since a moment, the newest first."""
     async with _asked(database, account) as (connection, fresh):
         part = await _part(connection, _CHANGES, "changed_at DESC, account, id", limit, account, since)
     return Answer({"changes": part}, fresh)
 
 
 async def one_referral(database: Database, referral_id: str) -> Answer:
-    """Tell what `bi` has of one referral: its present row, its stages and its changes."""
+    """Return what `bi` has of one referral: its present row, its stages and its changes."""
     spellings = [referral_id, referral_id.lower(), referral_id.upper()]
     async with _asked(database, None) as (connection, fresh):
         parts = {

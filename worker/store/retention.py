@@ -6,7 +6,7 @@ from worker.store.database import Database
 
 
 async def delete_closed_rejects(database: Database, older_than: str, batch: int = 1_000) -> int:
-    """Delete one batch of rejects that were closed longer ago than an interval of PostgreSQL; returns how many went."""
+    """Delete one batch of rejected records resolved longer ago than an interval of PostgreSQL; return how many."""
     async with database.transaction() as connection:
         status = await connection.execute(
             """

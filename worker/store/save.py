@@ -1,4 +1,4 @@
-"""Saving: one transaction holds rows, versions, child rows, rejected records, outbox, position and the run's counts.
+"""Saving: one transaction holds rows, versions, child rows, rejected records, outbox, checkpoint and the run's counts.
 
 The order matters. A look without locks first drops what would not change: it only saves work and decides nothing.
 Then the lease is checked and held, the rows that exist are locked in the order of their ids, and what to do is decided
@@ -8,6 +8,7 @@ on them. A row that another saver inserts in between refuses our copy of it, and
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import asyncpg
@@ -20,7 +21,7 @@ from worker.model.decide import Stored, Verdict, decide, newest_of_each
 from worker.model.instant import Instant
 from worker.model.mapping import (
     Mapped,
-    Reject,
+    RejectedRecord,
     Row,
     changed_columns,
     changed_tables,
@@ -30,57 +31,60 @@ from worker.model.mapping import (
 )
 from worker.model.privacy import AfterExpiry, Privacy, hidden, with_contacts_of
 from worker.model.record import Record, decode_record
-from worker.store import leases, outbox, sql
+from worker.store import leases, outbox, runs, sql
 from worker.store.database import Database
-from worker.store.leases import Run
-from worker.store.write import SHORTEST_VERSION, Change, RacedError, advance_to, put_rejected, write, write_deleted
+from worker.store.leases import Lease
+from worker.store.write import SHORTEST_VERSION, Change, RacedError, put_checkpoints, put_rejected, write, write_deleted
 
 _ATTEMPTS = 20
 """Each race that is lost means that another run got on; each deadlock that one of two did."""
 
 
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a save came to: its counts, and the rows with which a new version began."""
+
+    counts: Counts
+    new_versions: list[Row]
+
+
 async def save(
     database: Database,
-    run: Run,
+    lease: Lease,
     mapped: Mapped,
     *,
     pages: int = 0,
     checkpoints: Sequence[Checkpoint] = (),
     force: bool = False,
-) -> Counts:
-    """Store what some pages came to, and move the positions with it; all or nothing.
+) -> Saved:
+    """Store what some pages came to, and move the checkpoints with it; all or nothing.
 
-    `force`: a person asked for these very records, so they win even when they look older. Raises LeaseError when
+    `force`: these very records were asked for, so they win even when they look older. Raises LeaseError when
     another process has taken this work over, and StoreError; then nothing was stored.
     """
     async for attempt in stamina.retry_context(
         on=_may_be_tried_again, attempts=_ATTEMPTS, wait_initial=0.05, wait_max=1, timeout=60
     ):
         with attempt:
-            counts, changes = await _save(database, run, mapped, pages, checkpoints, force=force)
-            run.saved += counts.records + counts.pages
-            run.changed = run.changed or bool(changes)
-            for change in changes:
-                if change.is_new_version:
-                    run.lag.learn(change.row.version, change.row.observed_at)
-            return counts
+            counts, changes = await _save(database, lease, mapped, pages, checkpoints, force=force)
+            lease.confirmed.number += counts.records + counts.pages
+            return Saved(counts, [change.row for change in changes if change.is_new_version])
     raise AssertionError("unreachable")
 
 
-async def mark_deleted(database: Database, run: Run, ids: list[str]) -> int:
+async def mark_deleted(database: Database, lease: Lease, ids: list[str]) -> int:
     """Mark rows that a complete listing and a request by id no longer have; returns how many were not marked before."""
     async with database.transaction() as connection:
-        await leases.check(connection, run)
+        await leases.check(connection, lease)
         now: datetime = await connection.fetchval("SELECT now()")
-        still_there = {
+        live_keys = {
             record["id"]: max(now, record["valid_from"] + SHORTEST_VERSION)
-            for record in await connection.fetch(sql.LOCK, run.account, ids)
+            for record in await connection.fetch(sql.LOCK, lease.account, ids)
             if record["deleted_at"] is None
         }
-        if still_there:
-            await write_deleted(connection, run, still_there)
-    run.changed = run.changed or bool(still_there)
-    return len(still_there)
+        if live_keys:
+            await write_deleted(connection, lease, live_keys)
+    return len(live_keys)
 
 
 def _may_be_tried_again(error: Exception) -> bool:
@@ -91,18 +95,18 @@ def _may_be_tried_again(error: Exception) -> bool:
 
 
 async def _save(
-    database: Database, run: Run, mapped: Mapped, pages: int, checkpoints: Sequence[Checkpoint], *, force: bool
+    database: Database, lease: Lease, mapped: Mapped, pages: int, checkpoints: Sequence[Checkpoint], *, force: bool
 ) -> tuple[Counts, list[Change]]:
     rejects = list(mapped.rejects)
     async with database.transaction(flushed=False) as connection:
         rows = newest_of_each(mapped.rows)
-        stored = await _look(connection, run.account, [row.id for row in rows])
+        stored = await _look(connection, lease.account, [row.id for row in rows])
         news = [row for row in rows if decide(row, stored.get(row.id), force=force).changes]
-        news = await _drop_noops(connection, run.account, news, stored, run.privacy.after_expiry)
-        await leases.check(connection, run)
-        changes = await _write_what_can_be(connection, run, news, rejects, existing=stored, force=force)
-        await put_rejected(connection, run, rejects)
-        await outbox.put(connection, run, changes)
+        news = await _drop_noops(connection, lease.account, news, stored, lease.privacy.after_expiry)
+        await leases.check(connection, lease)
+        changes = await _write_what_can_be(connection, lease, news, rejects, existing=stored, force=force)
+        await put_rejected(connection, lease, rejects)
+        await outbox.put(connection, lease, changes)
         inserted = sum(change.verdict is Verdict.INSERT for change in changes)
         counts = Counts(
             inserted=inserted,
@@ -111,36 +115,36 @@ async def _save(
             rejected=len(rejects),
             pages=pages,
         )
-        await advance_to(connection, run, checkpoints)
-        await leases.count(connection, run, counts)
+        await put_checkpoints(connection, lease, checkpoints)
+        await runs.count(connection, lease, counts)
     return counts, changes
 
 
 async def _write_what_can_be(
     connection: PoolConnectionProxy,
-    run: Run,
+    lease: Lease,
     rows: list[Row],
-    rejects: list[Reject],
+    rejects: list[RejectedRecord],
     *,
     existing: Container[str],
     force: bool,
 ) -> list[Change]:
-    """Write rows; what PostgreSQL refuses is halved until the very record is found, which becomes a reject."""
+    """Write rows; what PostgreSQL refuses is halved until the very record is found, which becomes a rejected record."""
     if not rows:
         return []
     try:
         async with connection.transaction():
-            changes = await _decided(connection, run, rows, existing=existing, force=force)
-            await write(connection, run, changes)
+            changes = await _decided(connection, lease, rows, existing=existing, force=force)
+            await write(connection, lease, changes)
             return changes
     except (asyncpg.DataError, asyncpg.ProgramLimitExceededError) as error:
         if len(rows) == 1:
             reason = f"refused by PostgreSQL: {type(error).__name__} ({error.sqlstate})"
-            rejects.append(Reject(rows[0].id, rows[0].raw, reason, None, rows[0].version))
+            rejects.append(RejectedRecord(rows[0].id, rows[0].raw, reason, None, rows[0].version))
             return []
     changes = []
     for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
-        changes += await _write_what_can_be(connection, run, half, rejects, existing=existing, force=force)
+        changes += await _write_what_can_be(connection, lease, half, rejects, existing=existing, force=force)
     return changes
 
 
@@ -159,42 +163,44 @@ async def _drop_noops(
 ) -> list[Row]:
     """Drop answers that only lack what stays of an earlier one; still without a lock, for a lock is a write too."""
     keeps = after_expiry is AfterExpiry.KEEP
-    thinner = [
+    partial = [
         row.id
         for row in news
         if row.id in stored and row.version == stored[row.id].version and (keeps or not row.by_id)
     ]
-    if not thinner:
+    if not partial:
         return news
-    held = {record["id"]: record for record in await connection.fetch(sql.READ, account, thinner)}
+    existing = {record["id"]: record for record in await connection.fetch(sql.READ, account, partial)}
     return [
-        row for row in news if row.id not in held or _judge(row, held[row.id], after_expiry, force=False) is not None
+        row
+        for row in news
+        if row.id not in existing or _judge(row, existing[row.id], after_expiry, force=False) is not None
     ]
 
 
 async def _decided(
-    connection: PoolConnectionProxy, run: Run, rows: list[Row], *, existing: Container[str], force: bool
+    connection: PoolConnectionProxy, lease: Lease, rows: list[Row], *, existing: Container[str], force: bool
 ) -> list[Change]:
     """Decide on locked rows."""
     locked: dict[str, asyncpg.Record] = {}
     ids = [row.id for row in rows if row.id in existing]
     if ids:
-        locked = {record["id"]: record for record in await connection.fetch(sql.LOCK, run.account, ids)}
-    rule = run.privacy.after_expiry
+        locked = {record["id"]: record for record in await connection.fetch(sql.LOCK, lease.account, ids)}
+    rule = lease.privacy.after_expiry
     judged = [_judge(row, locked.get(row.id), rule, force=force) for row in rows]
     return [change for change in judged if change is not None]
 
 
-def _judge(row: Row, held: asyncpg.Record | None, after_expiry: AfterExpiry, *, force: bool) -> Change | None:
-    stored = _stored(held) if held is not None else None
+def _judge(row: Row, existing: asyncpg.Record | None, after_expiry: AfterExpiry, *, force: bool) -> Change | None:
+    stored = _stored(existing) if existing is not None else None
     verdict = decide(row, stored, force=force)
     if not verdict.changes:
         return None
-    if held is None or stored is None:
+    if existing is None or stored is None:
         return Change(row, verdict, "first", [], is_new_version=True)
-    before = map_record(decode_record(held["payload"].encode()), stored.observed_at)
+    before = map_record(decode_record(existing["payload"].encode()), stored.observed_at)
     stood = before if isinstance(before, Row) else None
-    of = {"key": held["referral_key"], "since": held["valid_from"], "before": stood}
+    of = {"key": existing["referral_key"], "since": existing["valid_from"], "before": stood}
     if verdict is Verdict.RETURN and isinstance(before, Row):
         before.etag, before.content_hash = stored.etag, stored.content_hash
         return Change(before, verdict, "back", ["deleted_at"], **of)
@@ -230,7 +236,7 @@ def _completed(row: Row, before: Row, after_expiry: AfterExpiry) -> tuple[Row, b
     return row, after_expiry is AfterExpiry.ERASE
 
 
-def _difference(before: Row | Reject, after: Row) -> tuple[list[str], list[str]]:
+def _difference(before: Row | RejectedRecord, after: Row) -> tuple[list[str], list[str]]:
     """Name what differs, and the child tables that do: all, where what was stored cannot be read any more.
 
     Of that the stage alone is compared: views of time in stage read only versions that say they begin one.
@@ -243,7 +249,7 @@ def _difference(before: Row | Reject, after: Row) -> tuple[list[str], list[str]]
 
 
 def _as(row: Row, record: Record) -> Row:
-    """Return the answer with its record completed: by what a fuller answer of the same version gave, or by contacts."""
+    """Return the answer with its record completed from an earlier answer of the same version, or with contacts."""
     completed = map_record(record, row.observed_at, by_id=row.by_id)
     if not isinstance(completed, Row):
         return row
@@ -286,11 +292,11 @@ async def undecided(
     async with database.transaction() as connection:
         stored = await _look(connection, account, [row.id for row in newest])
         differ = {row.id: row for row in newest if row.id in stored and _differs_at_its_version(row, stored[row.id])}
-        held = await connection.fetch(sql.READ, account, list(differ)) if differ else []
+        existing = await connection.fetch(sql.READ, account, list(differ)) if differ else []
     found: list[tuple[Row, set[str]]] = [
         (row, set()) for row in newest if decide(row, stored.get(row.id)) is Verdict.OLDER
     ]
-    for record in held:
+    for record in existing:
         row = differ[record["id"]]
         before = map_record(decode_record(record["payload"].encode()), row.observed_at)
         if isinstance(before, Row):

@@ -14,7 +14,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from worker.store.database import Database
-from worker.store.leases import ASK_FOR_HISTORY
+from worker.store.runs import ASK_FOR_HISTORY
 
 BATCH = 100
 HISTORY = "history"
@@ -240,10 +240,10 @@ async def leave(database: Database, owner: str) -> None:
 
 
 async def delete_dead_workers(database: Database) -> None:
-    """Forget workers that were not seen for an hour, and changes that appeared late more than a week ago."""
+    """Forget workers that were not seen for an hour, and daily lags that are older than a week."""
     async with database.transaction() as connection:
         await connection.execute("DELETE FROM sync.workers WHERE seen_at < now() - interval '1 hour'")
-        await connection.execute("DELETE FROM sync.late_changes WHERE day < (now() AT TIME ZONE 'UTC')::date - 7")
+        await connection.execute("DELETE FROM sync.daily_lag WHERE day < (now() AT TIME ZONE 'UTC')::date - 7")
 
 
 def phase_of(number: int) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
-from worker.config.models import exposed
+from worker.config.values import exposed
 from worker.errors import ConfigError, StoreError
 
 
@@ -19,6 +19,7 @@ class Seal:
     def __init__(self, keys: list[str]) -> None:
         self._keys = MultiFernet([Fernet(key) for key in keys])
         self._first = keys[0].encode()
+        self._newest = Fernet(keys[0])
 
     def close(self, secret: str) -> bytes:
         """Seal a secret."""
@@ -34,6 +35,13 @@ class Seal:
                 "Put the former key back, below the new one; or sign in again with `referral-sync login`.",
             ) from None
 
+    def open_newest(self, sealed: bytes) -> str | None:
+        """Open what was sealed with the first key; None where another one sealed it, so that it is made anew."""
+        try:
+            return self._newest.decrypt(sealed).decode()
+        except InvalidToken:
+            return None
+
     def digest(self, *secrets: str) -> str:
         """Return what secrets can be recognised by, as long as the first key stays, and only by who has it."""
         text = "\0".join(("recognise", *secrets)).encode()
@@ -44,8 +52,8 @@ def read_keys(path: Path) -> list[str]:
     """Read a key file: one key on a line, the newest first. Raises ValueError, which quotes nothing of it."""
     try:
         with path.open(encoding="ascii") as file:
-            if told := exposed(path, os.fstat(file.fileno()).st_mode):
-                raise ConfigError([f"security.key_file: {told}"])
+            if fault := exposed(path, os.fstat(file.fileno()).st_mode):
+                raise ConfigError([f"security.key_file: {fault}"])
             keys = file.read().split()
         for key in keys:
             Fernet(key)

@@ -19,7 +19,7 @@ def plain_id(given: str) -> str:
 
 
 def is_guid(referral_id: str) -> bool:
-    """Say whether an id looks as the API's do."""
+    """Return whether an id looks as the API's do."""
     return _GUID.fullmatch(referral_id) is not None
 
 

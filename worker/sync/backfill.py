@@ -21,12 +21,13 @@ from worker.model.window import TimeField, Window, split, subtract
 from worker.source.capabilities import bounds
 from worker.source.paging import pages
 from worker.source.scan import ends_after
-from worker.store import backfills, positions
+from worker.store import backfills, checkpoints
 from worker.store.backfills import Backfill, LedgerWindow
-from worker.store.leases import Run
 from worker.sync.drain import drain, writing
 from worker.sync.hydrate import hydrated, list_is_partial
-from worker.sync.pipeline import Pipeline, Step, downgrade, strategy_for
+from worker.sync.pipeline import Pipeline, Step
+from worker.sync.run import Run
+from worker.sync.strategy import downgrade, ends_of, strategy_for
 from worker.sync.untimed import without_time
 
 WINDOWS_PER_READER = 8
@@ -43,7 +44,7 @@ WRITERS = 2
 class Share:
     """What of a backfill one run does: with how many readers, and for how long until it gives way to other accounts.
 
-    Reading stops at the end of a page whose position is stored; after `early` seconds already where it has read
+    Reading stops at the end of a page whose checkpoint is stored; after `early` seconds already where it has read
     `enough` records by then to show that the account is a large one.
     """
 
@@ -54,10 +55,10 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class BackfillResult:
     """What a run of a backfill came to.
 
-    `whole` says whether everything is loaded; if not, `free` says how many windows nobody reads at the moment.
+    `whole` says whether every window is done; if not, `free` says how many windows nobody reads at the moment.
     """
 
     counts: Counts
@@ -67,17 +68,17 @@ class Loaded:
 
 async def backfill(
     pipeline: Pipeline, run: Run, since: Instant | None, until: Instant | None, share: Share | None = None
-) -> Loaded:
-    """Load every referral created in `[since, until)`; goes on where an earlier one of the same range stopped.
+) -> BackfillResult:
+    """Backfill every referral created in `[since, until)`; goes on where an earlier one of the same range stopped.
 
-    A range that is loaded already costs a request for what is new. Only an unbounded backfill gives an account its
+    A range that is done already costs a request for what is new. Only an unbounded backfill gives an account its
     first watermark. When the API contradicts itself, the rest is planned again with the next paging strategy. Windows
     that others read are waited for, unless `share` bounds the time.
     """
     share = share or Share(pipeline.concurrency)
     began = time.monotonic()
     counts, unbounded = Counts(), since is None and until is None
-    first = await positions.watermark(pipeline.database, pipeline.account) is None
+    first = await checkpoints.watermark(pipeline.database, pipeline.account) is None
     while True:
         field, strategy = await choose_field(pipeline, run)
         asked = _asked(field, since, until)
@@ -89,7 +90,7 @@ async def backfill(
             left = await backfills.backfill_progress(pipeline.database, plan.id)
             if left.done < left.windows:
                 if share.seconds < math.inf:
-                    return Loaded(counts, whole=False, free=left.free)
+                    return BackfillResult(counts, whole=False, free=left.free)
                 pipeline.progress(Step(pipeline.account, "backfill", counts, left.done, left.windows))
                 await asyncio.sleep(OTHERS_SECONDS)
                 continue
@@ -99,16 +100,18 @@ async def backfill(
                     counts += await _read_untimed(pipeline, run, field)
         except SourceContradicted as why:
             await downgrade(pipeline, field, strategy, why)
-            await backfills.release_windows(pipeline.database, run)
+            await backfills.release_windows(pipeline.database, run.lease)
         else:
-            whole = await backfills.backfill_loaded(pipeline.database, run, plan, sets_watermark=unbounded)
-            return Loaded(counts, whole=whole)
+            whole = await backfills.finish_backfill(pipeline.database, run.lease, plan, sets_watermark=unbounded)
+            return BackfillResult(counts, whole=whole)
 
 
-async def help_backfill(pipeline: Pipeline, run: Run, plan: Backfill, strategy: Strategy, share: Share) -> Loaded:
+async def help_backfill(
+    pipeline: Pipeline, run: Run, plan: Backfill, strategy: Strategy, share: Share
+) -> BackfillResult:
     """Read windows of a backfill that another run has planned, as long as some are free and the share lasts.
 
-    `whole` says that no window is left; declaring the account loaded is for the run that has its lease.
+    `whole` says that no window is left; declaring the backfill complete is for the run that has its lease.
     """
     try:
         counts = await _read(pipeline, run, plan, strategy, share, time.monotonic())
@@ -116,7 +119,7 @@ async def help_backfill(pipeline: Pipeline, run: Run, plan: Backfill, strategy: 
         await downgrade(pipeline, plan.field, strategy, why)
         counts = Counts()
     left = await backfills.backfill_progress(pipeline.database, plan.id)
-    return Loaded(counts, whole=left.done == left.windows, free=left.free)
+    return BackfillResult(counts, whole=left.done == left.windows, free=left.free)
 
 
 async def planned(pipeline: Pipeline, since: Instant | None, until: Instant | None) -> tuple[Backfill, Strategy] | None:
@@ -151,7 +154,7 @@ async def windows_to_read(pipeline: Pipeline, asked: Window, strategy: Strategy)
     """
     if strategy.paging is not Paging.KEYSET:
         return [asked]
-    ends = await bounds(pipeline.client, asked.field)
+    ends = await ends_of(pipeline, asked.field)
     if ends.oldest is None or ends.newest is None or ends.one_page:
         return [asked]
     first, last = max(ends.oldest, asked.lower or ends.oldest), min(ends.newest, asked.upper or ends.newest)
@@ -161,7 +164,7 @@ async def windows_to_read(pipeline: Pipeline, asked: Window, strategy: Strategy)
 async def newest_updated(pipeline: Pipeline, run: Run) -> Instant | None:
     """Return the newest `updatedDateTime` that the source shows now, or None where it keeps no order to ask for it."""
     strategy = await strategy_for(pipeline, run, TimeField.UPDATED)
-    return (await bounds(pipeline.client, TimeField.UPDATED)).newest if strategy.paging is not Paging.SWEEP else None
+    return (await ends_of(pipeline, TimeField.UPDATED)).newest if strategy.paging is not Paging.SWEEP else None
 
 
 async def _plan(pipeline: Pipeline, run: Run, asked: Window, strategy: Strategy) -> Backfill:
@@ -169,7 +172,7 @@ async def _plan(pipeline: Pipeline, run: Run, asked: Window, strategy: Strategy)
     covered = await backfills.covered(pipeline.database, pipeline.account, asked.field)
     missing = subtract(asked, covered) if strategy.paging is Paging.KEYSET else [asked]
     whole = await windows_to_read(pipeline, asked, strategy) if missing == [asked] else missing
-    return await backfills.plan_backfill(pipeline.database, run, asked, whole, newest)
+    return await backfills.plan_backfill(pipeline.database, run.lease, asked, whole, newest)
 
 
 async def _read(pipeline: Pipeline, run: Run, plan: Backfill, strategy: Strategy, share: Share, began: float) -> Counts:
@@ -196,7 +199,7 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, strategy: Strategy
     async def reader() -> None:
         nonlocal done, cuts
         while not over():
-            part = await backfills.claim_window(pipeline.database, run, plan)
+            part = await backfills.claim_window(pipeline.database, run.lease, plan)
             if part is None:
                 return
             cut = Cut(pages(pipeline.client, part.window, strategy), over)
@@ -219,22 +222,22 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, strategy: Strategy
             for _ in range(readers):
                 group.create_task(reader())
     if cuts:
-        await backfills.release_windows(pipeline.database, run)
+        await backfills.release_windows(pipeline.database, run.lease)
     return counts
 
 
 async def _order_hides_nothing(pipeline: Pipeline, field: TimeField) -> bool:
-    """Say whether the listing was seen to end with the same number of records with an order by `field` and without.
+    """Return whether the listing was seen to end with the same number of records with an order by `field` and without.
 
     Asked at the number that the copy has: where that is not it, this is not seen in two requests, and not said.
     """
-    stored = await positions.live_count(pipeline.database, pipeline.account)
+    stored = await checkpoints.live_count(pipeline.database, pipeline.account)
     client, ordered = pipeline.client, list_query(field=field)
     return await ends_after(client, stored, ordered) and await ends_after(client, stored)
 
 
 class Cut:
-    """A listing that is broken off when its time is over, behind a page whose position says how far it goes."""
+    """A listing that is broken off when its time is over, behind a page whose checkpoint says how far it goes."""
 
     def __init__(self, found: AsyncGenerator[Page], over: Callable[[], bool]) -> None:
         self._found = found
@@ -253,7 +256,7 @@ class Cut:
 
 
 async def _read_untimed(pipeline: Pipeline, run: Run, field: TimeField) -> Counts:
-    """Load the records that no window of a field can hold.
+    """Read the records that no window of a field can hold.
 
     For where an end of the listing shows that there are any, and where it is not sure that there are none: a server may
     leave them out of an ordered listing, and the first watermark must not pass them.

@@ -3,41 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 
 from worker.model.counts import Checkpoint, Counts
-from worker.model.mapping import Mapped, map_pages
+from worker.model.mapping import Mapped, MappedPage
 from worker.model.record import Page
 from worker.store.database import Database
-from worker.store.leases import Run
-from worker.store.save import save
+from worker.sync.run import Run, store
 
 GROUP_ROWS = 1_000
 """So many records go into one transaction at most, unless a single page has more; so many may wait for the next."""
 
 Observe = Callable[[Mapped, Counts], None]
-"""Told of what was stored together, and what came of it."""
+"""Called with what was stored together, and its counts."""
 
 
-async def drain(pages: AsyncGenerator[Page], writer: Writer, advance: Callable[[Page], Checkpoint]) -> None:
+async def drain(pages: AsyncGenerator[MappedPage], writer: Writer, checkpoint: Callable[[Page], Checkpoint]) -> None:
     """Hand every page of a window to a writer; while it writes, the next page is being fetched.
 
-    `advance` says which position a page moves, in the page's own transaction. After any failure everything up to the
-    last saved page stands, and the position says so: the next run goes on there.
+    `checkpoint` returns what a page moves, in the page's own transaction. After any failure everything up to the last
+    saved page stands, and the checkpoint says so: the next run goes on there.
     """
     async with aclosing(pages):
-        async for page in pages:
-            await writer.put(page, advance(page))
+        async for one in pages:
+            await writer.put(one.mapped, checkpoint(one.page))
 
 
 class Writer:
     """Saves pages in the order in which they come; make it with `writing`.
 
-    What has come while it wrote goes together into the next transaction: under load they are few and large, else each
-    page is stored at once. All pages of a window go through one writer, for none may be stored before the one before.
+    What has come while it wrote goes together into the next transaction: few and large ones when it is busy, else each
+    page at once. All pages of a window go through one writer, for none may be stored before the one before.
     """
 
     def __init__(self, database: Database, run: Run, observe: Observe) -> None:
@@ -55,17 +53,13 @@ class Writer:
         """How many records wait to be saved."""
         return sum(mapped.records for mapped, _, _ in self._waiting)
 
-    async def put(self, page: Page, advance: Checkpoint) -> None:
+    async def put(self, mapped: Mapped, checkpoint: Checkpoint) -> None:
         """Take a page, and wait while as much waits already as one transaction takes."""
-        began = time.perf_counter()
-        mapped = map_pages([page])
-        self._run.unknown_fields |= mapped.unknown_fields
-        self._run.map_seconds += time.perf_counter() - began
-        await self._put(mapped, 1, advance)
+        await self._put(mapped, 1, checkpoint)
 
-    async def move(self, advance: Checkpoint) -> None:
-        """Move a position once everything before is stored."""
-        await self._put(Mapped(), 0, advance)
+    async def move(self, checkpoint: Checkpoint) -> None:
+        """Move a checkpoint once everything before is stored."""
+        await self._put(Mapped(), 0, checkpoint)
 
     async def close(self) -> None:
         """Let it end when nothing waits any more."""
@@ -82,33 +76,31 @@ class Writer:
                     return
                 mapped, pages, checkpoints = self._group()
                 self._left.notify_all()
-            began = time.perf_counter()
-            saved = await save(self._database, self._run, mapped, pages=pages, checkpoints=checkpoints)
-            self._run.store_seconds += time.perf_counter() - began
+            saved = await store(self._database, self._run, mapped, pages=pages, checkpoints=checkpoints)
             self._observe(mapped, saved)
 
-    async def _put(self, mapped: Mapped, pages: int, advance: Checkpoint) -> None:
+    async def _put(self, mapped: Mapped, pages: int, checkpoint: Checkpoint) -> None:
         async with self._left:
             await self._left.wait_for(lambda: self.waiting < GROUP_ROWS)
-            self._waiting.append((mapped, pages, advance))
+            self._waiting.append((mapped, pages, checkpoint))
             self._came.notify()
 
     def _group(self) -> tuple[Mapped, int, list[Checkpoint]]:
         """Take what waits, in its order, up to what one transaction takes."""
-        group, pages, advance = self._waiting.popleft()
-        checkpoints = [advance]
+        group, pages, checkpoint = self._waiting.popleft()
+        checkpoints = [checkpoint]
         while self._waiting and group.records + self._waiting[0][0].records <= GROUP_ROWS:
-            mapped, more, advance = self._waiting.popleft()
+            mapped, more, checkpoint = self._waiting.popleft()
             group.rows += mapped.rows
             group.rejects += mapped.rejects
             pages += more
-            checkpoints.append(advance)
+            checkpoints.append(checkpoint)
         return group, pages, checkpoints
 
 
 @asynccontextmanager
 async def writing(database: Database, run: Run, observe: Observe) -> AsyncIterator[Writer]:
-    """Open a writer; at the end everything that came is saved, also when reading failed.
+    """Open a writer; at the end everything that came is saved, also when the listing failed.
 
     When the writer fails, whoever reads for it is stopped at once. Raises what either raised first.
     """

@@ -39,7 +39,7 @@ class Explained:
 async def explain(pipeline: Pipeline, referral_id: str) -> Explained:
     """Collect all that is known of a referral; writes nothing. An API that fails is part of the answer."""
     referral_id = next(iter(await stored_ids(pipeline.database, pipeline.account, referral_id)), referral_id)
-    held = await history(pipeline.database, pipeline.account, referral_id)
+    stored = await history(pipeline.database, pipeline.account, referral_id)
     kept = await rejects.rejects_of(pipeline.database, pipeline.account, referral_id)
     source, verdict, failure = None, None, None
     try:
@@ -55,4 +55,4 @@ async def explain(pipeline: Pipeline, referral_id: str) -> Explained:
             verdict = (await judge(pipeline.database, pipeline.account, mapped.rows, pipeline.privacy))[0][1]
         else:
             failure = SyncError(f"The source's answer cannot be stored: {mapped.rejects[0].reason}.")
-    return Explained(held, kept, source, verdict, failure)
+    return Explained(stored, kept, source, verdict, failure)

@@ -10,18 +10,19 @@ from worker.model.record import Page
 from worker.model.window import TimeField, Window
 from worker.source.checks import Anchor
 from worker.source.paging import pages
-from worker.store import positions
-from worker.store.leases import Run
+from worker.store import checkpoints
 from worker.sync.drain import drain, writing
 from worker.sync.hydrate import hydrated
-from worker.sync.pipeline import Pipeline, Step, downgrade, strategy_for
+from worker.sync.pipeline import Pipeline, Step
+from worker.sync.run import Run
+from worker.sync.strategy import downgrade, strategy_for
 
 
 async def incremental(pipeline: Pipeline, run: Run, watermark: Instant) -> Counts:
     """Read from the overlap below the watermark on, and move the watermark with each page.
 
     The overlap is for the query only: the watermark is what the data showed. When the API contradicts itself, the next
-    way of reading begins again from the watermark that the database has then.
+    paging strategy begins again from the watermark that the database has then.
     """
     counts = Counts()
     run.lag.watermark, run.lag.overlap = watermark, pipeline.overlap
@@ -34,7 +35,7 @@ async def incremental(pipeline: Pipeline, run: Run, watermark: Instant) -> Count
     while True:
         strategy = await strategy_for(pipeline, run, TimeField.UPDATED)
         lower = shift(watermark, -pipeline.overlap)
-        known = await positions.anchor(pipeline.database, pipeline.account, lower, watermark)
+        known = await checkpoints.anchor(pipeline.database, pipeline.account, lower, watermark)
         window = Window(TimeField.UPDATED, lower)
         try:
             found = pages(pipeline.client, window, strategy, Anchor(*known) if known else None)
@@ -42,7 +43,7 @@ async def incremental(pipeline: Pipeline, run: Run, watermark: Instant) -> Count
                 await drain(hydrated(pipeline, run, found), writer, _watermark_checkpoint)
         except SourceContradicted as why:
             await downgrade(pipeline, TimeField.UPDATED, strategy, why)
-            watermark = await positions.watermark(pipeline.database, pipeline.account) or watermark
+            watermark = await checkpoints.watermark(pipeline.database, pipeline.account) or watermark
         else:
             return counts
 

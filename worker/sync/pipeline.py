@@ -1,4 +1,4 @@
-"""What every flow needs of its account, and which paging strategy is in force."""
+"""What every flow needs of its account."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from datetime import timedelta
 
 import structlog
 
-from worker.errors import SourceContradicted
 from worker.model.counts import Counts
 from worker.model.privacy import Privacy
-from worker.model.strategy import Paging, Strategy
+from worker.model.strategy import Paging
 from worker.model.window import TimeField
-from worker.source.capabilities import probe
+from worker.source.capabilities import Bounds
 from worker.source.client import Client
-from worker.store import capabilities
 from worker.store.database import Database
-from worker.store.leases import Run, Waiting
+from worker.store.leases import Waiting
 
 _log = structlog.get_logger()
 
@@ -39,11 +37,12 @@ def _silent(_: Step) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """One account's way from the source to the store.
+    """What a flow of one account works with, from the source to the store.
 
     `paging` overrides what probing would choose. `max_vanished_percent` bounds how many rows a reconcile may mark.
-    `privacy` is what the client lets in. `processes` share a load by hand; 0 leaves it to how long it takes. `waiting`
-    hears of a lease that is waited for.
+    `privacy` is what the client admits. `processes` share a backfill; 0 lets its duration decide. `waiting` is
+    called while a lease is waited for. `ends` are those of the listing that a probe has
+    just seen.
     """
 
     account: str
@@ -57,31 +56,4 @@ class Pipeline:
     privacy: Privacy = field(default_factory=Privacy)
     progress: Callable[[Step], None] = _silent
     waiting: Waiting | None = None
-
-
-async def strategy_for(pipeline: Pipeline, run: Run | None, field: TimeField) -> Strategy:
-    """Return how a field is read: as configured, as seen within a day, or as seen now.
-
-    Without a run nothing is written down of what was seen.
-    """
-    if pipeline.paging is not None:
-        strategy = Strategy(pipeline.paging, evidence="set by api.paging")
-    else:
-        stored = await capabilities.strategy(pipeline.database, pipeline.account, field)
-        strategy = stored or await probe(pipeline.client, field)
-        if stored is None and run is not None:
-            await capabilities.put_strategy(pipeline.database, pipeline.account, field, strategy)
-    if run is not None:
-        run.paging = strategy.paging.value
-    return strategy
-
-
-async def downgrade(pipeline: Pipeline, field: TimeField, strategy: Strategy, why: SourceContradicted) -> None:
-    """Go one way down for the next day; raises what was found when there is no way down, or a person chose this one."""
-    if strategy.paging is Paging.SWEEP or pipeline.paging is not None:
-        raise why
-    lower = strategy.downgraded(str(why), proven=why.lasting)
-    _log.warning(
-        "paging_downgraded", account=pipeline.account, field=field.value, paging=lower.paging.value, why=str(why)
-    )
-    await capabilities.put_strategy(pipeline.database, pipeline.account, field, lower)
+    ends: dict[TimeField, Bounds] = field(default_factory=dict)

@@ -12,11 +12,12 @@ from worker.model.mapping import Row, map_pages
 from worker.model.record import Page
 from worker.model.window import TimeField, Window
 from worker.source.paging import pages
-from worker.store import capabilities, positions
+from worker.store import capabilities, checkpoints
 from worker.store.save import judge
 from worker.sync.hydrate import hydrated
-from worker.sync.pipeline import Pipeline, strategy_for
+from worker.sync.pipeline import Pipeline
 from worker.sync.reconcile import agreed_by_id, doubted, look
+from worker.sync.strategy import strategy_for
 from worker.sync.untimed import without_time
 
 
@@ -30,7 +31,7 @@ class Preview:
 
 async def preview_incremental(pipeline: Pipeline) -> AsyncIterator[Preview]:
     """Say what an incremental sync would write."""
-    watermark = await positions.watermark(pipeline.database, pipeline.account)
+    watermark = await checkpoints.watermark(pipeline.database, pipeline.account)
     lower = shift(watermark, -pipeline.overlap) if watermark is not None else None
     window = Window(TimeField.UPDATED, lower)
     strategy = await strategy_for(pipeline, None, window.field)
@@ -55,7 +56,7 @@ async def preview_reconcile(pipeline: Pipeline) -> AsyncIterator[Preview]:
                         yield Preview(referral_id, Verdict.UPDATE.value)
             elif not isinstance(verdict, Verdict) or verdict.changes:
                 yield Preview(referral_id, str(verdict))
-    for referral_id in sorted(await positions.listed_here(pipeline.database, pipeline.account, window, began) - seen):
+    for referral_id in sorted(await checkpoints.live_ids(pipeline.database, pipeline.account, window, began) - seen):
         if await look(pipeline, referral_id) is None:
             yield Preview(referral_id, "deleted")
 
@@ -65,10 +66,9 @@ async def _judged(
 ) -> AsyncIterator[tuple[str, Verdict | Row | str]]:
     """Say for each record, once, what saving it would do: the row itself where only a look by id can decide."""
     async with aclosing(hydrated(pipeline, None, listing)) as found:
-        async for page in found:
-            mapped = map_pages([page])
-            rows = {row.id: row for row in mapped.rows if row.id not in seen}
-            rejects = [reject for reject in mapped.rejects if (reject.id or reject.digest.hex()) not in seen]
+        async for one in found:
+            rows = {row.id: row for row in one.mapped.rows if row.id not in seen}
+            rejects = [reject for reject in one.mapped.rejects if (reject.id or reject.digest.hex()) not in seen]
             seen |= rows.keys() | {reject.id or reject.digest.hex() for reject in rejects}
             verdicts = await judge(pipeline.database, pipeline.account, list(rows.values()), pipeline.privacy)
             known = await capabilities.parity(pipeline.database, pipeline.account)

@@ -9,29 +9,30 @@ from datetime import datetime
 
 import structlog
 
-from worker.errors import PermissionRefused, SourceContradicted, SyncError, VanishedError
+from worker.errors import DeletionCapError, PermissionRefused, SourceContradicted, SyncError
 from worker.model.counts import Counts
-from worker.model.mapping import Mapped, Row, map_pages
+from worker.model.mapping import Mapped, MappedPage, Row, map_pages
 from worker.model.record import Ended, Page
 from worker.model.strategy import Paging, Strategy
 from worker.model.window import TimeField, Window
 from worker.source.paging import pages
-from worker.store import capabilities, positions
-from worker.store.leases import Run
-from worker.store.save import mark_deleted, save, undecided
+from worker.store import capabilities, checkpoints
+from worker.store.save import mark_deleted, undecided
 from worker.sync.backfill import choose_field, newest_updated, windows_to_read
 from worker.sync.drain import drain, writing
 from worker.sync.hydrate import hydrated
-from worker.sync.pipeline import Pipeline, Step, downgrade
+from worker.sync.pipeline import Pipeline, Step
+from worker.sync.run import Run, store
+from worker.sync.strategy import downgrade
 from worker.sync.untimed import without_time
 
-MIN_VANISHED = 5
+MIN_DELETION_CAP = 5
 """Rows that may be marked as deleted at once, however few rows there are."""
 
 MAX_PASSES = 5
 
-UNPROVEN_END = (
-    "the API shows its listing in one way only, so it cannot be verified as complete:"
+UNVERIFIED_END = (
+    "the API shows its listing to one query only, so it cannot be verified as complete:"
     " what it showed is stored, and nothing was marked as deleted"
 )
 
@@ -44,7 +45,7 @@ class Reconciled:
     """What a reconcile came to: counts of the listing, rows marked as deleted, and why the copy is not verified."""
 
     counts: Counts
-    vanished: int
+    deleted: int
     unverified: str = ""
 
 
@@ -70,11 +71,13 @@ async def reconcile(pipeline: Pipeline, run: Run, *, accept_vanished: bool = Fal
     """Read the whole listing with full records, repair, and mark what it no longer has.
 
     A row is marked only when a complete listing lacks it and a look by id does not find it either; and
-    never more than the cap at once (a user who lost a role sees less), unless a person accepts that. Raises
-    VanishedError beyond the cap, with nothing marked. Moves no watermark. Where the end of the listing cannot be
-    proven, what it showed is stored, nothing is marked, and nothing is called verified.
+    never more than the cap at once (a user who lost a role sees less), unless `accept_vanished`. Raises
+    DeletionCapError beyond the cap, with nothing marked. Moves no watermark. Where the end of the listing cannot be
+    verified, what it showed is stored, nothing is marked, and nothing is called verified.
     """
-    run.lag.watermark, run.lag.proven = await positions.proven_so_far(pipeline.database, pipeline.account)
+    run.lag.watermark, run.lag.verified_through = await checkpoints.watermark_and_verified(
+        pipeline.database, pipeline.account
+    )
     run.lag.overlap = pipeline.overlap
     while True:
         field, strategy = await choose_field(pipeline, run)
@@ -83,22 +86,23 @@ async def reconcile(pipeline: Pipeline, run: Run, *, accept_vanished: bool = Fal
         try:
             found = await _compare(pipeline, run, field, strategy, began)
             found.counts += await _settle(pipeline, run, found.doubts)
-            if Ended.UNPROVEN in found.ends:
-                await positions.put_unverified(pipeline.database, run, UNPROVEN_END)
-                return Reconciled(found.counts, 0, UNPROVEN_END)
-            gone = await _deleted_at_source(pipeline, run, found, strategy, accept_vanished=accept_vanished)
+            if Ended.UNVERIFIED in found.ends:
+                await checkpoints.put_unverified(pipeline.database, run.lease, UNVERIFIED_END)
+                return Reconciled(found.counts, 0, UNVERIFIED_END)
+            deleted = await _deleted_at_source(pipeline, run, found, strategy, accept_vanished=accept_vanished)
         except SourceContradicted as why:
             await downgrade(pipeline, field, strategy, why)
             continue
-        run.vanished = await mark_deleted(pipeline.database, run, gone) if gone else 0
-        through = verified or await positions.watermark(pipeline.database, pipeline.account)
+        number = await mark_deleted(pipeline.database, run.lease, deleted) if deleted else 0
+        run.learn(deleted=number)
+        through = verified or await checkpoints.watermark(pipeline.database, pipeline.account)
         how = f"{strategy.paging.value} by {field.value}, ends seen by {', '.join(sorted(found.ends))}"
-        await positions.put_verified(pipeline.database, run, through, how)
-        return Reconciled(found.counts, run.vanished)
+        await checkpoints.put_verified(pipeline.database, run.lease, through, how)
+        return Reconciled(found.counts, number)
 
 
 async def _compare(pipeline: Pipeline, run: Run, field: TimeField, strategy: Strategy, began: datetime) -> _Compared:
-    """Read window by window, so that only the ids of one are held; then what no window of this field can hold.
+    """Read window by window, so that only the ids of one are in memory; then what no window of this field can hold.
 
     Without a filter to rely on there is one window, and it is read until two passes agree.
     """
@@ -109,7 +113,7 @@ async def _compare(pipeline: Pipeline, run: Run, field: TimeField, strategy: Str
         pipeline.progress(Step(pipeline.account, "reconcile", found.counts, done, total))
         one_pass = _pass if strategy.paging is Paging.KEYSET else _agreeing_passes
         seen = await one_pass(pipeline, run, found, window, strategy)
-        known = await positions.listed_here(pipeline.database, pipeline.account, window, began)
+        known = await checkpoints.live_ids(pipeline.database, pipeline.account, window, began)
         found.missing.update(dict.fromkeys(known - seen, window))
     if strategy.paging is not Paging.SWEEP:
         pipeline.progress(Step(pipeline.account, "reconcile", found.counts, len(windows), total))
@@ -159,13 +163,13 @@ async def _read(pipeline: Pipeline, run: Run, found: _Compared, listing: AsyncGe
 
 
 async def _noting_doubts(
-    pipeline: Pipeline, run: Run, found: AsyncGenerator[Page], doubts: dict[str, Doubt]
-) -> AsyncGenerator[Page]:
+    pipeline: Pipeline, run: Run, found: AsyncGenerator[MappedPage], doubts: dict[str, Doubt]
+) -> AsyncGenerator[MappedPage]:
     """Pass pages on, and note what they show at an older version than the copy has, or with less in it."""
     async with aclosing(found):
-        async for page in found:
-            doubts |= await doubted(pipeline, map_pages([page]).rows, run.only_by_id or set())
-            yield page
+        async for one in found:
+            doubts |= await doubted(pipeline, one.mapped.rows, set(run.facts.only_by_id or ()))
+            yield one
 
 
 async def doubted(pipeline: Pipeline, rows: list[Row], only_by_id: set[str]) -> dict[str, Doubt]:
@@ -177,25 +181,25 @@ async def doubted(pipeline: Pipeline, rows: list[Row], only_by_id: set[str]) -> 
 async def _settle(pipeline: Pipeline, run: Run, doubts: dict[str, Doubt]) -> Counts:
     """Take over what a look by id shows where the listing showed the same version: older, or with less in it.
 
-    The newest wins among answers that may come late, and one answer may be thinner than another; but what both show now
-    is the source's present state: an edit that was dated in the future, a source restored from a backup, a member that
-    was taken away without a new time. A member that a look by id does show is known from then on to lack in the list.
+    The newest wins among answers that may arrive out of order, and each may be partial; but what both show
+    now is the source's present state: an edit that was dated in the future, a source restored from a backup, a member
+    that was removed without a new time. A member that a look by id does show is known from then on to lack in the list.
     """
-    counts, only_by_id = Counts(), run.only_by_id or set()
+    counts, only_by_id = Counts(), set(run.facts.only_by_id or ())
     for referral_id, doubt in sorted(doubts.items()):
         if doubt.lacks and doubt.lacks <= only_by_id:
             continue
         page = await agreed_by_id(pipeline, doubt.row)
         if page is None:
             continue
-        saved = await save(pipeline.database, run, map_pages([page]), force=True)
+        saved = await store(pipeline.database, run, map_pages([page]), force=True)
         if saved.updated:
             counts += saved
             _log.warning("version_reverted", referral=referral_id)
         elif doubt.lacks:
             only_by_id = only_by_id | doubt.lacks
             await capabilities.put_parity(pipeline.database, pipeline.account, only_by_id)
-    run.only_by_id = only_by_id
+    run.learn(only_by_id=frozenset(only_by_id))
     return counts
 
 
@@ -214,18 +218,18 @@ async def _deleted_at_source(
     Such a window is read again until two passes agree: only what they lack as well is deleted.
     """
     missing = dict(found.missing)
-    live = await positions.live_count(pipeline.database, pipeline.account)
-    allowed = max(int(live * pipeline.max_vanished_percent / 100), MIN_VANISHED)
-    gone, doubtful = list[str](), set[Window]()
+    live = await checkpoints.live_count(pipeline.database, pipeline.account)
+    allowed = max(int(live * pipeline.max_vanished_percent / 100), MIN_DELETION_CAP)
+    deleted, doubtful = list[str](), set[Window]()
     for referral_id in sorted(missing):
         page = await look(pipeline, referral_id)
         if page is not None:
-            await save(pipeline.database, run, map_pages([page]))
+            await store(pipeline.database, run, map_pages([page]))
             doubtful.add(missing[referral_id])
             continue
-        gone.append(referral_id)
-        if len(gone) > allowed and not accept_vanished:
-            raise VanishedError(
+        deleted.append(referral_id)
+        if len(deleted) > allowed and not accept_vanished:
+            raise DeletionCapError(
                 f"{len(missing)} of {live} referrals of {pipeline.account} are no longer listed,"
                 f" and at most {allowed} may be marked as deleted at once: none was.",
                 "Usually the signed-in user lost a role or a location. If they are really deleted, run"
@@ -233,8 +237,8 @@ async def _deleted_at_source(
             )
     for window in doubtful if strategy.paging is Paging.KEYSET else ():
         seen = await _agreeing_passes(pipeline, run, found, window, strategy)
-        gone = [referral_id for referral_id in gone if referral_id not in seen]
-    return gone
+        deleted = [referral_id for referral_id in deleted if referral_id not in seen]
+    return deleted
 
 
 async def look(pipeline: Pipeline, referral_id: str) -> Page | None:

@@ -79,8 +79,8 @@ def series(rows: Sequence[Mapping[str, Any]]) -> Series | None:
         deals[row["day"]] += int(row["deals"])
         estimated[row["day"]] += int(row["estimated"])
     values = {name: [of_day.get(day, 0) for day in days] for name, of_day in found.items()}
-    told = [n for n, day in enumerate(days) if estimated[day] > _NOTICED * deals[day]]
-    return Series(days, values, told[-1] + 1 if told else 0)
+    noticeable = [n for n, day in enumerate(days) if estimated[day] > _NOTICED * deals[day]]
+    return Series(days, values, noticeable[-1] + 1 if noticeable else 0)
 
 
 def lines(found: Series, names: Sequence[str] | None = None) -> Lines:

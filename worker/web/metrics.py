@@ -1,13 +1,13 @@
 """Metrics for Prometheus, made from what the database knows whenever they are asked for.
 
-They come from the database and not from this process, so that any replica says the same, a standby too; only
+They come from the database and not from this process, so that any worker says the same; only
 `connections`, `work_in_hand` and `build_info` are the process's own. Labels are account names, fixed words and the
 owners of leases (host, process); no personal data.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter as Sums
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,31 +18,32 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from worker import RELEASE
+from worker.model.counts import FIGURES
+from worker.model.figures import Counter
 
 HEALTHS = ("ok", "loading", "never ran", "failing", "action required")
 
 _AGES = {
     "data_age_seconds": ("fresh_as_of", "How long ago the last good run began to ask: older changes are in the copy."),
     "watermark_age_seconds": ("watermark", "How old the newest change is that the copy has."),
-    "proof_age_seconds": ("verified_at", "How long ago a full listing last agreed with the copy."),
+    "verified_age_seconds": ("verified_at", "How long ago a full listing last agreed with the copy."),
 }
 _VALUES = {
     "rejects": ("open_rejects", "Open rejected records."),
     "lag_median_seconds": ("lag_p50", "From a change at the source until it was read, in the last sync with a change."),
     "lag_p95_seconds": ("lag_p95", "The same, for 95 of 100 changes."),
-    "late_seconds": ("late_max", "How far below the watermark a change appeared at most, in 7 days."),
+    "below_watermark_seconds": (
+        "below_watermark_max",
+        "How far below the watermark a change appeared at most, in 7 days.",
+    ),
     "overlap_seconds": ("overlap", "How far below the watermark a sync reads."),
     "missed": ("missed", "Changes that the last reconcile found and syncs should have brought."),
     "overlap_too_small": ("overlap_too_small", "1 when changes come near to escaping the overlap, or did."),
     "runs_under_way": ("running", "Runs that have not ended."),
     "drift_rows": ("drift", "Rows that the last reconcile had to insert, update or mark as deleted."),
-    "vanished_rows": ("vanished", "Rows that the last reconcile marked as deleted."),
+    "deleted_rows": ("deleted", "Rows that the last reconcile marked as deleted."),
     "last_run_seconds": ("last_run_seconds", "How long the last sync or backfill took."),
-    "last_run_api_seconds": ("api_seconds", "Of that, waiting for the API, all readers together."),
-    "last_run_decode_seconds": ("decode_seconds", "Of that, decoding answers."),
-    "last_run_map_seconds": ("map_seconds", "Of that, mapping records to rows."),
-    "last_run_store_seconds": ("store_seconds", "Of that, waiting for the database, all readers together."),
-}
+} | {f"last_run_{figure.name}": (figure.name, figure.gauge) for figure in FIGURES if figure.gauge}
 _FLAGS = {
     "reconcile_refused": (
         lambda row: row["last_reconcile_outcome"] == "refused",
@@ -54,17 +55,10 @@ _FLAGS = {
     ),
     "last_run_good": (lambda row: row["last_run_outcome"] == "done", "1 when the last sync or backfill succeeded."),
 }
-_COUNTERS = {
-    "runs": ("Runs that ended, by kind and outcome.", "outcome"),
-    "records": ("Records read, by the four counts.", "count"),
-    "pages": ("Pages read.",),
-    "requests": ("Requests to the API, by HTTP status; 0 where no answer came.", "status"),
-    "retries": ("Requests that had to be repeated.",),
-    "throttled_seconds": ("Seconds that the API asked to wait.",),
-    "vanished": ("Referrals marked as deleted.",),
+_COUNTERS = {"runs": Counter("runs", "Runs that ended, by kind and outcome.", "outcome")} | {
+    figure.name: figure.counter for figure in FIGURES if figure.counter is not None
 }
-_COUNTED = dict.fromkeys(("inserted", "updated", "unchanged", "rejected"), "records") | {"answers": "requests"}
-
+"""By the name in `sync.totals` that a counter is made of."""
 
 _QUEUE = (
     ("jobs_waiting", "waiting", "Jobs that could begin now, by kind."),
@@ -77,7 +71,7 @@ _QUEUE = (
 class Facts:
     """What metrics are made of.
 
-    Rows of `sync.status`, of `sync.totals` and of the leases that are held; this process's connections by state, and
+    Rows of `sync.status`, of `sync.totals` and of the current leases; this process's connections by state, and
     the jobs that it has in hand; the queue of all, and who takes from it; what awaits an answer for each account, and
     how each channel is.
     """
@@ -112,20 +106,22 @@ class _Work(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily | InfoMetricFamily]:
         counters = {
-            name: CounterMetricFamily(f"referral_sync_{name}", meaning, labels=["account", "kind", *labels])
-            for name, (meaning, *labels) in _COUNTERS.items()
+            one.name: CounterMetricFamily(
+                f"referral_sync_{one.name}", one.meaning, labels=["account", "kind", *filter(None, [one.label])]
+            )
+            for one in _COUNTERS.values()
         }
         for row in self._facts.totals if self._facts.by_account else _summed(self._facts.totals):
             name, _, detail = row["name"].partition(".")
-            metric = _COUNTED.get(name, name)
-            label = name if metric == "records" else detail
-            if metric in counters:
-                counters[metric].add_metric([row["account"], row["kind"], *([label] if label else [])], row["value"])
+            counter = _COUNTERS.get(name)
+            if counter is not None:
+                labels = [row["account"], row["kind"], *([detail or name] if counter.label else [])]
+                counters[counter.name].add_metric(labels, row["value"])
         yield from counters.values()
-        held = _family("lease_held", "1 for who holds the right to a kind of work.", "kind", "owner")
+        holders = _family("lease_held", "1 for the owner of a lease.", "kind", "owner")
         for lease in self._facts.leases if self._facts.by_account else ():
-            held.add_metric([lease["account"], lease["kind"], lease["owner"]], 1.0)
-        yield held
+            holders.add_metric([lease["account"], lease["kind"], lease["owner"]], 1.0)
+        yield holders
         connections = GaugeMetricFamily(
             "referral_sync_connections", "This process's connections to the database.", labels=["state"]
         )
@@ -162,14 +158,14 @@ class _Work(Collector):
 
 def _summed(totals: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Add the totals of all accounts; the label of the account says "all"."""
-    sums = Counter[tuple[str, str]]()
+    sums = Sums[tuple[str, str]]()
     for row in totals:
         sums[row["kind"], row["name"]] += row["value"]
     return [{"account": "all", "kind": kind, "name": name, "value": value} for (kind, name), value in sums.items()]
 
 
 class _People(Collector):
-    """What awaits an answer, and whether people are told."""
+    """What awaits an answer, and whether messages are sent."""
 
     def __init__(self, facts: Facts, now: datetime) -> None:
         self._facts, self._now = facts, now
@@ -186,7 +182,7 @@ class _People(Collector):
             if row["next_at"] is not None:
                 deadline.add_metric([row["account"]], (row["next_at"] - self._now).total_seconds())
         yield from (awaiting, overdue, deadline, unknown)
-        depth = GaugeMetricFamily("referral_sync_outbox_events", "Events not told yet.", labels=["channel"])
+        depth = GaugeMetricFamily("referral_sync_outbox_events", "Events not sent yet.", labels=["channel"])
         age = GaugeMetricFamily(
             "referral_sync_outbox_age_seconds", "How old the oldest message is that waits.", labels=["channel"]
         )
@@ -223,7 +219,7 @@ class _Status(Collector):
         health = _family("health", "1 at the account's health.", "health")
         for row in self._rows:
             referrals.add_metric([row["account"], "listed"], row["live_referrals"] or 0)
-            referrals.add_metric([row["account"], "gone"], row["deleted_referrals"] or 0)
+            referrals.add_metric([row["account"], "deleted"], row["deleted_referrals"] or 0)
             for word in HEALTHS:
                 health.add_metric([row["account"], word], float(row["health"] == word))
         yield referrals

@@ -28,7 +28,7 @@ PAGES = Environment(
 )
 """The templates; whatever is put into them is escaped, also what would make a text read as another."""
 
-UNLOADED = ("never ran", "loading")
+NOT_BACKFILLED = ("never ran", "loading")
 """Healths of an account whose copy is not there yet: what is counted of it says nothing."""
 
 FEW_HOURS = 48
@@ -48,8 +48,8 @@ def report(rows: Rows, now: datetime) -> str:
         accounts=accounts,
         title=title(accounts),
         several=len(accounts) > 1,
-        is_loaded=any(row["fresh_as_of"] or row["live_referrals"] for row in accounts),
-        missing=[row for row in accounts if row["health"] in UNLOADED],
+        is_backfilled=any(row["fresh_as_of"] or row["live_referrals"] for row in accounts),
+        missing=[row for row in accounts if row["health"] in NOT_BACKFILLED],
         oldest=_oldest(accounts),
         daily=_daily(rows["daily"]),
         trends=trends,
@@ -76,9 +76,9 @@ def title(accounts: Sequence[Row]) -> str:
 
 
 def _oldest(accounts: Sequence[Row]) -> Row | None:
-    """The account whose data is the oldest, of those that were loaded."""
-    loaded = [row for row in accounts if row["fresh_as_of"]]
-    return min(loaded, key=lambda row: row["fresh_as_of"], default=None)
+    """The account whose data is the oldest, of those that were backfilled."""
+    backfilled = [row for row in accounts if row["fresh_as_of"]]
+    return min(backfilled, key=lambda row: row["fresh_as_of"], default=None)
 
 
 def _daily(rows: Sequence[Row]) -> charts.Lines | None:
@@ -97,14 +97,14 @@ def _trends(rows: Sequence[Row]) -> list[charts.Lines]:
 
 def _answered(row: Row) -> tuple[str, float, str, str]:
     """A month's median; while some wait for an answer, or the month is not over, it is what is known so far."""
-    told = "nobody yet" if row["hours"] is None else hours(row["hours"])
+    duration = "nobody yet" if row["hours"] is None else hours(row["hours"])
     notes = []
     if row["unanswered"]:
         notes.append(f"{row['unanswered']:,} unanswered")
     if not row["is_over"]:
         notes.append("month not over")
     look = "open" if notes else ""
-    return f"{row['month']:%b %Y}", row["hours"] or 0, "; ".join([told, *notes]), look
+    return f"{row['month']:%b %Y}", row["hours"] or 0, "; ".join([duration, *notes]), look
 
 
 def _closing(row: Row) -> tuple[str, float, str, str]:
@@ -117,9 +117,9 @@ def _closing(row: Row) -> tuple[str, float, str, str]:
 def sums(row: Row) -> str:
     """Write sums of different currencies beside each other: those of the most deals, and how many more there are."""
     pairs = list(zip(row["currencies"] or (), row["values"] or (), strict=True))
-    told = [f"{currency} {amount(value)}" for currency, value in pairs[:_MONEY_SHOWN]]
-    more = len(pairs) - len(told)
-    return ", ".join(told) + (f" and {more} more {'currency' if more == 1 else 'currencies'}" if more else "")
+    texts = [f"{currency} {amount(value)}" for currency, value in pairs[:_MONEY_SHOWN]]
+    more = len(pairs) - len(texts)
+    return ", ".join(texts) + (f" and {more} more {'currency' if more == 1 else 'currencies'}" if more else "")
 
 
 def _move(row: Row) -> str:

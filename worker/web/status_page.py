@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from worker.model.pace import seconds_left
 from worker.web.report import PAGES, ago
 
 SOON = timedelta(days=14)
@@ -52,7 +53,7 @@ class Bar:
     y: float
     height: float
     outcome: str
-    told: str
+    title: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +68,9 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """How far the first load is: in words, and as a share from 0 to 1 where that is known."""
+    """How far the first backfill is: in words, and as a share from 0 to 1 where that is known."""
 
-    told: str
+    text: str
     share: float | None
 
 
@@ -144,16 +145,16 @@ def verdict(row: Mapping[str, Any], now: datetime) -> tuple[str, str]:
         return "fair", "First backfill."
     if row["health"] != "ok":
         return "fair", "No backfill yet; the first run begins it."
-    told = []
+    concerns = []
     if _lapses_soon(row, now):
-        told.append("the sign-in lapses soon")
+        concerns.append("the sign-in lapses soon")
     if row["verified_at"] is None:
-        told.append("not verified complete yet")
+        concerns.append("not verified complete yet")
     if row["open_rejects"]:
-        told.append("some records were rejected")
+        concerns.append("some records were rejected")
     if row["overlap_too_small"]:
-        told.append("changes come later than syncs look back")
-    return ("fair", f"Fresh; {', '.join(told)}.") if told else ("good", "Fresh, and verified complete.")
+        concerns.append("the replication lag comes near to the overlap")
+    return ("fair", f"Fresh; {', '.join(concerns)}.") if concerns else ("good", "Fresh, and verified complete.")
 
 
 def fix(row: Mapping[str, Any]) -> list[str]:
@@ -172,19 +173,20 @@ def fix(row: Mapping[str, Any]) -> list[str]:
 
 
 def loading(row: Mapping[str, Any], now: datetime) -> Loading | None:
-    """Say how far the first load of an account is, and when it may be done at the pace until now."""
+    """Say how far the first backfill of an account is, and when it may be done at the pace until now."""
     since = row.get("loading_since")
     if since is None:
         return None
-    parts, done = row.get("loading_windows") or 0, row.get("loading_windows_done") or 0
-    told = f"{row.get('loading_records') or 0:,} records since {since:%H:%M} UTC"
-    if not parts:
-        return Loading(f"{told}.", None)
-    told = f"{done:,} of {parts:,} windows, {told}"
-    if not done:
-        return Loading(f"{told}.", 0.0)
-    left = (now - since) * (parts - done) / done
-    return Loading(f"{told}; ready {until(now + left, now).replace('in ', 'in about ')}.", done / parts)
+    windows, done = row.get("loading_windows") or 0, row.get("loading_windows_done") or 0
+    progress = f"{row.get('loading_records') or 0:,} records since {since:%H:%M} UTC"
+    if not windows:
+        return Loading(f"{progress}.", None)
+    progress = f"{done:,} of {windows:,} windows, {progress}"
+    left = seconds_left((now - since).total_seconds(), done, windows)
+    if left is None:
+        return Loading(f"{progress}.", 0.0)
+    ready = until(now + timedelta(seconds=left), now).replace("in ", "in about ")
+    return Loading(f"{progress}; ready {ready}.", done / windows)
 
 
 def sign_in(row: Mapping[str, Any], now: datetime) -> tuple[str, str]:
@@ -213,23 +215,23 @@ def chart(runs: Sequence[Mapping[str, Any]]) -> Chart:
     """Lay out runs, newest first, as bars with their scale; height is duration, on a root scale: see `bars`."""
     longest = max(float(run["seconds"] or 0) for run in runs)
     seen = {run["outcome"] for run in runs}
-    legend = [(outcome, told) for outcome, told in OUTCOMES.items() if outcome in seen]
+    legend = [(outcome, meaning) for outcome, meaning in OUTCOMES.items() if outcome in seen]
     return Chart(bars(runs), [took(longest), took(longest / 4), "0"], runs[-1]["started_at"], legend)
 
 
 def bars(runs: Sequence[Mapping[str, Any]]) -> list[Bar]:
     """Lay out runs, oldest first, the newest at the right edge.
 
-    Height is duration, on a root scale so that a load does not flatten the syncs: half the height is a quarter of it.
+    Height is duration on a square root scale, so that a backfill does not flatten the syncs.
     """
     longest = max((float(run["seconds"] or 0) for run in runs), default=0) or 1
     drawn = []
     first = max(0, RUNS_SHOWN - len(runs))
     for place, run in enumerate(reversed(runs), first):
         height = round(3 + (_BAR_HEIGHT - 3) * (float(run["seconds"] or 0) / longest) ** 0.5, 1)
-        told = f"{KINDS.get(run['kind'], run['kind'])} {run['outcome']}, {run['started_at']:%H:%M:%S} UTC, "
-        told += took(float(run["seconds"] or 0))
-        drawn.append(Bar(place * (_BAR_WIDTH + 2), round(_BAR_HEIGHT - height, 1), height, run["outcome"], told))
+        title = f"{KINDS.get(run['kind'], run['kind'])} {run['outcome']}, {run['started_at']:%H:%M:%S} UTC, "
+        title += took(float(run["seconds"] or 0))
+        drawn.append(Bar(place * (_BAR_WIDTH + 2), round(_BAR_HEIGHT - height, 1), height, run["outcome"], title))
     return drawn
 
 

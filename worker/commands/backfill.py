@@ -1,4 +1,4 @@
-"""A load by one process, or by several that read windows of one backfill with the same claims and fencing."""
+"""A backfill by one process, or by several that read windows of one backfill with the same claims and fencing."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from worker.model.counts import Counts
 from worker.model.instant import Instant, render
 from worker.store import backfills
 from worker.sync.account import backfill_share, help_account
-from worker.sync.backfill import Loaded, Share
+from worker.sync.backfill import BackfillResult, Share
 from worker.sync.pipeline import Pipeline, Step
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
 
 ALONE_SECONDS = 15.0
-"""A load that takes no longer is not worth a second process, which takes a second to start."""
+"""A backfill that takes no longer is not worth a second process, which takes a second to start."""
 
 LOOK_SECONDS = 1.0
 _STOP_SECONDS = 8.0
@@ -42,8 +42,8 @@ class Range:
     restart: bool = False
 
 
-async def load(pipeline: Pipeline, asked: Range, processes: int, wait: timedelta) -> Counts:
-    """Load a range with so many processes; 0 takes one, and one for each core where it is not soon done.
+async def backfill(pipeline: Pipeline, asked: Range, processes: int, wait: timedelta) -> Counts:
+    """Backfill a range with so many processes; 0 takes one, and one for each core where it is not soon done.
 
     The readers of `api.concurrency` are shared among them. Returns the counts of all.
     """
@@ -66,8 +66,8 @@ async def load(pipeline: Pipeline, asked: Range, processes: int, wait: timedelta
     return counts
 
 
-async def help_with(pipeline: Pipeline, asked: Range, reader: str, parent: int) -> Counts:
-    """Read windows of a load that `parent` has planned, until none is left or the parent is gone."""
+async def read_windows(pipeline: Pipeline, asked: Range, reader: str, parent: int) -> Counts:
+    """Read windows of a backfill that `parent` has planned, until none is left or the parent has exited."""
     helping = asyncio.create_task(_help(pipeline, asked, reader))
     try:
         while not helping.done():
@@ -83,21 +83,21 @@ async def help_with(pipeline: Pipeline, asked: Range, reader: str, parent: int) 
 async def _help(pipeline: Pipeline, asked: Range, reader: str) -> Counts:
     counts = Counts()
     while True:
-        loaded = await help_account(pipeline, reader, Share(pipeline.concurrency), asked.since, asked.until)
-        if loaded is not None:
-            counts += loaded.counts
+        result = await help_account(pipeline, reader, Share(pipeline.concurrency), asked.since, asked.until)
+        if result is not None:
+            counts += result.counts
         left = await backfills.unfinished_progress(pipeline.database, pipeline.account)
         if left is None or left.done == left.windows:
             return counts
         await asyncio.sleep(LOOK_SECONDS)
 
 
-async def _own(pipeline: Pipeline, asked: Range, share: Share | None, wait: timedelta) -> Loaded:
+async def _own(pipeline: Pipeline, asked: Range, share: Share | None, wait: timedelta) -> BackfillResult:
     return await backfill_share(pipeline, share, asked.since, asked.until, restart=asked.restart, wait=wait)
 
 
 class _Watched:
-    """A load whose progress is that of all its processes, and which says when its windows are planned."""
+    """A backfill whose progress is that of all its processes, and which says when its windows are planned."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
@@ -153,9 +153,9 @@ async def _start(watched: _Watched, asked: Range, number: int, readers: int, sta
 
 async def _ended(helper: Process) -> Counts:
     """Return what a process that helped came to; what it has stored stands, whatever became of it."""
-    told, _ = await helper.communicate()
+    output, _ = await helper.communicate()
     try:
-        return Counts(**json.loads(told.decode().splitlines()[-1]))
+        return Counts(**json.loads(output.decode().splitlines()[-1]))
     except (ValueError, TypeError, IndexError):
         _log.warning("backfill_helper_failed", process=helper.pid, code=helper.returncode)
         return Counts()

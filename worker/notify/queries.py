@@ -1,4 +1,4 @@
-"""Reading what messages are made of: referrals, events, what awaits an answer, and how the accounts are."""
+"""Queries for what messages are made of: referrals, events, what awaits an answer, and how the accounts are."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from worker.config.cron import cron_trigger
-from worker.config.models import Channel, Cron, Settings
+from worker.config.models import Channel, Settings
+from worker.config.values import Cron
 from worker.model.events import Kind
-from worker.notify.facts import Deal, Happening, Health, Waiting
+from worker.notify.facts import Deal, Health, Occurrence, Waiting
 from worker.notify.messages import SHOWN
 from worker.notify.routing import matches
 
@@ -41,12 +42,12 @@ _WAITING = f"""
 SELECT {_DEAL} FROM bi.awaiting_response r WHERE r.account = ANY($1::text[]) ORDER BY r.respond_by, r.id
 """  # noqa: S608 - constants
 _HEALTH = """
-SELECT a.account, coalesce(l.label, a.account) AS label, w.account IS NOT NULL AS is_loaded,
+SELECT a.account, coalesce(l.label, a.account) AS label, w.account IS NOT NULL AS is_backfilled,
     good.started_at AS fresh_as_of, w.verified_through_at AS verified_through,
     coalesce(last.id > good.id, last.id IS NOT NULL) AS attempted,
     CASE WHEN token.refused_at IS NOT NULL THEN coalesce(token.refused_because, 'The sign-in was refused.')
         WHEN last.outcome = 'refused' THEN coalesce(last.error, 'The sign-in was refused.') END AS sign_in,
-    CASE WHEN proof.outcome = 'refused' THEN coalesce(proof.error, 'The reconcile was refused.') END AS reconcile,
+    CASE WHEN checked.outcome = 'refused' THEN coalesce(checked.error, 'The reconcile was refused.') END AS reconcile,
     (SELECT count(*) FROM sync.rejected_records j WHERE j.account = a.account AND j.closed_at IS NULL) AS rejects
 FROM unnest($1::text[]) AS a(account)
 LEFT JOIN sync.accounts l ON l.account = a.account
@@ -65,7 +66,7 @@ LEFT JOIN LATERAL (
     SELECT outcome, error FROM sync.runs r
     WHERE r.account = a.account AND r.kind = 'reconcile' AND r.outcome NOT IN ('running', 'stopped', 'abandoned')
     ORDER BY r.id DESC LIMIT 1
-) proof ON true
+) checked ON true
 LEFT JOIN LATERAL (
     SELECT refused_at, refused_because FROM sync.tokens t WHERE t.account = a.account
     ORDER BY (t.sealed IS NULL), t.began_at DESC LIMIT 1
@@ -109,12 +110,12 @@ async def deals(connection: PoolConnectionProxy, keys: Iterable[tuple[str, str]]
     return {(row["account"], row["id"]): _deal(row) for row in found}
 
 
-async def events(connection: PoolConnectionProxy, ids: Collection[int], channel: str = "") -> list[Happening]:
+async def events(connection: PoolConnectionProxy, ids: Collection[int], channel: str = "") -> list[Occurrence]:
     """Return events with their referrals as these are now, and whether they hold for a channel."""
     rows = await connection.fetch(_EVENTS, list(ids), channel)
     known = await deals(connection, [(row["account"], row["referral_id"]) for row in rows])
     return [
-        Happening(
+        Occurrence(
             id=row["id"],
             account=row["account"],
             label=row["label"],
@@ -134,7 +135,7 @@ async def events(connection: PoolConnectionProxy, ids: Collection[int], channel:
 
 
 async def waiting(connection: PoolConnectionProxy, channel: Channel, accounts: Sequence[str], now: datetime) -> Waiting:
-    """Return what awaits an answer, as far as a channel is told of it."""
+    """Return what awaits an answer, as far as a channel covers it."""
     number = overdue = 0
     first: list[Deal] = []
     async for row in connection.cursor(_WAITING, list(accounts), prefetch=500):

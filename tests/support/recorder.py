@@ -1,4 +1,4 @@
-"""`python -m tests.recorder`: record what this worker sends, before a new revision is added.
+"""`python -m tests.support.recorder`: record what this worker sends, before a new revision is added.
 
 Writes `tests/integration/writers/REVISION.json` for the newest revision that there is. The next one then has an earlier
 worker to be upgraded under (`test_upgrade.py`).
@@ -20,7 +20,9 @@ from uuid import UUID
 import asyncpg
 from asyncpg.connection import LoggedQuery
 
-from tests.steps import ACCOUNT
+from tests.support.pages import page, referral
+from tests.support.runs import leased
+from tests.support.steps import ACCOUNT
 from worker.embedded import server as embedded
 from worker.model.counts import WatermarkCheckpoint
 from worker.model.mapping import map_pages
@@ -28,8 +30,8 @@ from worker.store import leases, migrate
 from worker.store.database import Database, open_database
 from worker.store.save import mark_deleted, save
 
-WRITERS = Path(__file__).parent / "integration" / "writers"
-TICKS = 12
+WRITERS = Path(__file__).parents[1] / "integration" / "writers"
+TURNS = 12
 COPY = "COPY"
 """How a call begins that copies rows: its arguments are schema, table, columns, and rows in its text form."""
 
@@ -98,34 +100,30 @@ def _json(value: Any) -> Any:
     return {"number": str(value)}
 
 
-def _detailed(number: int, tick: int = 0) -> dict[str, Any]:
-    from tests.integration.test_save import referral  # noqa: PLC0415 - which counts statements with this recorder
-
+def _detailed(number: int, turn: int = 0) -> dict[str, Any]:
     return referral(
-        number, tick, status="Active" if tick else "New", details={"dealValue": 100 + tick},
+        number, turn, status="Active" if turn else "New", details={"dealValue": 100 + turn},
         team=[{"email": "seller@example.com"}],
     )  # fmt: skip
 
 
 async def work(database: Database, recorder: Recorder) -> tuple[list[Any], list[Any]]:
-    """Do a first page, then ticks with changes, new referrals, rejects and one referral marked gone."""
-    from tests.integration.test_save import page  # noqa: PLC0415 - as above
-
+    """Do a first page, then syncs with changes, new referrals, rejected records and one deleted referral."""
     first: list[Any] = []
-    for tick in range(TICKS + 1):
-        trees = [_detailed(number) for number in range(TICKS)]
-        if tick:
-            closed = {"status": "Closed", "substatus": "Won"} if tick == TICKS else {}
-            trees = [_detailed(tick % TICKS, tick) | closed, _detailed(100 + tick, tick)]
-        odd = [{"id": f"odd{tick}", "updatedDateTime": "soon"}] if tick % 4 == 3 else []
-        mapped = map_pages([page(*trees, *odd, seconds=tick)])
-        async with leases.run(database, ACCOUNT, "incremental") as run:
+    for turn in range(TURNS + 1):
+        trees = [_detailed(number) for number in range(TURNS)]
+        if turn:
+            closed = {"status": "Closed", "substatus": "Won"} if turn == TURNS else {}
+            trees = [_detailed(turn % TURNS, turn) | closed, _detailed(100 + turn, turn)]
+        odd = [{"id": f"odd{turn}", "updatedDateTime": "soon"}] if turn % 4 == 3 else []
+        mapped = map_pages([page(*trees, *odd, seconds=turn)])
+        async with leased(database, ACCOUNT, "incremental") as run:
             newest = max(row.version for row in mapped.rows)
             await save(database, run, mapped, pages=1, checkpoints=[WatermarkCheckpoint(newest)])
-            if tick == TICKS:
+            if turn == TURNS:
                 await mark_deleted(database, run, ["r0"])
         await asyncio.sleep(0)  # lets the loggers hear the last of it
-        if not tick:
+        if not turn:
             first, recorder.calls = recorder.calls, []
     return first, recorder.calls
 

@@ -1,4 +1,4 @@
-"""Steps that many tests take: load, tick, prove, and compare the copy with the source."""
+"""Steps that many tests take: backfill, sync, reconcile, and compare the copy with the source."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from worker.demo.control import Control
 from worker.model.counts import Counts
 from worker.model.instant import Instant
 from worker.source.client import open_client
-from worker.store import leases, positions
+from worker.store import checkpoints
 from worker.store.database import open_database
 from worker.sync.backfill import backfill
 from worker.sync.incremental import incremental
 from worker.sync.pipeline import Pipeline
 from worker.sync.reconcile import Reconciled, reconcile
+from worker.sync.run import recorded
 
 ACCOUNT = "contoso"
 
@@ -52,20 +53,20 @@ async def open_simulated(database_url: str, simulator_origin: str) -> AsyncItera
         yield Pipeline(ACCOUNT, database, client, overlap=timedelta(minutes=10))
 
 
-async def load(pipeline: Pipeline, since: Instant | None = None, until: Instant | None = None) -> Counts:
-    async with leases.run(pipeline.database, pipeline.account, "backfill") as run:
+async def backfill_all(pipeline: Pipeline, since: Instant | None = None, until: Instant | None = None) -> Counts:
+    async with recorded(pipeline, "backfill") as run:
         return (await backfill(pipeline, run, since, until)).counts
 
 
-async def tick(pipeline: Pipeline) -> Counts:
-    watermark = await positions.watermark(pipeline.database, pipeline.account)
+async def sync_once(pipeline: Pipeline) -> Counts:
+    watermark = await checkpoints.watermark(pipeline.database, pipeline.account)
     assert watermark is not None
-    async with leases.run(pipeline.database, pipeline.account, "incremental") as run:
+    async with recorded(pipeline, "incremental") as run:
         return await incremental(pipeline, run, watermark)
 
 
-async def prove(pipeline: Pipeline, *, accept_vanished: bool = False) -> Reconciled:
-    async with leases.run(pipeline.database, pipeline.account, "reconcile") as run:
+async def reconcile_once(pipeline: Pipeline, *, accept_vanished: bool = False) -> Reconciled:
+    async with recorded(pipeline, "reconcile") as run:
         return await reconcile(pipeline, run, accept_vanished=accept_vanished)
 
 
@@ -74,7 +75,7 @@ async def listing_requests(simulator: Control) -> int:
 
 
 async def crash(data_dir: Path) -> None:
-    """Shut an embedded server down at once, which is a crash as far as what is stored goes, and see it gone."""
+    """Shut an embedded server down at once, which is a crash as far as what is stored goes, and see it end."""
     postmaster = int((data_dir / "pgdata" / "postmaster.pid").read_text().splitlines()[0])
     os.kill(postmaster, signal.SIGQUIT)
     with suppress(ProcessLookupError):
@@ -83,7 +84,7 @@ async def crash(data_dir: Path) -> None:
             await asyncio.sleep(0.05)
 
 
-async def assert_level(db: asyncpg.Connection, simulator: Control) -> None:
+async def assert_same_as_source(db: asyncpg.Connection, simulator: Control) -> None:
     """The copy's live rows are the source's, id by id and member by member."""
     rows = await db.fetch("SELECT id, payload FROM partner_center.referrals WHERE deleted_at IS NULL")
     copy = {row["id"]: _content(json.loads(row["payload"])) for row in rows}

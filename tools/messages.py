@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from worker.model.events import Kind
 from worker.notify import messages
-from worker.notify.facts import Deal, Happening, Health, Waiting
+from worker.notify.facts import Deal, Health, Occurrence, Waiting
 from worker.notify.messages import Frame, Page
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -41,7 +41,7 @@ DEAL = Deal(
     accepted_at=None,
     sellers=(("Seller One", "one@contoso.example"),),
 )
-HEAD = """# What people are told
+HEAD = """# Messages
 
 Made from the code by `make messages`. How to set channels up is in `config.example.toml`, under `[notify]`; `notify
 preview` prints what yours would send now. Names of deals and customers are written by strangers: markup, links,
@@ -59,11 +59,11 @@ def frame(*accounts: Health) -> Frame:
     return Frame(NOW, ZoneInfo("Europe/Berlin"), "https://partner.example.com/referrals/{id}", accounts or (HEALTH,))
 
 
-def happening(kind: Kind, deal: Deal | None = DEAL, /, **more: str | None) -> Happening:
+def happening(kind: Kind, deal: Deal | None = DEAL, /, **more: str | None) -> Occurrence:
     """An event of the examples."""
     at = NOW - timedelta(minutes=7)
     referral = deal.id if deal else ""
-    return Happening(1, "contoso", "Contoso EMEA", kind, referral, "", at, at, "incremental", more, deal)
+    return Occurrence(1, "contoso", "Contoso EMEA", kind, referral, "", at, at, "incremental", more, deal)
 
 
 def examples() -> dict[str, Page]:
