@@ -58,6 +58,37 @@ async def test_every_view_shows_rows_of_a_filled_database(
     assert await db.fetchval("SELECT count(*) FROM bi.referrals WHERE id = $1", key) == 0
 
 
+FILLED = "SELECT count(*) > 0 AS filled, pg_relation_filenode('sync.pipeline_spans') AS file FROM sync.pipeline_spans"
+
+
+async def test_an_empty_view_of_the_past_is_filled_at_once_and_a_filled_one_beside_its_readers(
+    pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    """A new file is what the first way makes, for which readers have to stay out."""
+    await simulator.reset(50)
+    await backfill_all(pipeline)
+    (empty,) = await db.fetch(FILLED)
+    await refresh_history(pipeline.database)
+    (first,) = await db.fetch(FILLED)
+    await refresh_history(pipeline.database)
+    (second,) = await db.fetch(FILLED)
+    assert (empty["filled"], first["filled"]) == (False, True)
+    assert first["file"] != empty["file"]
+    assert second == first
+
+
+async def test_a_reader_of_an_empty_view_of_the_past_is_not_waited_for(
+    pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    await simulator.reset(50)
+    await backfill_all(pipeline)
+    async with db.transaction():
+        (empty,) = await db.fetch(FILLED)
+        await refresh_history(pipeline.database)
+    (filled,) = await db.fetch(FILLED)
+    assert tuple(filled) == (True, empty["file"])
+
+
 def is_awaiting(record: dict[str, Any]) -> bool:
     """Tell by the record itself whether nobody has answered it."""
     answered = {"Accepted", "Won", "Lost", "Declined", "Expired", "Error"}

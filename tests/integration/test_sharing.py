@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.pages import page, referral
 from tests.support.runs import leased
-from worker.daemon.jobs import kinds_of_all, put
+from worker.daemon.kinds import kinds_of_all, put
 from worker.daemon.planner import next_due
 from worker.errors import LeaseError, StoreError
 from worker.model.counts import Facts, WindowCheckpoint
