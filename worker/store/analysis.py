@@ -10,12 +10,16 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from worker.store.database import STATEMENT_SECONDS, Database
+from worker.store.stages import refresh_stages
 
 LOCK_TIMEOUT = "500ms"
 """So long a refresh that keeps readers out waits for those that are there already, as a migration does."""
 
 SHOWN = 15
 """Rows of a list that the report shows; it says how many there are."""
+
+REFRESH_MEMORY = "64MB"
+"""What a refresh sorts in memory: on a server's usual 4 MB it writes all of history to disk twice."""
 
 _CHOSEN = "($1::text IS NULL OR account = $1)"
 _TODAY = "(now() AT TIME ZONE (SELECT timezone FROM bi.settings))::date"
@@ -184,14 +188,15 @@ _QUERIES = {name: _filled(template) for name, template in _TEMPLATES.items()}
 
 
 async def refresh_history(database: Database) -> None:
-    """Bring up to date what `bi` reads from materialised views, beside their readers.
+    """Bring up to date what `bi` reads of history: the stages of referrals that changed, then the pipeline of each day.
 
-    Raises StoreError where the role does not own the views.
+    Readers are not held up. Raises StoreError where the role does not own what is written.
     """
+    await refresh_stages(database)
     async with database.transaction(seconds=STATEMENT_SECONDS) as connection:
-        for view in ("sync.estimated_stages", "sync.pipeline_spans"):
-            if not await _fill_empty(connection, view):
-                await connection.execute(f"REFRESH MATERIALIZED VIEW CONCURRENTLY {view}")
+        await connection.execute(f"SET LOCAL work_mem = '{REFRESH_MEMORY}'")
+        if not await _fill_empty(connection, "sync.pipeline_spans"):
+            await connection.execute("REFRESH MATERIALIZED VIEW CONCURRENTLY sync.pipeline_spans")
 
 
 async def _fill_empty(connection: PoolConnectionProxy, view: str) -> bool:
