@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from functools import partial
 from pathlib import Path
@@ -175,9 +174,11 @@ def health() -> None:
     settings = load_settings()
 
     async def work() -> int:
-        from worker.daemon.health import ask_health  # noqa: PLC0415 - keeps `--help` quick
+        from asyncio import to_thread  # noqa: PLC0415 - keeps `--help` quick
 
-        OUT.print(await asyncio.to_thread(ask_health, settings.http.listen))
+        from worker.daemon.health import ask_health  # noqa: PLC0415
+
+        OUT.print(await to_thread(ask_health, settings.http.listen))
         return 0
 
     finish(work())
@@ -349,7 +350,7 @@ def report(
 @app.command()
 def mcp() -> None:
     """Answer a few read-only questions for AI assistants over standard input and output (Model Context Protocol)."""
-    settings = load_settings()
+    settings = load_settings(needs_accounts=False)
 
     async def work() -> int:
         try:

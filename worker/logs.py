@@ -208,7 +208,6 @@ def configure(level: str, form: str) -> None:
     handler = logging.StreamHandler(lines)
     handler.setFormatter(LibraryFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("apscheduler").setLevel(logging.ERROR)
     # What ends its loop is logged where that begins again; what it could not write in an outage it writes later.
     logging.getLogger("pgqueuer").setLevel(logging.CRITICAL + 1)
     # They quote whole answers of the identity service that they cannot read; our errors say what those come to.

@@ -290,6 +290,9 @@ CREATE TABLE sync.tokens (
     refused_with text,
     refused_because text,
     issued_for text NOT NULL DEFAULT '',
+    access_token bytea,
+    access_renew_at timestamptz,
+    access_expires_at timestamptz,
     PRIMARY KEY (account, chain)
 );
 COMMENT ON TABLE sync.tokens IS 'Stored sign-ins: token chains, encrypted with the key of security.key_file. The chain that began last is in force.';
@@ -298,6 +301,9 @@ COMMENT ON COLUMN sync.tokens.sealed IS 'The newest refresh token, encrypted; nu
 COMMENT ON COLUMN sync.tokens.lapses_at IS 'When the newest token expires unless it is redeemed before.';
 COMMENT ON COLUMN sync.tokens.refused_with IS 'Keyed digest of the application that was refused; another one is tried at once.';
 COMMENT ON COLUMN sync.tokens.issued_for IS 'The identity service, tenant and application that the tokens were issued for; they are sent to no other.';
+COMMENT ON COLUMN sync.tokens.access_token IS 'The access token that all workers use, encrypted together with what it is good for; null where the API or the identity service refused it, or none is stored.';
+COMMENT ON COLUMN sync.tokens.access_renew_at IS 'From then on no worker takes the access token from here; one redeems the refresh token for a new one.';
+COMMENT ON COLUMN sync.tokens.access_expires_at IS 'When the access token expires.';
 
 CREATE TABLE sync.events (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

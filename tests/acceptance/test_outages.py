@@ -15,7 +15,7 @@ import trustme
 
 from tests.support.command import Command
 from tests.support.conditions import at_least, rows, until
-from tests.support.daemon import Daemon, daemon
+from tests.support.daemon import Daemon, daemon, free_port
 from tests.support.proxy import Proxy
 from tests.support.steps import assert_chain, assert_same_as_source, crash
 from worker.demo.control import Control
@@ -141,6 +141,39 @@ async def test_a_half_open_line_to_the_database(
             proxy.flowing.set()
             await until(rows(db, 61), "recovered")
             assert await running.stop() == 0
+
+
+async def test_a_sync_that_lost_the_database_is_tried_again_when_it_is_back(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    """Not only when it is due again, which is in an hour."""
+    await simulator.reset(60)
+    parts = urlsplit(environment["REFERRAL_SYNC_DATABASE__URL"])
+    assert parts.port is not None
+    async with Proxy("127.0.0.1", parts.port) as proxy:
+        url = parts._replace(netloc=parts.netloc.replace(str(parts.port), str(proxy.port))).geturl()
+        behind = {"REFERRAL_SYNC_DATABASE__URL": url, "REFERRAL_SYNC_SCHEDULE__INCREMENTAL": "1h"}
+        async with daemon(environment, tmp_path, **behind) as running:
+            await until(rows(db, 60), "loaded")
+            await until(said(running, "run_finished"), "over")
+            await simulator.create([{}])
+            await simulator.behaviour(latency=5)
+            await db.execute("UPDATE sync.schedules SET due_at = now() WHERE kind = 'incremental'")
+
+            async def syncs() -> bool:
+                asked = "SELECT count(*) FROM sync.runs WHERE kind = 'incremental' AND outcome = 'running'"
+                return bool(await db.fetchval(asked))
+
+            await until(syncs, "syncing")
+            proxy.target = ("127.0.0.1", free_port())
+            proxy.reset_all()
+            await until(said(running, "queue_unreachable"), "unreachable")
+            await simulator.behaviour(latency=0)
+            proxy.target = ("127.0.0.1", parts.port)
+            await until(rows(db, 61), "synced again")
+            assert await running.stop() == 0
+    outcomes = await db.fetch("SELECT outcome FROM sync.runs WHERE kind = 'incremental' ORDER BY id")
+    assert [row["outcome"] for row in outcomes] == ["failed", "done"]
 
 
 async def test_the_line_to_the_api_breaks_in_every_way(

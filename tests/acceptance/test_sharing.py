@@ -93,6 +93,42 @@ async def test_one_is_killed_in_the_middle_of_a_backfill(
     await assert_same_as_source(db, simulator)
 
 
+@pytest.mark.timeout(600)
+async def test_three_read_one_backfill_and_one_of_them_is_killed(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    """Each has places for all six readers, and takes only its share of them."""
+    await simulator.reset(4000)
+    await simulator.behaviour(page_size=20, latency=0.5)
+    roomy = SLOW | {"REFERRAL_SYNC_API__CONCURRENCY": "6", "REFERRAL_SYNC_SCALE__JOBS_AT_ONCE": "20"}
+    async with (
+        daemon(environment, tmp_path, **roomy) as first,
+        daemon(environment, tmp_path, **roomy) as second,
+        daemon(environment, tmp_path, **roomy) as third,
+    ):
+
+        async def all_read() -> bool:
+            reading = "SELECT count(DISTINCT owner) FROM sync.runs WHERE kind = 'backfill' AND outcome = 'running'"
+            return bool(await db.fetchval(reading) == 3)
+
+        await until(all_read, "read by three")
+        os.kill(third.process.pid, signal.SIGKILL)
+        await simulator.behaviour(latency=0)
+        its = f"%:{third.process.pid}:%"
+        await db.execute("UPDATE sync.leases SET expires_at = now() WHERE owner LIKE $1", its)
+
+        async def loaded() -> bool:
+            return bool(await db.fetchval("SELECT count(*) FROM sync.watermarks"))
+
+        await until(loaded, "loaded")
+        assert await db.fetchval("SELECT sum(inserted) FROM sync.runs") == 4000, "each record once"
+        assert await db.fetchval("SELECT count(*) FROM partner_center.referral_history") == 4000, "and each version"
+        for running in (first, second):
+            assert await running.stop() == 0
+    await assert_same_as_source(db, simulator)
+    await assert_chain(db)
+
+
 async def test_the_queue_is_truncated(
     environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
 ) -> None:
@@ -118,6 +154,7 @@ async def test_the_queue_is_truncated(
 async def test_one_is_paused_beyond_its_leases_and_writes_nothing_when_it_wakes(
     environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
 ) -> None:
+    """Everything was erased meanwhile, so that whatever it has in hand would show."""
     await simulator.reset(1000)
     await simulator.behaviour(page_size=20, latency=0.2)
     async with daemon(environment, tmp_path, **SLOW) as first:
@@ -133,14 +170,23 @@ async def test_one_is_paused_beyond_its_leases_and_writes_nothing_when_it_wakes(
                 return bool(await db.fetchval("SELECT count(*) FROM sync.watermarks"))
 
             await until(loaded, "loaded")
-            stored = await db.fetch("SELECT id, xmin::text FROM partner_center.referrals ORDER BY id")
-            os.kill(first.process.pid, signal.SIGCONT)
-            await until(refused(first), "refused")
-            assert await db.fetch("SELECT id, xmin::text FROM partner_center.referrals ORDER BY id") == stored
+            await assert_same_as_source(db, simulator)
+            await assert_chain(db)
             assert await second.stop() == 0
+        await db.execute("DELETE FROM partner_center.referrals")
+        ledger = "SELECT id, xmin::text FROM sync.backfill_windows ORDER BY id"
+        windows = await db.fetch(ledger)
+        os.kill(first.process.pid, signal.SIGCONT)
+
+        async def refused_or_not() -> bool:
+            written: int = await db.fetchval("SELECT count(*) FROM partner_center.referrals")
+            assert written == 0
+            return await refused(first)()
+
+        await until(refused_or_not, "refused")
+        assert await db.fetchval("SELECT count(*) FROM partner_center.referrals") == 0
+        assert await db.fetch(ledger) == windows
         assert await first.stop() == 0
-    await assert_same_as_source(db, simulator)
-    await assert_chain(db)
 
 
 async def test_asked_to_stop_it_hands_back_what_it_has_in_hand(
@@ -199,12 +245,14 @@ async def test_two_configurations_on_one_database_are_said(
         "REFERRAL_SYNC_ACCOUNTS__ADATUM__AUTH": "static_token",
         "REFERRAL_SYNC_ACCOUNTS__ADATUM__ACCESS_TOKEN": "simulator",
     }
-    async with daemon(environment, tmp_path) as first, daemon(environment, tmp_path, **other) as second:
+    async with daemon(environment, tmp_path, **SLOW) as first, daemon(environment, tmp_path, **SLOW, **other) as second:
         await until(rows(db, 40), "both accounts loaded")
         await until(said(first, "configuration_diverged"), "said by the first")
         await until(said(second, "configuration_diverged"), "said by the second")
-        await simulator.create([{}])
-        await until(rows(db, 42), "both accounts followed")
+        for number in range(1, 6):
+            await simulator.create([{}])
+            await db.execute("UPDATE sync.schedules SET due_at = now() WHERE kind = 'incremental'")
+            await until(rows(db, 40 + 2 * number), "both accounts followed, whoever took their jobs first")
         assert await second.stop() == 0
         assert await first.stop() == 0
     twice = await db.fetchval(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from urllib.parse import unquote
 
 import asyncpg
 import pytest
@@ -53,6 +55,16 @@ async def test_every_page_is_read_once(
     assert counts.pages <= 900 / 19 + 8 * concurrency
     assert await db.fetchval("SELECT loaded_at IS NOT NULL FROM sync.backfills")
     await assert_same_as_source(db, simulator)
+
+
+async def test_what_a_probe_has_seen_is_not_asked_again_for_the_plan(pipeline: Pipeline, simulator: Control) -> None:
+    """Many first backfills at once would else ask four times as often for both ends of each listing."""
+    await simulator.reset(900)
+    await simulator.behaviour(page_size=20)
+    await simulator.clear_requests()
+    await backfill_all(pipeline)
+    asked = Counter(unquote(request["path"].partition("?")[2]) for request in await simulator.requests())
+    assert asked["$orderby=updatedDateTime asc"] == asked["$orderby=updatedDateTime desc"] == 1
 
 
 async def test_stopped_anywhere_it_goes_on_there(

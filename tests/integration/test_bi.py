@@ -58,6 +58,37 @@ async def test_every_view_shows_rows_of_a_filled_database(
     assert await db.fetchval("SELECT count(*) FROM bi.referrals WHERE id = $1", key) == 0
 
 
+FILLED = "SELECT count(*) > 0 AS filled, pg_relation_filenode('sync.pipeline_spans') AS file FROM sync.pipeline_spans"
+
+
+async def test_an_empty_view_of_the_past_is_filled_at_once_and_a_filled_one_beside_its_readers(
+    pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    """A new file is what the first way makes, for which readers have to stay out."""
+    await simulator.reset(50)
+    await backfill_all(pipeline)
+    (empty,) = await db.fetch(FILLED)
+    await refresh_history(pipeline.database)
+    (first,) = await db.fetch(FILLED)
+    await refresh_history(pipeline.database)
+    (second,) = await db.fetch(FILLED)
+    assert (empty["filled"], first["filled"]) == (False, True)
+    assert first["file"] != empty["file"]
+    assert second == first
+
+
+async def test_a_reader_of_an_empty_view_of_the_past_is_not_waited_for(
+    pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    await simulator.reset(50)
+    await backfill_all(pipeline)
+    async with db.transaction():
+        (empty,) = await db.fetch(FILLED)
+        await refresh_history(pipeline.database)
+    (filled,) = await db.fetch(FILLED)
+    assert tuple(filled) == (True, empty["file"])
+
+
 def is_awaiting(record: dict[str, Any]) -> bool:
     """Tell by the record itself whether nobody has answered it."""
     answered = {"Accepted", "Won", "Lost", "Declined", "Expired", "Error"}
@@ -179,6 +210,21 @@ async def test_the_pipeline_as_of_any_day(zone: str, pipeline: Pipeline, db: asy
         "SELECT sum(deals) FROM bi.pipeline_daily WHERE day = (now() AT TIME ZONE $1)::date", zone
     )
     assert today == 3, "r0, r2 and r4; r1 is closed, r3 is deleted"
+
+
+async def test_a_sum_has_no_digits_of_deals_that_are_closed(pipeline: Pipeline, db: asyncpg.Connection) -> None:
+    await put(
+        pipeline,
+        referral(1, on(1), status="New", details={"dealValue": Decimal("100.5"), "currency": "EUR"}),
+        referral(2, on(1), status="New", details={"dealValue": Decimal("0.123456789"), "currency": "EUR"}),
+    )
+    await put(pipeline, referral(2, on(3), status="Closed", details={"dealValue": Decimal(1), "currency": "EUR"}))
+    await refresh_history(pipeline.database)
+    rows = await db.fetch(
+        "SELECT DISTINCT deal_value::text FROM bi.pipeline_daily"
+        " WHERE NOT is_estimated AND day IN ('2024-05-02', '2024-05-04')"
+    )
+    assert {row["deal_value"] for row in rows} == {"100.623456789", "100.5"}
 
 
 async def test_the_pipeline_before_the_first_sight(

@@ -217,7 +217,7 @@ async def test_a_probe_sees_what_the_server_does(
 ) -> None:
     await simulator.reset(300)
     await simulator.behaviour(**options)
-    found = await probe(client, TimeField.UPDATED)
+    found, _ = await probe(client, TimeField.UPDATED)
     assert (found.paging.value, found.conclusive) == (method, True), found.evidence
     assert found.quoted == (options.get("date_literal") == "quoted")
 
@@ -227,14 +227,14 @@ async def test_a_first_page_without_any_time_shows_no_order(client: Client, simu
     await simulator.behaviour(page_size=2)
     for key in sorted((await simulator.state())["referrals"])[:2]:
         await simulator.update(key, {"createdDateTime": None})
-    found = await probe(client, TimeField.CREATED)
+    found, _ = await probe(client, TimeField.CREATED)
     assert (found.paging, found.conclusive) == (Paging.SWEEP, False)
 
 
 @pytest.mark.parametrize("count", [0, 1])
 async def test_too_little_to_see_is_no_proof(count: int, client: Client, simulator: Control) -> None:
     await fill(simulator, count, START, MINUTE)
-    found = await probe(client, TimeField.UPDATED)
+    found, _ = await probe(client, TimeField.UPDATED)
     assert (found.paging, found.conclusive) == (Paging.SWEEP, False)
     assert len(ids(await read(client, ALL, found))) == count
 

@@ -46,7 +46,7 @@ from worker.store.database import open_database
 
 async def main():
     async with open_database(sys.argv[1], connections=2) as database:
-        current = wiring.token_source(load(), database, "contoso")
+        current = wiring.token_source(load(), database, "contoso", force=True)
         while True:
             await current(True)
             print("renewed", flush=True)
@@ -108,7 +108,7 @@ async def test_a_hundred_rotations_by_two_replicas_and_restarts_lose_no_token(
 
     async def replica(opened: Database) -> None:
         for _restart in range(10):
-            current = wiring.token_source(settings, opened, ACCOUNT)
+            current = wiring.token_source(settings, opened, ACCOUNT, force=True)
             for _ in range(5):
                 assert await current(True)
 
@@ -149,7 +149,7 @@ async def test_a_stop_in_the_middle_of_a_renewal_loses_no_token(
     await service.behaviour(refresh_tokens="single_use")
     await asks_api(settings, database)
     for number in range(12):
-        renewal = asyncio.create_task(wiring.token_source(settings, database, ACCOUNT)(False))
+        renewal = asyncio.create_task(wiring.token_source(settings, database, ACCOUNT, force=True)(False))
         await asyncio.sleep(number * 0.02)
         renewal.cancel()
         await asyncio.gather(renewal, return_exceptions=True)
@@ -162,6 +162,121 @@ async def expire_lease(database: Database) -> None:
         await connection.execute("UPDATE sync.leases SET expires_at = now()")
 
 
+ASKING = """
+import asyncio, sys
+from worker import wiring
+from worker.config.sources import load
+from worker.logs import configure
+from worker.store.database import open_database
+
+async def main():
+    async with open_database(sys.argv[1], connections=2) as database:
+        async with wiring.open_pipeline(load(), database, "contoso") as pipeline:
+            for _ in sys.stdin:
+                print(len((await pipeline.client.list("")).records), flush=True)
+
+configure("info", "json")
+asyncio.run(main())
+"""
+
+
+async def test_workers_share_an_access_token_and_the_one_that_takes_its_place(
+    database_url: str, secure: Secure, service: Control, key_file: Path, tmp_path: Path
+) -> None:
+    variables = environment(database_url, secure, key_file) | {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin"}
+    with contextlib.ExitStack() as stack:
+        workers = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", ASKING, database_url],
+                    cwd=tmp_path,
+                    env=variables,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for _ in range(2)
+        ]
+
+        def asks(worker: subprocess.Popen[str]) -> str:
+            assert worker.stdin is not None
+            assert worker.stdout is not None
+            worker.stdin.write("\n")
+            worker.stdin.flush()
+            return worker.stdout.readline()
+
+        for redeemed in (1, 2):
+            answers = await asyncio.gather(*(asyncio.to_thread(asks, worker) for worker in workers))
+            assert answers == ["30\n", "30\n"]
+            assert await token_requests(service) == redeemed, "by one for both, however many there are"
+            await service.tokens(expire="all")
+        for worker in workers:
+            worker.kill()
+
+
+async def test_an_access_token_is_stored_sealed_and_forgotten_once_it_is_refused(
+    settings: Settings, database: Database, db: asyncpg.Connection, service: Control
+) -> None:
+    current = wiring.token_source(settings, database, ACCOUNT)
+    token = await current(False)
+    assert await wiring.token_source(settings, database, ACCOUNT)(False) == token
+    assert await token_requests(service) == 1
+    stored = "SELECT access_token IS NOT NULL FROM sync.tokens"
+    assert await db.fetchval(stored)
+    assert token not in str(await db.fetch("SELECT t::text, encode(access_token, 'escape') FROM sync.tokens t"))
+    left = await db.fetchval("SELECT extract(epoch FROM access_expires_at - now())::float8 FROM sync.tokens")
+    assert 3500 < left <= 3600
+    await service.faults({"kind": "status", "status": 503, "path": "oauth2", "times": -1})
+    with pytest.raises(SourceUnavailable):
+        await current(True)
+    assert not await db.fetchval(stored), "the API refused it, so nobody takes it from there"
+
+
+async def test_a_sign_in_that_is_refused_ends_the_access_token_of_all(
+    settings: Settings, database: Database, db: asyncpg.Connection, service: Control
+) -> None:
+    await asks_api(settings, database)
+    await service.tokens(revoke_refresh="all")
+    with pytest.raises(SignInError):
+        await wiring.token_source(settings, database, ACCOUNT, force=True)(False)
+    assert await db.fetchval("SELECT access_token IS NULL FROM sync.tokens")
+    with pytest.raises(SignInError):
+        await asks_api(settings, database)
+
+
+@pytest.mark.parametrize("change", ["base_url", "client_id", "moved to another account", "sealed by a former key"])
+async def test_a_shared_access_token_goes_only_to_where_it_was_issued_for(
+    change: str, settings: Settings, database: Database, db: asyncpg.Connection, service: Control, key_file: Path
+) -> None:
+    token = await wiring.token_source(settings, database, ACCOUNT)(False)
+    name = ACCOUNT
+    if change == "base_url":
+        other = settings.api.base_url.replace("127.0.0.1", "localhost")
+        settings = settings.model_copy(update={"api": settings.api.model_copy(update={"base_url": other})})
+    elif change == "client_id":
+        settings = with_account(settings, client_id="another")
+        await db.execute("UPDATE sync.tokens SET issued_for = replace(issued_for, 'an-application', 'another')")
+    elif change == "moved to another account":
+        name = "adatum"
+        settings = settings.model_copy(update={"accounts": {name: settings.accounts[ACCOUNT]}})
+        await db.execute("UPDATE sync.tokens SET account = $1, chain = $2", name, tokens.fingerprint(name, CONFIGURED))
+    else:
+        key_file.write_bytes(Fernet.generate_key() + b"\n" + key_file.read_bytes())
+    assert await wiring.token_source(settings, database, name)(False) != token
+    assert await token_requests(service) == 2
+
+
+async def test_without_a_key_no_access_token_is_stored(
+    settings: Settings, database: Database, db: asyncpg.Connection, service: Control
+) -> None:
+    sign_in = replace(wiring.sign_in_of(settings, ACCOUNT), seal=None)
+    for _ in range(2):
+        assert await refresh.kept_fresh(database, sign_in)(False)
+    assert await token_requests(service) == 2
+    assert await db.fetchval("SELECT count(*) FROM sync.tokens WHERE num_nonnulls(access_token, sealed) > 0") == 0
+
+
 async def test_a_new_configured_token_begins_a_chain_and_a_stale_one_never_wins(
     settings: Settings, database: Database, service: Control
 ) -> None:
@@ -170,7 +285,8 @@ async def test_a_new_configured_token_begins_a_chain_and_a_stale_one_never_wins(
     renewed = with_account(settings, refresh_token=type(settings.http.token)("the-second"))
     assert await asks_api(renewed, database) == 30
     second, first = await tokens.chains(database, ACCOUNT)
-    assert await asks_api(settings, database) == 30, "a replica that still has the first in its configuration"
+    former_worker = wiring.token_source(settings, database, ACCOUNT, force=True)
+    assert await former_worker(False), "a replica that still has the first in its configuration"
     again, former = await tokens.chains(database, ACCOUNT)
     assert (again.key, former.key) == (second.key, first.key)
     assert again.rotations == 1, "it used the second chain"
@@ -333,7 +449,7 @@ async def test_a_password_signs_in_and_nothing_of_it_is_stored(
                 await asks_api(settings, database)
             assert "user@" not in str(caught.value)
     assert await token_requests(service) == 2, "a wrong password is not repeated, or the user would be locked out"
-    assert await db.fetchval("SELECT count(*) FROM sync.tokens WHERE sealed IS NOT NULL") == 0
+    assert await db.fetchval("SELECT count(*) FROM sync.tokens WHERE num_nonnulls(access_token, sealed) > 0") == 0
 
 
 async def test_without_a_key_file_nothing_is_stored_that_a_password_can_be_guessed_from(

@@ -31,3 +31,14 @@ def test_a_shell_can_complete_commands() -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["status"]
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("module", "slow"), [("worker.cli", ("asyncio", "msgspec", "pydantic")), ("worker.wiring", ("aiohttp", "msal"))]
+)
+def test_what_a_command_does_not_need_is_not_imported(module: str, slow: tuple[str, ...]) -> None:
+    """`--help` needs no event loop and no settings, and `status` does not ask the API."""
+    shown = subprocess.run(
+        [sys.executable, "-c", f"import sys, {module}; print(*sys.modules)"], check=True, capture_output=True, text=True
+    )
+    assert not set(slow) & set(shown.stdout.split())

@@ -1,12 +1,14 @@
 """An account's access token, kept fresh: renewed early, one renewal at a time, and no rotated refresh token lost.
 
 A refresh token is read and redeemed under a lease, and the one that comes back is stored before either is used. So any
-replica finds the newest, and a process that dies leaves a token that is good.
+replica finds the newest, and a process that dies leaves a token that is good. The access token is stored beside it,
+sealed as it is, so that one worker redeems for all of them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -18,16 +20,19 @@ import structlog
 
 from worker.auth.tokens import Granted
 from worker.errors import LeaseError, SignInError, SourceUnavailable, StoreError, StoreUnavailable
-from worker.source.client import TokenSource
 from worker.store import leases, tokens
 from worker.store.database import Database
-from worker.store.tokens import Chain, fingerprint
+from worker.store.tokens import Access, Chain, fingerprint
 
 if TYPE_CHECKING:
+    from worker.source.client import TokenSource
     from worker.store.seal import Seal
 
 RENEW_AT = 0.8
 """A token is renewed after so much of its life, so that it never ends in the middle of a request."""
+
+SHARED_SECONDS = 86_400.0
+"""An access token is shared for no longer than this, whatever the service says of its life."""
 
 REFRESH_TOKEN_LIFE = timedelta(days=90)
 """How long a refresh token lives unused where the service does not say (partner-center-api.md section 5.2)."""
@@ -51,15 +56,17 @@ class SignIn:
     """How one account signs in.
 
     `configured` is the refresh token or password of the configuration, empty where a person signs in by hand;
-    `issued_for` names where its tokens may go: the identity service, the tenant and the application; `others` are the
-    other secrets that the service is sent. `seal` has the keys of `security.key_file`, where there is one. Where it is
-    not `stores`, as for a password, nothing is kept that comes from `configured`.
+    `issued_for` names where its tokens may go: the identity service, the tenant and the application, and `api` the
+    origin that its access tokens are for; `others` are the other secrets that the service is sent. `seal` has the keys
+    of `security.key_file`, where there is one. Where it is not `stores`, as for a password, nothing is kept that comes
+    from `configured`.
     """
 
     account: str
     redeem: Redeem
     configured: str = field(repr=False)
     issued_for: str
+    api: str
     others: tuple[str, ...] = field(repr=False)
     seal: Seal | None = field(repr=False, default=None)
     stores: bool = True
@@ -86,7 +93,10 @@ class SignIn:
 
 @dataclass(frozen=True, slots=True)
 class _CachedToken:
+    """An access token, the claims that it was asked for with, and when it is to be renewed and ends (monotonic)."""
+
     token: str = field(repr=False)
+    claims: str
     renew_at: float
     ends_at: float
 
@@ -95,37 +105,31 @@ def kept_fresh(database: Database, sign_in: SignIn, *, force: bool = False) -> T
     """Return where the account's access tokens come from; `force` asks again even when it was just refused."""
     lock = asyncio.Lock()
     cached: _CachedToken | None = None
-    challenged = ""
 
     async def current(renew: bool, claims: str = "") -> str:
-        nonlocal cached, challenged
+        nonlocal cached
         refused = cached if renew else None
         async with lock:
             if (
-                claims in ("", challenged)
-                and cached is not None
+                cached is not None
                 and cached is not refused
+                and claims in ("", cached.claims)
                 and time.monotonic() < cached.renew_at
             ):
                 return cached.token
-            asked = time.monotonic()
+            wanted = claims or (cached.claims if cached is not None else "")
             try:
-                granted = await _finished(_renewed(database, sign_in, claims or challenged, force=force))
+                cached = await _finished(_renewed(database, sign_in, wanted, refused, force=force))
             except (SourceUnavailable, StoreError, LeaseError) as error:
                 if cached is None or cached is refused or time.monotonic() >= cached.ends_at:
                     raise
                 _log.warning("token_rotation_failed", account=sign_in.account, error=str(error))
-                return cached.token
-            challenged = claims or challenged
-            cached = _CachedToken(
-                granted.access_token, asked + granted.expires_in * RENEW_AT, asked + granted.expires_in
-            )
             return cached.token
 
     return current
 
 
-async def _finished(renewal: Coroutine[Any, Any, Granted]) -> Granted:
+async def _finished(renewal: Coroutine[Any, Any, _CachedToken]) -> _CachedToken:
     """Let a renewal come to its end when we are asked to stop, so that a token that is on its way is stored."""
     task = asyncio.create_task(renewal)
     try:
@@ -152,8 +156,12 @@ async def begin(database: Database, sign_in: SignIn, granted: Granted) -> None:
         )
 
 
-async def _renewed(database: Database, sign_in: SignIn, claims: str, *, force: bool) -> Granted:
-    """Redeem what is in force: the configured token until it has begun a chain, and then the newest of the last chain.
+async def _renewed(
+    database: Database, sign_in: SignIn, claims: str, refused: _CachedToken | None, *, force: bool
+) -> _CachedToken:
+    """Return the access token that workers share, or redeem for a new one; `refused` is what the API has refused.
+
+    In force is the configured token until it has begun a chain, and then the newest of the last chain.
 
     A configured token that is refused at once does not end a chain that is still good. A token that was accepted for
     one identity service, tenant and application is sent to no other, nor is the client secret with it.
@@ -170,10 +178,10 @@ async def _renewed(database: Database, sign_in: SignIn, claims: str, *, force: b
             if own is None or own.sealed is None:
                 try:
                     return await _redeemed(database, sign_in, own or Chain(key), claims, credentials, force=force)
-                except SignInError as refused:
+                except SignInError as error:
                     if kept is None:
                         raise
-                    _log.warning("configured_token_refused", account=account, error=str(refused))
+                    _log.warning("configured_token_refused", account=account, error=str(error))
         if kept is None and accepted:
             raise SignInError(
                 f"The stored sign-in of {account} was issued for {accepted[0].issued_for}, and the configuration now "
@@ -185,12 +193,46 @@ async def _renewed(database: Database, sign_in: SignIn, claims: str, *, force: b
             raise SignInError(
                 f"Nobody has signed in for {account} yet.", f"Run `referral-sync login --account {account}`."
             )
-        return await _redeemed(database, sign_in, kept, claims, credentials, force=force)
+        shared = _shared(sign_in, kept)
+        if shared is not None and refused is not None and shared.token == refused.token:
+            await tokens.drop_access(database, account, kept.key)
+        elif shared is not None and claims in ("", shared.claims) and not force:
+            return shared
+        wanted = claims or (shared.claims if shared is not None else "")
+        return await _redeemed(database, sign_in, kept, wanted, credentials, force=force)
+
+
+def _shared(sign_in: SignIn, chain: Chain) -> _CachedToken | None:
+    """Return the access token that is stored for all workers; None where there is none for this sign-in and this API.
+
+    What it is good for is sealed with it, so that nobody who can write to the database sends it elsewhere. One that an
+    earlier key sealed is not used: redeeming anew seals the refresh token with the newest key as well.
+    """
+    if chain.access is None or sign_in.store is None:
+        return None
+    opened = sign_in.store.open_newest(chain.access.sealed)
+    if opened is None:
+        return None
+    *bound, claims, token = json.loads(opened)
+    if bound != [sign_in.account, sign_in.issued_for, sign_in.api]:
+        return None
+    now = time.monotonic()
+    return _CachedToken(token, claims, now + chain.access.renew_in, now + chain.access.expires_in)
+
+
+def _sealed_access(sign_in: SignIn, held: _CachedToken) -> Access | None:
+    """Seal an access token for all workers; None where nothing is stored."""
+    if sign_in.store is None:
+        return None
+    bound = [sign_in.account, sign_in.issued_for, sign_in.api, held.claims, held.token]
+    now = time.monotonic()
+    renew_in, ends_in = (min(at - now, SHARED_SECONDS) for at in (held.renew_at, held.ends_at))
+    return Access(sign_in.store.close(json.dumps(bound)), renew_in, ends_in)
 
 
 async def _redeemed(
     database: Database, sign_in: SignIn, chain: Chain, claims: str, credentials: str, *, force: bool
-) -> Granted:
+) -> _CachedToken:
     """Redeem a chain's token, and store what came back before it is used.
 
     `credentials` is the fingerprint of what else the service is sent: what it refused with the same a moment ago is
@@ -204,6 +246,7 @@ async def _redeemed(
             f"`referral-sync check` asks at once{again}.",
         )
     opened = sign_in.store.open(chain.sealed) if sign_in.store is not None and chain.sealed is not None else None
+    asked = time.monotonic()
     try:
         granted = await sign_in.redeem(opened or sign_in.configured, claims)
     except SignInError as refused:
@@ -216,14 +259,21 @@ async def _redeemed(
         sealed, lapses_at = sign_in.store.close(granted.refresh_token), _lapses_at(granted)
     elif opened is None and sign_in.store is not None:
         sealed, lapses_at = sign_in.store.close(sign_in.configured), _lapses_at(granted)
-    stored = await _stored(database, sign_in, chain, sealed, lapses_at)
+    life = granted.expires_in
+    held = _CachedToken(granted.access_token, claims, asked + life * RENEW_AT, asked + life)
+    stored = await _stored(database, sign_in, chain, sealed, lapses_at, _sealed_access(sign_in, held))
     _log.info("token_redeemed", account=sign_in.account, rotated=granted.refresh_token is not None, stored=stored)
-    return granted
+    return held
 
 
 @stamina.retry(on=StoreUnavailable, attempts=5, wait_initial=0.2, wait_max=5, timeout=30)
 async def _stored(
-    database: Database, sign_in: SignIn, chain: Chain, sealed: bytes | None, lapses_at: datetime | None
+    database: Database,
+    sign_in: SignIn,
+    chain: Chain,
+    sealed: bytes | None,
+    lapses_at: datetime | None,
+    access: Access | None,
 ) -> bool:
     """Store what came back; a database that is unreachable for a moment must not cost a token."""
     return await tokens.put(
@@ -234,6 +284,7 @@ async def _stored(
         issued_for=sign_in.issued_for,
         read=chain.rotations,
         lapses_at=lapses_at,
+        access=access,
     )
 
 

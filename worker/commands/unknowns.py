@@ -36,7 +36,7 @@ async def answers(client: Client) -> AsyncIterator[Answer]:
     """Ask every question, one after the other; raises what a first plain request raises."""
     plain = await client.list("")
     for field in TimeField:
-        strategy = await probe(client, field)
+        strategy, _ = await probe(client, field)
         yield Answer(
             1,
             f"filter on {field.value}",

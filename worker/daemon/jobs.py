@@ -18,7 +18,7 @@ from worker.errors import LeaseError, SourceUnavailable, StoreError, StoreUnavai
 from worker.notify import outbox, records
 from worker.notify.delivery import deliver_due
 from worker.source.client import TokenSource
-from worker.store import analysis, checkpoints, queue, rejects, retention, runs, schedules
+from worker.store import analysis, checkpoints, queries, queue, rejects, retention, runs, schedules
 from worker.store.database import Database
 from worker.store.queue import Job, Taken
 from worker.sync.account import backfill_share, help_account, reconcile_account, replay_account, sync_account
@@ -38,8 +38,11 @@ RETRY_SECONDS = 5.0
 LEASE_ATTEMPTS = 12
 """So often it waits for who does the same work: a command, or a worker that has just died."""
 
+OUTAGE_ATTEMPTS = 3
+"""So often work that lost the database is tried again; the queue can write that down only once it is back."""
+
 SPREAD_SECONDS, SPREAD_ATTEMPTS = 1.0, 6
-"""So long, and so often, a worker that reads an account already leaves its other readers to workers that do not."""
+"""So long, and so often, a worker that reads its share of an account leaves other readers of it to other workers."""
 
 STRANGER_ATTEMPTS = 5
 """So many times a job of an account that is not configured here is left to workers where it may be."""
@@ -72,7 +75,7 @@ class Jobs:
     wake: Callable[[], None] = lambda: None
     states: dict[str, AccountState] = field(default_factory=dict)
     up_since: datetime = field(default_factory=lambda: datetime.now(UTC))
-    backfilling: Counter[str] = field(default_factory=Counter)
+    reading: Counter[str] = field(default_factory=Counter)
 
     async def handle(self, job: Taken, attempts: int) -> float:
         """Do a job; a failure is logged, and the next time comes all the same.
@@ -90,6 +93,9 @@ class Jobs:
                 _log.info("lease_waiting", error=str(error), holder=error.holder, retry_seconds=RETRY_SECONDS)
                 return RETRY_SECONDS
             _log.warning("run_failed", error=str(error), hint=error.hint)
+        except StoreUnavailable as error:
+            _log.error("run_failed", error=str(error), hint=error.hint)
+            return RETRY_SECONDS if attempts < OUTAGE_ATTEMPTS else 0.0
         except SyncError as error:
             _log.error("run_failed", error=str(error), hint=error.hint)
         except asyncio.CancelledError:
@@ -114,6 +120,14 @@ class Jobs:
                 return RETRY_SECONDS
             _log.warning("job_dropped", why="no worker here has this account in its configuration")
             return 0.0
+        if job.kind not in ("backfill", "window"):
+            return await self._of_account(job)
+        with self._reads(job.account) as others:
+            if job.kind == "window" and attempts < SPREAD_ATTEMPTS and await self._is_share(others):
+                return SPREAD_SECONDS
+            return await self._of_account(job)
+
+    async def _of_account(self, job: Taken) -> float:
         async with (
             runs.failures_recorded(self.database, job.account, RUN_KINDS.get(job.kind, job.kind)),
             self._allowed(job.account) as pipeline,
@@ -158,8 +172,7 @@ class Jobs:
         """
         readers, turn, shared = self.settings.api.concurrency, job.details["turn"], job.details["shared"]
         share = Share(1, SLICE_SECONDS) if shared else Share(readers, SLICE_SECONDS, EARLY_SECONDS, LARGE_RECORDS)
-        with self._counting_backfill(job.account):
-            result = await backfill_share(pipeline, share)
+        result = await backfill_share(pipeline, share)
         if result.free:
             large = not shared and result.counts.records >= LARGE_RECORDS
             others = [_window(job.account, number, 0) for number in range(1, readers)] if large else []
@@ -168,8 +181,7 @@ class Jobs:
     async def _window(self, job: Taken, pipeline: Pipeline) -> None:
         """Read a slice of a planned backfill; whoever finds nothing left has it declared complete."""
         number, turn = job.details["reader"], job.details["turn"]
-        with self._counting_backfill(job.account):
-            result = await help_account(pipeline, str(number), Share(1, SLICE_SECONDS))
+        result = await help_account(pipeline, str(number), Share(1, SLICE_SECONDS))
         if result is not None and result.whole:
             await self._enqueue(_backfill_job(job.account, 0, shared=True))
         elif result is not None and result.free:
@@ -217,12 +229,18 @@ class Jobs:
             self.wake()
 
     @contextmanager
-    def _counting_backfill(self, name: str) -> Iterator[None]:
-        self.backfilling[name] += 1
+    def _reads(self, account: str) -> Iterator[int]:
+        """Count a reader of an account's backfill; gives how many others this process has."""
+        others = self.reading[account]
+        self.reading[account] += 1
         try:
-            yield
+            yield others
         finally:
-            self.backfilling[name] -= 1
+            self.reading[account] -= 1
+
+    async def _is_share(self, readers: int) -> bool:
+        """Say whether so many readers of a backfill are what falls to each of the workers that are alive, or more."""
+        return readers > 0 and readers * await queries.workers(self.database) >= self.settings.api.concurrency
 
     def _state(self, name: str) -> AccountState:
         if name not in self.states:

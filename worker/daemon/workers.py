@@ -19,7 +19,7 @@ from pgqueuer.domain.models import Job
 
 from worker.daemon.planner import pause
 from worker.store.database import Database
-from worker.store.queue import CHANNEL, PoolDriver, Taken, queries
+from worker.store.queue import AGAIN_SECONDS, CHANNEL, PoolDriver, Taken, queries
 
 DEAD_AFTER = timedelta(seconds=30)
 """A job whose worker has not been heard of for so long is taken by another one."""
@@ -32,8 +32,6 @@ STOP_SECONDS = 8.0
 
 FULL_SECONDS = 0.25
 """So often a lane that is full looks again while more waits; the engine's own choice is ten times a second."""
-
-AGAIN_SECONDS = 1.0
 
 _log = structlog.get_logger()
 
@@ -54,9 +52,9 @@ class Workers:
     """The jobs that this process has in hand."""
 
     def __init__(self, database: Database, lanes: Sequence[Lane], handle: Handle) -> None:
-        self._lanes = [(lane, PoolDriver(database)) for lane in lanes]
-        self._handle = handle
         self._stopping = asyncio.Event()
+        self._lanes = [(lane, PoolDriver(database, lane=lane.name, stopping=self._stopping)) for lane in lanes]
+        self._handle = handle
         self._managers = dict[str, QueueManager]()
         self.in_hand = set[asyncio.Task[float]]()
 
@@ -81,8 +79,8 @@ class Workers:
                 one.cancel()
 
     async def _work(self, lane: Lane, driver: PoolDriver) -> None:
-        """Keep a lane going: an outage of the database ends the engine's loop, which then begins again."""
-        unreachable = False
+        """Keep a lane going: whatever ends the engine's loop but a stop, it begins again."""
+        failed = False
         while not self._stopping.is_set():
             manager = QueueManager(queries(driver), channel=CHANNEL)
             manager.min_dequeue_poll_interval = timedelta(seconds=FULL_SECONDS)
@@ -99,12 +97,10 @@ class Workers:
                     log_aggregation_interval=timedelta(0),
                 )
             except Exception as error:  # noqa: BLE001 - whatever it was, the lane has to go on
-                if not unreachable:
+                if not failed:
                     _log.warning("queue_unreachable", lane=lane.name, error=str(error).partition("\n")[0])
-                unreachable = True
+                failed = True
                 await pause(self._stopping, AGAIN_SECONDS)
-            else:
-                unreachable = False
 
     async def _do(self, job: Job) -> None:
         """Do one job for the engine; raises RetryRequested to give it back."""

@@ -40,17 +40,26 @@ async def bounds(client: Client, field: TimeField) -> Bounds:
     """Ask for both ends of the listing, ordered by `field`. Only for a field whose order was seen to be kept."""
     asc = await client.list(list_query(field=field))
     desc = await client.list(list_query(field=field, descending=True))
+    return _bounds_of(asc, desc, field)
+
+
+def _bounds_of(asc: Listing, desc: Listing, field: TimeField) -> Bounds:
     untimed = any(record.time(field) is None for record in (*asc.records, *desc.records))
     one_page = {record.id for record in asc.records} == {record.id for record in desc.records}
     return Bounds(min(times_of(asc.records, field), default=None), sane_newest(desc, field), untimed, one_page)
 
 
-async def probe(client: Client, field: TimeField) -> Strategy:
-    """Probe the best paging strategy for `field` that the API was seen to serve rightly."""
+async def probe(client: Client, field: TimeField) -> tuple[Strategy, Bounds | None]:
+    """Probe the best paging strategy for `field` that the API was seen to serve rightly, and the ends seen with it."""
     asc = await try_query(client, list_query(field=field))
     desc = await try_query(client, list_query(field=field, descending=True))
     if asc is None or desc is None:
-        return Strategy(Paging.SWEEP, evidence=f"$orderby={field.value} was rejected")
+        return Strategy(Paging.SWEEP, evidence=f"$orderby={field.value} was rejected"), None
+    strategy = await _judged(client, field, asc, desc)
+    return strategy, None if strategy.paging is Paging.SWEEP else _bounds_of(asc, desc, field)
+
+
+async def _judged(client: Client, field: TimeField, asc: Listing, desc: Listing) -> Strategy:
     up, down = times_of(asc.records, field), times_of(desc.records, field)
     if up != sorted(up) or down != sorted(down, reverse=True):
         return Strategy(Paging.SWEEP, evidence=f"$orderby={field.value} was ignored")

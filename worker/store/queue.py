@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import version
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast
 
 import asyncpg
+import structlog
 from asyncpg.pool import PoolConnectionProxy
 from pgqueuer.adapters.drivers.asyncpg import AsyncpgDriver
 from pgqueuer.adapters.persistence.qb import QueryBuilderEnvironment, QueryQueueBuilder, QuerySchedulerBuilder
@@ -26,7 +27,7 @@ from pgqueuer.domain.settings import DBSettings, Durability
 from pgqueuer.domain.types import Channel
 from pgqueuer.ports.driver import Driver, NotifyCallback
 
-from worker.errors import StoreError
+from worker.errors import StoreError, StoreUnavailable
 from worker.store.database import Database
 
 SCHEMA = "queue"
@@ -46,6 +47,12 @@ SETTINGS = DBSettings(
     widen_id=True,
 )
 """Every name is given: the engine would else take each from a variable of the environment, such as TRIGGER."""
+
+AGAIN_SECONDS = 1.0
+"""So long a lane waits before it asks a database again that did not answer."""
+
+_T = TypeVar("_T")
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,25 +179,55 @@ class PoolDriver(Driver):
     """The engine's connection to the database: each statement a transaction of our own pool, and no listening.
 
     It polls for what other processes put in; `wake` notifies it of what this process has put in itself.
+
+    The statements of a `lane` outlast an outage: they are tried again until the lane is `stopping`. An error would end
+    the engine's loop, which then waits for all of its jobs before it can begin again, and forgets which of them ended
+    meanwhile; nobody would take those accounts before the heartbeats of their jobs are stale.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, lane: str = "", stopping: asyncio.Event | None = None) -> None:
         self._database = database
+        self._lane = lane
+        self._stopping = stopping
+        self._unreachable = False
         self._shutdown = asyncio.Event()
         self._listeners: list[NotifyCallback] = []
 
     async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
         """Return rows; raises the driver's own errors, which the engine knows by their SQLSTATE."""
-        with _as_driver():
-            async with self._database.transaction() as connection:
-                return [dict(record) for record in await connection.fetch(query, *args)]
+
+        async def rows(connection: PoolConnectionProxy) -> list[dict[str, object]]:
+            return [dict(record) for record in await connection.fetch(query, *args)]
+
+        return await self._answered(rows)
 
     async def execute(self, query: str, *args: object) -> str:
         """Return PostgreSQL's status line; raises as `fetch` does."""
-        with _as_driver():
-            async with self._database.transaction() as connection:
-                status: str = await connection.execute(query, *args)
-                return status
+
+        async def status(connection: PoolConnectionProxy) -> str:
+            line: str = await connection.execute(query, *args)
+            return line
+
+        return await self._answered(status)
+
+    async def _answered(self, ask: Callable[[PoolConnectionProxy], Awaitable[_T]]) -> _T:
+        while True:
+            try:
+                async with self._database.transaction() as connection:
+                    answer = await ask(connection)
+            except StoreError as error:
+                if not isinstance(error, StoreUnavailable) or self._stopping is None or self._stopping.is_set():
+                    with _as_driver():
+                        raise
+                if not self._unreachable:
+                    _log.warning("queue_unreachable", lane=self._lane, error=str(error))
+                self._unreachable = True
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(AGAIN_SECONDS):
+                        await self._stopping.wait()
+            else:
+                self._unreachable = False
+                return answer
 
     async def notify(self, channel: str, payload: str) -> None:
         """Notify this process only: the engine checks whether it receives its own notification."""

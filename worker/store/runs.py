@@ -20,7 +20,9 @@ from worker.store import leases, sql
 from worker.store.database import Database
 from worker.store.leases import Lease, Waiting, lease_name
 
-_FINISH_ATTEMPTS = 3
+_STOP_SECONDS = 2.0
+"""So long a run that is asked to stop tries to record its end; any other tries for as long as it has the lease."""
+
 _ADD_TOTALS = """
 INSERT INTO sync.totals AS t (account, kind, name, value)
 SELECT $1, $2, * FROM unnest($3::text[], $4::float8[])
@@ -169,23 +171,22 @@ async def _begin(
 
 
 async def _finish_surely(database: Database, record: Record, outcome: str, error: str) -> None:
-    """Record the outcome, and try again where the connection broke at that very moment.
+    """Record the outcome, and try again while the database is unreachable, until the lease would be over anyway.
 
-    A text that PostgreSQL cannot hold is cleaned before. What cannot be recorded ends with the lease: the next run of
-    the kind closes it.
+    So an account that lost the database is free as soon as the database is back. A text that PostgreSQL cannot hold is
+    cleaned before. What cannot be recorded ends with the lease: the next run of the kind closes it.
     """
-    message = _storable(error)
-    for attempt in range(1, _FINISH_ATTEMPTS + 1):
+    message, began = _storable(error), time.monotonic()
+    patience = _STOP_SECONDS if outcome == "stopped" else leases.LEASE_SECONDS
+    while True:
         try:
-            await _finish(database, record, outcome, message)
+            return await _finish(database, record, outcome, message)
         except StoreUnavailable:
-            if attempt == _FINISH_ATTEMPTS:
+            if time.monotonic() - began >= patience:
                 if outcome == "done":
                     raise
-                return
+                return None
             await asyncio.sleep(leases.RETRY_SECONDS)
-        else:
-            return
 
 
 async def _finish(database: Database, record: Record, outcome: str, error: str) -> None:

@@ -19,6 +19,7 @@ class Seal:
     def __init__(self, keys: list[str]) -> None:
         self._keys = MultiFernet([Fernet(key) for key in keys])
         self._first = keys[0].encode()
+        self._newest = Fernet(keys[0])
 
     def close(self, secret: str) -> bytes:
         """Seal a secret."""
@@ -33,6 +34,13 @@ class Seal:
                 "The stored sign-in cannot be opened with the keys of `security.key_file`.",
                 "Put the former key back, below the new one; or sign in again with `referral-sync login`.",
             ) from None
+
+    def open_newest(self, sealed: bytes) -> str | None:
+        """Open what was sealed with the first key; None where another one sealed it, so that it is made anew."""
+        try:
+            return self._newest.decrypt(sealed).decode()
+        except InvalidToken:
+            return None
 
     def digest(self, *secrets: str) -> str:
         """Return what secrets can be recognised by, as long as the first key stays, and only by who has it."""

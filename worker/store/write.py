@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -18,7 +18,7 @@ from worker.model.decide import Verdict
 from worker.model.mapping import RejectedRecord, Row
 from worker.model.schema import REFERRAL_COLUMNS
 from worker.store import sql
-from worker.store.copying import NewRow, children_as_lines, rows_as_lines
+from worker.store.copying import NewRow, children_as_lines, in_pieces, rows_as_lines
 from worker.store.leases import Lease
 
 _ENCODE = msgspec.json.Encoder(decimal_format="number").encode
@@ -113,9 +113,7 @@ async def _insert(connection: PoolConnectionProxy, lease: Lease, inserts: list[C
         await _copy(connection, "referrals", sql.ROW, rows_as_lines(lease.account, lease.id, new))
     except asyncpg.UniqueViolationError as error:
         raise RacedError from error
-    keyed = [(one.key, one.row) for one in new]
-    for table in sql.CHILD_TABLES:
-        await copy_children(connection, table, keyed)
+    await copy_children(connection, sql.CHILD_TABLES, [(one.key, one.row) for one in new])
 
 
 async def _update(connection: PoolConnectionProxy, lease: Lease, updates: list[Change]) -> None:
@@ -131,7 +129,7 @@ async def _update(connection: PoolConnectionProxy, lease: Lease, updates: list[C
         renewed = [(change.key, change.row) for change in updates if table in change.tables]
         if renewed:
             await connection.execute(sql.delete_children(table), [key for key, _ in renewed])
-            await copy_children(connection, table, renewed)
+            await copy_children(connection, [table], renewed)
 
 
 async def end_versions(connection: PoolConnectionProxy, account: str, until: dict[str, datetime]) -> None:
@@ -149,11 +147,13 @@ def _texts(moments: Iterable[datetime]) -> list[str]:
     return [moment.isoformat() for moment in moments]
 
 
-async def copy_children(connection: PoolConnectionProxy, table: str, rows: Iterable[tuple[int, Row]]) -> None:
-    """Copy the rows of a child table for referrals, each with its key, that have none there."""
-    children = [(str(key), *child) for key, row in rows for child in row.children.get(table, ())]
-    if children:
-        await _copy(connection, table, sql.CHILD_TABLES[table], children_as_lines(children))
+async def copy_children(
+    connection: PoolConnectionProxy, tables: Collection[str], rows: Iterable[tuple[int, Row]]
+) -> None:
+    """Copy the rows of child tables for referrals, each with its key, that have none there."""
+    for table, lines in children_as_lines(rows, tables).items():
+        if lines:
+            await _copy(connection, table, sql.CHILD_TABLES[table], in_pieces(lines))
 
 
 async def _copy(

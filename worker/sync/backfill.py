@@ -27,7 +27,7 @@ from worker.sync.drain import drain, writing
 from worker.sync.hydrate import hydrated, list_is_partial
 from worker.sync.pipeline import Pipeline, Step
 from worker.sync.run import Run
-from worker.sync.strategy import downgrade, strategy_for
+from worker.sync.strategy import downgrade, ends_of, strategy_for
 from worker.sync.untimed import without_time
 
 WINDOWS_PER_READER = 8
@@ -154,7 +154,7 @@ async def windows_to_read(pipeline: Pipeline, asked: Window, strategy: Strategy)
     """
     if strategy.paging is not Paging.KEYSET:
         return [asked]
-    ends = await bounds(pipeline.client, asked.field)
+    ends = await ends_of(pipeline, asked.field)
     if ends.oldest is None or ends.newest is None or ends.one_page:
         return [asked]
     first, last = max(ends.oldest, asked.lower or ends.oldest), min(ends.newest, asked.upper or ends.newest)
@@ -164,7 +164,7 @@ async def windows_to_read(pipeline: Pipeline, asked: Window, strategy: Strategy)
 async def newest_updated(pipeline: Pipeline, run: Run) -> Instant | None:
     """Return the newest `updatedDateTime` that the source shows now, or None where it keeps no order to ask for it."""
     strategy = await strategy_for(pipeline, run, TimeField.UPDATED)
-    return (await bounds(pipeline.client, TimeField.UPDATED)).newest if strategy.paging is not Paging.SWEEP else None
+    return (await ends_of(pipeline, TimeField.UPDATED)).newest if strategy.paging is not Paging.SWEEP else None
 
 
 async def _plan(pipeline: Pipeline, run: Run, asked: Window, strategy: Strategy) -> Backfill:

@@ -11,6 +11,8 @@ import structlog
 from worker.model.counts import Counts
 from worker.model.privacy import Privacy
 from worker.model.strategy import Paging
+from worker.model.window import TimeField
+from worker.source.capabilities import Bounds
 from worker.source.client import Client
 from worker.store.database import Database
 from worker.store.leases import Waiting
@@ -39,7 +41,8 @@ class Pipeline:
 
     `paging` overrides what probing would choose. `max_vanished_percent` bounds how many rows a reconcile may mark.
     `privacy` is what the client admits. `processes` share a backfill; 0 lets its duration decide. `waiting` is
-    called while a lease is waited for.
+    called while a lease is waited for. `ends` are those of the listing that a probe has
+    just seen.
     """
 
     account: str
@@ -53,3 +56,4 @@ class Pipeline:
     privacy: Privacy = field(default_factory=Privacy)
     progress: Callable[[Step], None] = _silent
     waiting: Waiting | None = None
+    ends: dict[TimeField, Bounds] = field(default_factory=dict)

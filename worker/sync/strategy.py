@@ -7,7 +7,7 @@ import structlog
 from worker.errors import SourceContradicted
 from worker.model.strategy import Paging, Strategy
 from worker.model.window import TimeField
-from worker.source.capabilities import probe
+from worker.source.capabilities import Bounds, bounds, probe
 from worker.store import capabilities
 from worker.sync.pipeline import Pipeline
 from worker.sync.run import Run
@@ -24,12 +24,20 @@ async def strategy_for(pipeline: Pipeline, run: Run | None, field: TimeField) ->
         strategy = Strategy(pipeline.paging, evidence="set by api.paging")
     else:
         stored = await capabilities.strategy(pipeline.database, pipeline.account, field)
-        strategy = stored or await probe(pipeline.client, field)
+        pipeline.ends.pop(field, None)
+        strategy, ends = (stored, None) if stored is not None else await probe(pipeline.client, field)
+        if ends is not None:
+            pipeline.ends[field] = ends
         if stored is None and run is not None:
             await capabilities.put_strategy(pipeline.database, pipeline.account, field, strategy)
     if run is not None:
         run.learn(paging=strategy.paging.value)
     return strategy
+
+
+async def ends_of(pipeline: Pipeline, field: TimeField) -> Bounds:
+    """Return the ends of the listing, asked for unless a probe has just seen them; each is good for one plan."""
+    return pipeline.ends.pop(field, None) or await bounds(pipeline.client, field)
 
 
 async def downgrade(pipeline: Pipeline, field: TimeField, strategy: Strategy, why: SourceContradicted) -> None:

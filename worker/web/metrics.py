@@ -1,6 +1,6 @@
 """Metrics for Prometheus, made from what the database knows whenever they are asked for.
 
-They come from the database and not from this process, so that any replica says the same, a standby too; only
+They come from the database and not from this process, so that any worker says the same; only
 `connections`, `work_in_hand` and `build_info` are the process's own. Labels are account names, fixed words and the
 owners of leases (host, process); no personal data.
 """
