@@ -59,13 +59,11 @@ sbom: .venv/.dev ## write sbom.json: what the container image is made of, in Cyc
 	@$(BIN)/cyclonedx-py requirements --output-reproducible --of JSON -o sbom.json requirements.lock
 	@echo "sbom.json lists $$($(BIN)/python -c 'import json; print(len(json.load(open("sbom.json"))["components"]))') components"
 
-bench: .venv/.dev ## a full backfill and syncs beside their floors, without latency and at 50 ms a page; RECORDS=50000
+bench: .venv/.dev ## a backfill and syncs beside their floors, by default and tuned settings; RECORDS=50000
 	@$(BIN)/python -m benchmarks.backfill $(RECORDS)
-	@$(BIN)/python -m benchmarks.backfill $(RECORDS) 0.05
 
 bench-peers: .venv/.dev .venv/.peers ## the same with dlt beside it, which gets an environment of its own
-	@PEERS_PYTHON=$(CURDIR)/.venv/peers/bin/python $(BIN)/python -m benchmarks.backfill $(RECORDS) 0 peers
-	@PEERS_PYTHON=$(CURDIR)/.venv/peers/bin/python $(BIN)/python -m benchmarks.backfill $(RECORDS) 0.05 peers
+	@PEERS_PYTHON=$(CURDIR)/.venv/peers/bin/python $(BIN)/python -m benchmarks.backfill $(RECORDS) --peers
 
 bench-growth: .venv/.dev ## memory and syncs at 20,000 and at 1,000,000 records
 	@$(BIN)/python -m benchmarks.growth

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from benchmarks.backfill import bloat, prepare, product, say, server, source, syncs
+from benchmarks.backfill import bloat, prepare, product, say, source, syncs
+from benchmarks.server import server
 
 SIZES = (20_000, 1_000_000)
 
@@ -16,13 +17,14 @@ SIZES = (20_000, 1_000_000)
 async def main(sizes: tuple[int, ...]) -> None:
     """Backfill, sync and report at each size."""
     for records in sizes:
-        async with server() as dsn, source(records, 0.0) as origin:
+        async with server("default") as dsn, source(records, 0.0) as origin:
             await prepare(dsn)
             load, _ = await product(origin, dsn, "backfill")
+            lines, _ = await syncs(origin, dsn)
             say(
-                f"\n{records:,} records: {records / load.seconds:,.0f}/s, {load.cpu / records * 1e5:.1f} CPU s/100,000,"
+                f"\n{records:,} records: {load.rate:,.0f}/s, {load.client_ms:.0f} CPU ms for 1,000,"
                 f" peak {load.peak:.0f} MB, {load.requests:,} requests, {load.whole}",
-                *(await syncs(origin, dsn)),
+                *lines,
                 *(await bloat(dsn)),
             )
 

@@ -22,9 +22,9 @@ from worker.demo.simulator import start
 from worker.embedded import server as embedded
 from worker.logs import EVENTS, configure
 from worker.source.client import open_client
-from worker.store import leases, migrate
+from worker.store import migrate
 from worker.store.database import open_database
-from worker.sync.backfill import backfill
+from worker.sync.account import backfill_account
 from worker.sync.pipeline import Pipeline
 
 TARGET = Path(__file__).parent.parent / "docs" / "data-dictionary.md"
@@ -170,9 +170,8 @@ async def load(url: str, count: int = 200) -> None:
                 ca_file=None,
                 max_page_bytes=1 << 26,
             ) as client,
-            leases.run(database, "contoso", "backfill") as run,
         ):
-            await backfill(Pipeline("contoso", database, client, timedelta(minutes=10)), run, None, None)
+            await backfill_account(Pipeline("contoso", database, client, timedelta(minutes=10)))
     finally:
         await simulator.stop()
 

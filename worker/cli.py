@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
-import os
 import signal
-import sys
-import traceback
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import Annotated, Literal
 
 import typer
 
 from worker import RELEASE
-from worker.commands import render
-from worker.commands.outlet import Outlet
-from worker.errors import ConfigError, SyncError
-from worker.model.escape import json_text, line
-
-if TYPE_CHECKING:
-    from worker.config.models import Settings
-    from worker.model.instant import Instant
-    from worker.sync.pipeline import Pipeline
+from worker.commands.process import (
+    OUT,
+    ask,
+    finish,
+    for_accounts,
+    ids_of,
+    load_settings,
+    moment_of,
+    print_error,
+    refuse,
+    run_process,
+    tell,
+)
+from worker.errors import SyncError
 
 app = typer.Typer(
     name="referral-sync",
@@ -41,50 +39,15 @@ AccountOption = Annotated[str | None, typer.Option("--account", metavar="A", hel
 SinceOption = Annotated[str | None, typer.Option("--since", metavar="T", help="From this time on, such as 2024-01-31.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would change; write nothing.")]
 
-_out, _err = Outlet(), Outlet(stderr=True)
-
-COLLECT_AFTER = 100_000
-"""Records are many, live for a moment and hold no cycles: looking for those after every 700 objects, as Python does,
-took a tenth of a backfill (benchmarks/README.md)."""
-
 
 def main() -> None:
-    """Run the command of this process; streams that are closed or full are no reason for a traceback."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - as long as the process
-    try:
-        try:
-            _refuse_what_steers(sys.argv[1:])
-            app()
-        except OSError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the last place that can say it in a sentence
-            _print_error(_bug(error))
-            raise SystemExit(1) from None
-        finally:
-            sys.stdout.flush()
-    except OSError as error:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - what is left to flush goes there
-        if not isinstance(error, BrokenPipeError):
-            with suppress(OSError):
-                sys.stderr.write(f"Error: What was to be printed could not be: {error.strerror}.\n")
-                sys.stderr.flush()
-            sys.stderr = sys.stdout
-        raise SystemExit(1) from None
-
-
-def _refuse_what_steers(arguments: list[str]) -> None:
-    """End with a fault where an argument holds control characters, which what parses them would print as they are."""
-    for given in arguments:
-        if line(given) != given:
-            _print_error(ConfigError([f"{line(given)}: an argument holds no control characters"]))
-            raise SystemExit(ConfigError.exit_code)
+    """Run the command of this process."""
+    run_process(app)
 
 
 def _version(asked: bool) -> None:
     if asked:
-        _out.print(f"referral-sync {RELEASE}")
+        OUT.print(f"referral-sync {RELEASE}")
         raise typer.Exit
 
 
@@ -101,15 +64,15 @@ def about(
 @app.command()
 def run() -> None:
     """Run the daemon until SIGTERM: migrations, scheduler, ops endpoint."""
-    settings = _settings()
+    settings = load_settings()
 
     async def work() -> int:
-        from worker.daemon.jobs import serve  # noqa: PLC0415 - keeps `--help` quick
+        from worker.daemon.assembly import serve  # noqa: PLC0415 - keeps `--help` quick
 
         await serve(settings)
         return 0
 
-    _finish(work(), signals=False)
+    finish(work(), signals=False)
 
 
 @app.command()
@@ -118,18 +81,10 @@ def sync(account: AccountOption = None, dry_run: DryRunOption = False, since: Si
 
     Example: referral-sync sync --account contoso
     """
-    from worker.sync import account as flows  # noqa: PLC0415 - keeps `--help` quick
+    from worker.commands import flows  # noqa: PLC0415 - keeps `--help` quick
 
-    moment = _moment(since, "--since", warns=True)
-
-    async def one(pipeline: Pipeline) -> str:
-        if dry_run:
-            from worker.sync.preview import preview_incremental  # noqa: PLC0415
-
-            return await _show_preview(preview_incremental(pipeline))
-        return render.counts(await flows.sync_account(pipeline, moment, wait=flows.WAIT))
-
-    _for_accounts(account, one)
+    moment = moment_of(since, "--since", warns=True)
+    for_accounts(account, partial(flows.sync, since=moment, dry_run=dry_run))
 
 
 @app.command()
@@ -152,26 +107,18 @@ def backfill(
 
     Example: referral-sync backfill --since 2024-01-01 --concurrency 4 --processes 2
     """
-    from worker.commands import backfill as backfills  # noqa: PLC0415
-    from worker.sync import account as flows  # noqa: PLC0415 - keeps `--help` quick
+    from worker.commands import flows  # noqa: PLC0415 - keeps `--help` quick
+    from worker.commands.backfill import Range  # noqa: PLC0415
 
-    lower, upper = _moment(since, "--since", warns=True), _moment(until, "--until")
+    lower, upper = moment_of(since, "--since", warns=True), moment_of(until, "--until")
     if lower is not None and upper is not None and lower >= upper:
-        _refuse("--until must be later than --since")
-
-    asked = backfills.Range(lower, upper, restart)
-
-    async def one(pipeline: Pipeline) -> str:
-        if helps is not None:
-            sys.stdout.write(backfills.written(await backfills.read_windows(pipeline, asked, reader, helps)) + "\n")
-            return ""
-        number = processes if processes is not None else pipeline.processes
-        summary = render.counts(await backfills.backfill(pipeline, asked, number, flows.WAIT))
-        if verify:
-            summary += f"; {render.reconciled(await flows.reconcile_account(pipeline, wait=flows.WAIT))}"
-        return summary
-
-    _for_accounts(account, one, concurrency=concurrency)
+        refuse("--until must be later than --since")
+    asked = Range(lower, upper, restart)
+    if helps is not None:
+        one = partial(flows.help_backfill, asked=asked, reader=reader, readers=helps)
+    else:
+        one = partial(flows.backfill, asked=asked, processes=processes, verify=verify)
+    for_accounts(account, one, concurrency=concurrency)
 
 
 @app.command()
@@ -186,18 +133,9 @@ def reconcile(
 
     Example: referral-sync reconcile --dry-run
     """
-    from worker.sync import account as flows  # noqa: PLC0415 - keeps `--help` quick
+    from worker.commands import flows  # noqa: PLC0415 - keeps `--help` quick
 
-    async def one(pipeline: Pipeline) -> str:
-        if dry_run:
-            from worker.sync.preview import preview_reconcile  # noqa: PLC0415
-
-            return await _show_preview(preview_reconcile(pipeline))
-        return render.reconciled(
-            await flows.reconcile_account(pipeline, accept_vanished=accept_vanished, wait=flows.WAIT)
-        )
-
-    _for_accounts(account, one)
+    for_accounts(account, partial(flows.reconcile, accept_vanished=accept_vanished, dry_run=dry_run))
 
 
 @app.command()
@@ -206,23 +144,10 @@ def refresh(ids: Annotated[list[str], typer.Argument(metavar="ID...")], account:
 
     Example: referral-sync refresh 0f8fad5b-d9cb-469f-a165-70867728950e
     """
-    from worker.sync import account as flows  # noqa: PLC0415 - keeps `--help` quick
+    from worker.commands.flows import Refresh  # noqa: PLC0415 - keeps `--help` quick
 
-    ids = _ids(ids)
-    found = set[str]()
-
-    async def one(pipeline: Pipeline) -> str:
-        counts, unknown = await flows.refresh_account(pipeline, ids)
-        found.update(set(ids) - set(unknown))
-        return render.counts(counts)
-
-    def missing() -> int:
-        absent = [key for key in ids if key not in found]
-        for key in absent:
-            _err.print(f"The source does not show {key}: it does not exist, or this sign-in may not see it.")
-        return 1 if absent else 0
-
-    _for_accounts(account, one, afterwards=missing)
+    asked = Refresh(ids_of(ids))
+    for_accounts(account, asked.one, afterwards=asked.exit_code)
 
 
 @app.command()
@@ -230,54 +155,33 @@ def migrate(
     check: Annotated[bool, typer.Option("--check", help="Only say whether it is needed; exit 1 when it is.")] = False,
 ) -> None:
     """Bring the database to the newest revision."""
-    settings = _settings()
+    from worker.commands.migrate import bring_up_to_date  # noqa: PLC0415 - keeps `--help` quick
 
-    async def work() -> int:
-        from worker.wiring import database_url, prepare_database, require_migrated  # noqa: PLC0415 - keeps `--help` quick
-
-        async with database_url(settings) as url:
-            if check:
-                await require_migrated(url)
-                _out.print("The database is at the newest revision.")
-            else:
-                for text in await prepare_database(settings, url):
-                    _out.print(text)
-        return 0
-
-    _finish(work())
+    finish(bring_up_to_date(load_settings(), only_check=check))
 
 
 @app.command()
 def check() -> None:
     """Look at everything a run depends on: configuration, database, sign-in, API, and what the API can do."""
-    settings = _settings()
+    from worker.commands.check import show_findings  # noqa: PLC0415 - keeps `--help` quick
 
-    async def work() -> int:
-        from worker.commands.check import look  # noqa: PLC0415 - keeps `--help` quick
-
-        worst = 0
-        async for finding in look(settings):
-            _out.print(line(f"{finding.state:4}  {finding.subject}: {finding.found}"))
-            if finding.fix:
-                _out.print(line(f"      {finding.fix}"))
-            worst = max(worst, finding.exit_code)
-        return worst
-
-    _finish(work())
+    finish(show_findings(load_settings()))
 
 
 @app.command(hidden=True)
 def health() -> None:
     """Ask the daemon of this configuration whether it is alive: the health check of the container image."""
-    settings = _settings()
+    settings = load_settings()
 
     async def work() -> int:
-        from worker.daemon.health import ask_health  # noqa: PLC0415 - keeps `--help` quick
+        from asyncio import to_thread  # noqa: PLC0415 - keeps `--help` quick
 
-        _out.print(await asyncio.to_thread(ask_health, settings.http.listen))
+        from worker.daemon.health import ask_health  # noqa: PLC0415
+
+        OUT.print(await to_thread(ask_health, settings.http.listen))
         return 0
 
-    _finish(work())
+    finish(work())
 
 
 @app.command()
@@ -285,32 +189,9 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs; the keys are in the README.")] = False,
 ) -> None:
     """Say per account how fresh and complete the copy is; exit 1 when an account requires action."""
-    settings = _settings()
+    from worker.commands.status import show_status  # noqa: PLC0415 - keeps `--help` quick
 
-    async def work() -> int:
-        from worker.notify import records  # noqa: PLC0415
-        from worker.store import queries  # noqa: PLC0415 - keeps `--help` quick
-        from worker.wiring import migrated_database  # noqa: PLC0415 - keeps `--help` quick
-
-        async with migrated_database(settings) as database:
-            rows = await queries.status(database, settings.accounts)
-            channels = await records.state(database, list(settings.notify.channels))
-            queue, workers = await queries.queue(database), await queries.workers(database)
-        for row in rows:
-            row["configured"] = row["account"] in settings.accounts
-        if as_json:
-            document = {"release": RELEASE, "accounts": rows, "queue": queue, "workers": workers}
-            document |= {"channels": channels} if channels else {}
-            _out.print(json_text(document, indent=2))
-        else:
-            for row in rows:
-                _out.print(render.status(row))
-            for one in channels:
-                _out.print(render.channel(one))
-            _out.print(render.queue(queue, workers))
-        return 1 if any(row["health"] == "action required" for row in rows) else 0
-
-    _finish(work())
+    finish(show_status(load_settings(), as_json=as_json))
 
 
 @app.command()
@@ -319,22 +200,11 @@ def explain(referral_id: Annotated[str, typer.Argument(metavar="ID")], account: 
 
     Example: referral-sync explain 0f8fad5b-d9cb-469f-a165-70867728950e
     """
-    from worker.sync.explain import explain as look  # noqa: PLC0415 - keeps `--help` quick
+    from worker.commands.flows import Explain  # noqa: PLC0415 - keeps `--help` quick
 
-    (referral_id,) = _ids([referral_id])
-    known = False
-
-    async def one(pipeline: Pipeline) -> str:
-        nonlocal known
-        about = await look(pipeline, referral_id)
-        known = known or about.known
-        if not about.known:
-            return "knows nothing of it"
-        for text in render.explained(pipeline.account, about):
-            _out.print(text)
-        return ""
-
-    _for_accounts(account, one, afterwards=lambda: 0 if known else 1)
+    (asked,) = ids_of([referral_id])
+    explained = Explain(asked)
+    for_accounts(account, explained.one, afterwards=explained.exit_code)
 
 
 @app.command()
@@ -346,19 +216,9 @@ def rejects(
 
     Example: referral-sync rejects --replay
     """
-    from worker.sync import account as flows  # noqa: PLC0415 - keeps `--help` quick
+    from worker.commands import flows  # noqa: PLC0415 - keeps `--help` quick
 
-    async def one(pipeline: Pipeline) -> str:
-        replayed = ""
-        if replay:
-            replayed = f"replayed: {render.counts(await flows.replay_account(pipeline, wait=flows.WAIT))}; "
-        number = 0
-        async for kept in flows.all_rejects(pipeline):
-            number += 1
-            _out.print(render.rejected_line(pipeline.account, kept))
-        return f"{replayed}{number} open"
-
-    _for_accounts(account, one)
+    for_accounts(account, partial(flows.rejects, replay=replay))
 
 
 @app.command()
@@ -367,37 +227,9 @@ def forget(ids: Annotated[list[str], typer.Argument(metavar="ID...")], account: 
 
     Example: referral-sync forget 0f8fad5b-d9cb-469f-a165-70867728950e
     """
-    ids = _ids(ids)
-    settings = _settings()
+    from worker.commands.erase import forget as erase  # noqa: PLC0415 - keeps `--help` quick
 
-    async def work() -> int:
-        from worker.store.erase import forget as erase  # noqa: PLC0415
-        from worker.store.spelling import is_guid  # noqa: PLC0415
-        from worker.sync.run import refresh_history  # noqa: PLC0415 - keeps `--help` quick
-        from worker.wiring import accounts_in_data, migrated_database  # noqa: PLC0415 - keeps `--help` quick
-
-        absent = 0
-        async with migrated_database(settings) as database:
-            names = await accounts_in_data(database, settings) if account is None else [account]
-            for key in ids:
-                rows = sum([await erase(database, name, key) for name in names])
-                absent += not rows
-                strange = "" if is_guid(key) else ", and it is no id as the API gives them"
-                outcome = f"{rows} rows erased" if rows else f"nothing is stored of it{strange}"
-                _out.print(f"{key}: {outcome}")
-            await refresh_history(database, force=True)
-        return 1 if absent else 0
-
-    _finish(work())
-
-
-def _ids(given: list[str]) -> list[str]:
-    from worker.store.spelling import plain_id  # noqa: PLC0415 - keeps `--help` quick
-
-    try:
-        return [plain_id(one) for one in given]
-    except ValueError as error:
-        _refuse(str(error))
+    finish(erase(load_settings(), ids_of(ids), account))
 
 
 accounts = typer.Typer(help="Accounts in the data.", no_args_is_help=True, rich_markup_mode=None)
@@ -410,29 +242,9 @@ def remove(name: Annotated[str, typer.Argument(metavar="A")]) -> None:
 
     Example: referral-sync account remove contoso
     """
-    settings = _settings()
+    from worker.commands.erase import remove as erase  # noqa: PLC0415 - keeps `--help` quick
 
-    async def work() -> int:
-        from worker.commands.progress import progress  # noqa: PLC0415
-        from worker.store.erase import remove_account  # noqa: PLC0415
-        from worker.store.leases import free  # noqa: PLC0415
-        from worker.sync.account import WAIT  # noqa: PLC0415
-        from worker.sync.run import refresh_history  # noqa: PLC0415 - keeps `--help` quick
-        from worker.wiring import accounts_in_data, migrated_database  # noqa: PLC0415 - keeps `--help` quick
-
-        async with migrated_database(settings) as database:
-            if name not in await accounts_in_data(database, settings, configured=False):
-                raise SyncError(f"The data holds no account {name}.", "`referral-sync status` names those that it has.")
-            with progress() as shown:
-                await free(database, name, wait_seconds=WAIT.total_seconds(), waiting=shown.waiting)
-            removed = await remove_account(database, name)
-            await refresh_history(database, force=True)
-        _out.print(f"{name}: {removed:,} referrals and versions erased.")
-        if name in settings.accounts:
-            _out.print("It is still in the configuration, so the next run backfills it again.")
-        return 0
-
-    _finish(work())
+    finish(erase(load_settings(), name))
 
 
 database = typer.Typer(help="The database.", no_args_is_help=True, rich_markup_mode=None)
@@ -454,30 +266,10 @@ def url(
 
     Example: referral-sync db url --role reader
     """
-    settings = _settings()
+    from worker.commands.address import show_address  # noqa: PLC0415 - keeps `--help` quick
+    from worker.daemon.planner import stop_on_signal  # noqa: PLC0415
 
-    async def work() -> int:
-        from worker.daemon.planner import stop_on_signal  # noqa: PLC0415 - keeps `--help` quick
-        from worker.wiring import address  # noqa: PLC0415
-
-        async with address(settings, reader=role is not None, lingers=not hold) as found:
-            sys.stdout.write(f"{found}\n")
-            sys.stdout.flush()
-            embedded = settings.database.is_embedded
-            if role is not None and not embedded:
-                _err.print(_FOR_READERS)
-            if hold and embedded:
-                stopped = asyncio.Event()
-                stop_on_signal(stopped)
-                _err.print("The database stays up until Ctrl-C.")
-                await stopped.wait()
-        return 0
-
-    _finish(work())
-
-
-_FOR_READERS = """This database is yours, and so are its roles: make one for dashboards and sign in with it.
-CREATE ROLE dashboards LOGIN PASSWORD '...' IN ROLE bi_reader;"""
+    finish(show_address(load_settings(), reader=role is not None, hold=stop_on_signal if hold else None))
 
 
 @app.command()
@@ -488,29 +280,9 @@ def login(
 
     Example: referral-sync login --account contoso
     """
-    settings = _settings()
+    from worker.commands.login import sign_in  # noqa: PLC0415 - keeps `--help` quick
 
-    async def work() -> int:
-        from worker import wiring as pieces  # noqa: PLC0415 - keeps `--help` quick
-        from worker.commands.login import login as sign_in  # noqa: PLC0415 - keeps `--help` quick
-        from worker.wiring import migrated_database  # noqa: PLC0415 - keeps `--help` quick
-
-        pieces.chosen_accounts(settings, account)
-        async with migrated_database(settings) as database:
-            await sign_in(settings, database, account, _tell, _ask)
-        _out.print(f"{account} is signed in; every worker on this database uses that from now on.")
-        return 0
-
-    _finish(work(), signals=False)
-
-
-def _tell(what: str) -> None:
-    _out.print(what)
-
-
-def _ask(what: str) -> str:
-    _out.print(what)
-    return sys.stdin.readline()
+    finish(sign_in(load_settings(), account, tell, ask), signals=False)
 
 
 @app.command()
@@ -518,7 +290,7 @@ def config() -> None:
     """Show the effective configuration, secrets masked."""
     from worker.config.render import render  # noqa: PLC0415 - keeps `--help` quick
 
-    _out.print(render(_settings()), end="")
+    OUT.print(render(load_settings()), end="")
 
 
 notify = typer.Typer(
@@ -537,7 +309,7 @@ def notify_test(channel: ChannelOption = None) -> None:
     """
     from worker.commands.channels import send_tests  # noqa: PLC0415 - keeps `--help` quick
 
-    _finish(send_tests(_settings(), channel, _tell, _print_error))
+    finish(send_tests(load_settings(), channel, tell, print_error))
 
 
 @notify.command("preview")
@@ -548,7 +320,7 @@ def notify_preview(channel: ChannelOption = None) -> None:
     """
     from worker.commands.channels import show_preview  # noqa: PLC0415 - keeps `--help` quick
 
-    _finish(show_preview(_settings(), channel, _tell))
+    finish(show_preview(load_settings(), channel, tell))
 
 
 @notify.command("log")
@@ -558,7 +330,7 @@ def notify_log(
     """List the last messages, and what came of them; their texts are kept nowhere."""
     from worker.commands.channels import show_log  # noqa: PLC0415 - keeps `--help` quick
 
-    _finish(show_log(_settings(), limit, _tell))
+    finish(show_log(load_settings(), limit, tell))
 
 
 @app.command()
@@ -570,35 +342,15 @@ def report(
 
     Example: referral-sync report --out pipeline.html
     """
-    settings = _settings()
+    from worker.commands.report import write_report  # noqa: PLC0415 - keeps `--help` quick
 
-    async def work() -> int:
-        from worker.store.analysis import analysis  # noqa: PLC0415
-        from worker.web.report import report as page  # noqa: PLC0415
-        from worker.wiring import accounts_in_data, migrated_database  # noqa: PLC0415 - keeps `--help` quick
-
-        async with migrated_database(settings) as database:
-            if account is not None and account not in await accounts_in_data(database, settings):
-                raise ConfigError([f"--account: there is no {account}"])
-            rows = await analysis(database, account, settings.labels())
-        text = page(rows, datetime.now(UTC))
-        if str(out) == "-":
-            sys.stdout.buffer.write(text.encode())
-            return 0
-        try:
-            out.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise SyncError(f"{out} cannot be written: {error.strerror}.", "Name another file with --out.") from None
-        _out.print(f"The report is in {out}.")
-        return 0
-
-    _finish(work())
+    finish(write_report(load_settings(), out, account))
 
 
 @app.command()
 def mcp() -> None:
     """Answer a few read-only questions for AI assistants over standard input and output (Model Context Protocol)."""
-    settings = _settings()
+    settings = load_settings()
 
     async def work() -> int:
         try:
@@ -615,7 +367,7 @@ def mcp() -> None:
 
     # Nothing can cancel a read of standard input, and nothing is under way that could be lost.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    _finish(work(), signals=False)
+    finish(work(), signals=False)
 
 
 @app.command()
@@ -635,13 +387,11 @@ def simulate(
 
     Example: referral-sync simulate --count 1000 --set filter_updated=ignore
     """
-    from worker.demo.simulator import main as serve  # noqa: PLC0415 - only this command needs it
+    from worker.demo.behaviour import Behaviour  # noqa: PLC0415 - only this command needs it
+    from worker.demo.simulator import run as serve  # noqa: PLC0415 - the same
 
-    arguments = ["--count", str(count), "--seed", str(seed), "--host", host, "--port", str(port)]
-    arguments += ["--page-size", str(page_size), "--latency", str(latency)]
-    for option in options or ():
-        arguments += ["--set", option]
-    raise typer.Exit(serve(arguments))
+    behaviour = Behaviour(page_size=page_size, latency=latency)
+    raise typer.Exit(serve(behaviour, options or (), count, seed, host=host, port=port))
 
 
 @app.command()
@@ -654,142 +404,4 @@ def demo(
     """See it all in a minute: a database, a simulated Partner Center, a backfill, changes, a sync, and what BI sees."""
     from worker.demo.tour import tour  # noqa: PLC0415 - only this command needs it
 
-    _finish(tour(count, _out, keep=keep))
-
-
-# -- running ---------------------------------------------------------------------------------------------------------
-
-
-def _settings() -> Settings:
-    from worker.config.sources import load  # noqa: PLC0415 - keeps `--help` quick
-    from worker.logs import configure  # noqa: PLC0415
-
-    try:
-        settings = load()
-    except ConfigError as error:
-        _print_error(error)
-        raise typer.Exit(error.exit_code) from None
-    configure(settings.log.level, settings.log.format)
-    return settings
-
-
-def _for_accounts(
-    only: str | None,
-    one: Callable[[Pipeline], Awaitable[str]],
-    *,
-    concurrency: int | None = None,
-    afterwards: Callable[[], int] = lambda: 0,
-) -> None:
-    """Do something for the chosen accounts, all of them even when one fails; the worst exit code stands.
-
-    `afterwards` concludes from what was done, so it is left out where an account failed.
-    """
-    settings = _settings()
-    if concurrency is not None:
-        settings = settings.model_copy(update={"api": settings.api.model_copy(update={"concurrency": concurrency})})
-
-    async def work() -> int:
-        from worker import wiring as pieces  # noqa: PLC0415 - keeps `--help` quick
-        from worker.commands.progress import progress  # noqa: PLC0415
-        from worker.source.client import open_session  # noqa: PLC0415
-        from worker.sync.run import refresh_history  # noqa: PLC0415 - keeps `--help` quick
-        from worker.wiring import migrated_database  # noqa: PLC0415 - keeps `--help` quick
-
-        worst = 0
-        names = pieces.chosen_accounts(settings, only)
-        async with migrated_database(settings) as database, open_session(settings.api.ca_file) as session:
-            for name in names:
-                try:
-                    with progress() as shown:
-                        async with pieces.open_pipeline(
-                            settings, database, name, show=shown.report, waiting=shown.waiting, session=session
-                        ) as pipeline:
-                            summary = await one(pipeline)
-                    if summary:
-                        _out.print(f"{name}: {summary}")
-                except SyncError as error:
-                    _print_error(error)
-                    worst = max(worst, error.exit_code)
-            await refresh_history(database)
-        return worst or afterwards()
-
-    _finish(work())
-
-
-def _finish(work: Coroutine[Any, Any, int], *, signals: bool = True) -> None:
-    """Run a command's coroutine and end with its exit code; SIGTERM and SIGINT roll back the page in hand."""
-    import uvloop  # noqa: PLC0415 - keeps `--help` quick
-
-    gc.set_threshold(COLLECT_AFTER)
-
-    async def guarded() -> int:
-        task = asyncio.current_task()
-        if signals and task is not None:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-        return await work
-
-    try:
-        code = uvloop.run(guarded())
-    except SyncError as error:
-        _print_error(error)
-        code = error.exit_code
-    except (asyncio.CancelledError, KeyboardInterrupt):
-        again = "without --restart " if "--restart" in sys.argv else ""
-        _err.print(f"Stopped. What was saved stands; run the same command again {again}to go on.")
-        code = 1
-    except Exception as error:  # noqa: BLE001 - the last place that can say it in a sentence
-        _print_error(_bug(error))
-        code = 1
-    raise typer.Exit(code)
-
-
-def _bug(error: Exception) -> SyncError:
-    """Say where an unforeseen error came from, without its message, which may quote data; debug has the whole of it."""
-    import structlog  # noqa: PLC0415 - keeps `--help` quick
-
-    structlog.get_logger().debug("command_crashed", exc_info=error)
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return SyncError(
-        f"An unforeseen {type(error).__name__} in {Path(last.filename).name}, line {last.lineno}.",
-        "What was saved stands. This is a bug: please report what it prints with REFERRAL_SYNC_LOG__LEVEL=debug.",
-    )
-
-
-def _print_error(error: SyncError) -> None:
-    messages = error.faults if isinstance(error, ConfigError) else [str(error)]
-    _err.print("Error: " + "\n".join(map(line, messages)))
-    if error.hint:
-        _err.print(line(error.hint))
-
-
-def _refuse(fault: str) -> NoReturn:
-    _print_error(ConfigError([fault]))
-    raise typer.Exit(ConfigError.exit_code)
-
-
-# -- saying ----------------------------------------------------------------------------------------------------------
-
-
-def _moment(text: str | None, option: str, *, warns: bool = False) -> Instant | None:
-    """Read a time; `warns` where one in the future is hardly what is meant."""
-    from worker.model import instant  # noqa: PLC0415 - keeps `--help` quick
-
-    if text is None:
-        return None
-    try:
-        moment = instant.parse(text if "T" in text else f"{text}T00:00:00Z")
-    except ValueError:
-        _refuse(f"{option}: {text!r} is not a time such as 2024-01-31 or 2024-01-31T09:00:00Z")
-        raise
-    if warns and moment > instant.from_datetime(datetime.now(UTC)):
-        _err.print(f"Warning: {option} {text} is in the future, so hardly anything can be found from then on.")
-    return moment
-
-
-async def _show_preview(changes: Any) -> str:
-    shown = 0
-    async for change in changes:
-        shown += 1
-        _out.print(line(f"{change.verdict:8} {change.id}"))
-    return f"{shown} would change; nothing was written"
+    finish(tour(count, OUT, keep=keep))

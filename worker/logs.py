@@ -20,6 +20,7 @@ import structlog
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 from worker.errors import SyncError
+from worker.model.counts import FIGURES
 from worker.model.escape import block, json_text, line
 
 WRITE_SECONDS = 1.0
@@ -29,7 +30,7 @@ WRITE_SECONDS = 1.0
 WORK = ("account", "kind", "run_id")
 """Keys of every line that is logged during work; `run_id` once the run has begun."""
 
-_COUNTS = "inserted updated unchanged rejected deleted pages requests retries"
+_FIGURES = " ".join(figure.logged for figure in FIGURES if figure.logged)
 EVENTS: dict[str, tuple[str, str]] = {
     "backfill_helper_failed": ("process code", "A process that helped with a backfill ended badly; the others go on."),
     "backfill_helper_started": ("account kind process", "Another process reads windows of a backfill."),
@@ -68,7 +69,7 @@ EVENTS: dict[str, tuple[str, str]] = {
     "run_deferred": ("account retry_seconds", "The API asked for a longer pause than a run waits; backing off."),
     "run_failed": ("account kind error hint", "A run failed."),
     "run_finished": (
-        f"account kind run_id {_COUNTS} paging seconds api_seconds decode_seconds map_seconds store_seconds",
+        f"account kind run_id seconds {_FIGURES}",
         "A run succeeded.",
     ),
     "run_progressed": ("account kind records windows left", "How far a command is, every few seconds."),

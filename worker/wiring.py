@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
-
-from aiohttp import ClientSession
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from worker.auth.refresh import SignIn, kept_fresh
 from worker.auth.tokens import command_token, static_token
@@ -15,7 +13,6 @@ from worker.config.models import DeviceCode, Password, RefreshToken, Settings, S
 from worker.errors import ConfigError, StoreError
 from worker.model.privacy import Privacy
 from worker.model.strategy import Paging
-from worker.source.client import TokenSource, open_client
 from worker.store import (
     leases,
     migrate,
@@ -25,15 +22,16 @@ from worker.store import (
 )
 from worker.store.address import without_sign_in
 from worker.store.database import Database, open_database
-from worker.sync.pipeline import Pipeline, Step
-from worker.sync.run import refresh_history
 
 if TYPE_CHECKING:
+    from aiohttp import ClientSession
+
     from worker.auth.microsoft import MicrosoftIdentity
+    from worker.source.client import TokenSource
     from worker.store.seal import Seal
+    from worker.sync.pipeline import Pipeline, Step
 
-
-Show = Callable[[Step], None]
+Show: TypeAlias = "Callable[[Step], None]"
 
 
 def chosen_accounts(settings: Settings, only: str | None) -> list[str]:
@@ -125,6 +123,9 @@ async def open_pipeline(
     session: ClientSession | None = None,
 ) -> AsyncIterator[Pipeline]:
     """Open the pipeline of one account, from the API to the database; `session` is what the process shares."""
+    from worker.source.client import open_client  # noqa: PLC0415 - slow, and not needed by what only looks at the copy
+    from worker.sync.pipeline import Pipeline  # noqa: PLC0415
+
     api = settings.api
     rules = await configured_rules(settings, database)
     async with open_client(
@@ -201,6 +202,8 @@ async def migrated_database(settings: Settings) -> AsyncIterator[Database]:
 
 async def prepare_database(settings: Settings, url: str) -> list[str]:
     """Migrate, hand over the settings that views need, and say what is left for somebody with more rights."""
+    from worker.sync.run import refresh_history  # noqa: PLC0415
+
     lines = [f"The database is at revision {await migrate.upgrade(url)}."]
     async with open_database(url, connections=1) as database:
         moved = await view_settings.put_setting(database, "bi.timezone", settings.bi.timezone)

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from tests.support.command import Command
+from tests.support.runs import leased
 from worker.demo.control import Control
 from worker.store import leases
 from worker.store.database import open_database
@@ -145,7 +146,7 @@ async def test_an_account_at_work_is_not_removed(
 ) -> None:
     await simulator.reset(5)
     command("sync")
-    async with open_database(database_url, connections=2) as database, leases.run(database, "contoso", "reconcile"):
+    async with open_database(database_url, connections=2) as database, leased(database, "contoso", "reconcile"):
         told = await asyncio.to_thread(command, "account", "remove", "contoso")
     assert told.returncode == 1
     assert leases.OWNER in told.stderr

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.command import Command, start_command
 from tests.support.conditions import at_least, until
+from tests.support.runs import leased
 from worker.demo.control import Control
 from worker.store import leases
 from worker.store.database import open_database
@@ -100,7 +101,7 @@ async def test_work_of_a_living_process_is_named(
     await simulator.reset(20)
     assert command("backfill").returncode == 0
     key = min((await simulator.state())["referrals"])
-    async with open_database(database_url, connections=2) as database, leases.run(database, "contoso", "refresh"):
+    async with open_database(database_url, connections=2) as database, leased(database, "contoso", "refresh"):
         result = await asyncio.to_thread(command, "refresh", key)
     assert result.returncode == 1
     assert leases.OWNER in result.stderr

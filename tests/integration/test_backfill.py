@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import asyncpg
 import pytest
 
+from tests.support.runs import leased
 from tests.support.steps import assert_chain, assert_same_as_source, backfill_all, reconcile_once, sync_once
 from worker.demo.control import Control
 from worker.errors import LeaseError, SyncError
@@ -135,7 +136,7 @@ async def test_it_is_loaded_when_every_window_is_and_not_before(pipeline: Pipeli
     database = pipeline.database
     whole, half = Window(TimeField.CREATED), instant.parse("2024-01-01T00:00:00Z")
     parts = [Window(TimeField.CREATED, None, half), Window(TimeField.CREATED, half, None)]
-    async with leases.run(database, "contoso", "backfill") as run:
+    async with leased(database, "contoso", "backfill") as run:
         plan = await backfills.plan_backfill(database, run, whole, parts, half)
         for _ in plan.pending:
             assert not await backfills.finish_backfill(database, run, plan, sets_watermark=True)
@@ -168,7 +169,7 @@ async def test_it_runs_beside_syncs_and_edits(pipeline: Pipeline, simulator: Con
 
 async def test_a_second_one_learns_who_runs(pipeline: Pipeline, simulator: Control) -> None:
     await simulator.reset(5)
-    async with leases.run(pipeline.database, "contoso", "backfill"):
+    async with leased(pipeline.database, "contoso", "backfill"):
         with pytest.raises(LeaseError, match=leases.OWNER):
             await backfill_all(pipeline)
 

@@ -18,6 +18,7 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
+from tests.support.runs import leased
 from tests.support.steps import backfill_all, reconcile_once
 from tools.dictionary import SOURCES, TARGET, dictionary, examples, sources
 from tools.dictionary import load as load_made_up
@@ -26,7 +27,7 @@ from worker.embedded import server as embedded
 from worker.errors import StoreError
 from worker.model.mapping import map_pages
 from worker.model.record import Page, decode_record
-from worker.store import leases, migrate, view_settings
+from worker.store import migrate, view_settings
 from worker.store.analysis import refresh_history
 from worker.store.save import mark_deleted, save
 from worker.sync.pipeline import Pipeline
@@ -55,6 +56,37 @@ async def test_every_view_shows_rows_of_a_filled_database(
     await reconcile_once(pipeline)
     assert await db.fetchval("SELECT id FROM bi.deleted") == key
     assert await db.fetchval("SELECT count(*) FROM bi.referrals WHERE id = $1", key) == 0
+
+
+FILLED = "SELECT count(*) > 0 AS filled, pg_relation_filenode('sync.pipeline_spans') AS file FROM sync.pipeline_spans"
+
+
+async def test_an_empty_view_of_the_past_is_filled_at_once_and_a_filled_one_beside_its_readers(
+    pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    """A new file is what the first way makes, for which readers have to stay out."""
+    await simulator.reset(50)
+    await backfill_all(pipeline)
+    (empty,) = await db.fetch(FILLED)
+    await refresh_history(pipeline.database)
+    (first,) = await db.fetch(FILLED)
+    await refresh_history(pipeline.database)
+    (second,) = await db.fetch(FILLED)
+    assert (empty["filled"], first["filled"]) == (False, True)
+    assert first["file"] != empty["file"]
+    assert second == first
+
+
+async def test_a_reader_of_an_empty_view_of_the_past_is_not_waited_for(
+    pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    await simulator.reset(50)
+    await backfill_all(pipeline)
+    async with db.transaction():
+        (empty,) = await db.fetch(FILLED)
+        await refresh_history(pipeline.database)
+    (filled,) = await db.fetch(FILLED)
+    assert tuple(filled) == (True, empty["file"])
 
 
 def is_awaiting(record: dict[str, Any]) -> bool:
@@ -100,7 +132,7 @@ def referral(number: int, at: datetime, **members: Any) -> dict[str, Any]:
 async def put(pipeline: Pipeline, *trees: dict[str, Any]) -> None:
     observed = datetime.now(UTC)
     records = [decode_record(msgspec.json.encode(tree)) for tree in trees]
-    async with leases.run(pipeline.database, pipeline.account, "incremental") as run:
+    async with leased(pipeline.database, pipeline.account, "incremental") as run:
         await save(pipeline.database, run, map_pages([Page(records, None, observed)]), pages=1)
 
 
@@ -156,7 +188,7 @@ async def test_the_pipeline_as_of_any_day(zone: str, pipeline: Pipeline, db: asy
     await put(pipeline, referral(2, on(4, 23), status="Active", details={"dealValue": 7, "currency": "USD"}))
     await put(pipeline, referral(1, on(6), status="Closed", details={"dealValue": 60, "currency": "EUR"}))
     await put(pipeline, referral(1, on(5), status="New", details={"dealValue": 1, "currency": "EUR"}))  # too late
-    async with leases.run(pipeline.database, pipeline.account, "reconcile") as run:
+    async with leased(pipeline.database, pipeline.account, "reconcile") as run:
         await mark_deleted(pipeline.database, run, ["r3"])
     await refresh_history(pipeline.database)
     versions = await db.fetch("SELECT * FROM partner_center.referral_history WHERE change <> 'deleted'")

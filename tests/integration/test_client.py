@@ -24,7 +24,8 @@ from worker.demo import simulator as server
 from worker.demo.control import Control
 from worker.errors import SignInError, SourceError, SourceRejected, SourceUnavailable, SyncError
 from worker.source import client as client_module
-from worker.source.client import Client, TokenSource, error_code, open_client
+from worker.source.client import Client, TokenSource, open_client
+from worker.source.refusals import error_code
 
 Open = Callable[..., AbstractAsyncContextManager[Client]]
 

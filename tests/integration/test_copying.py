@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from worker.model.mapping import Row, map_record
 from worker.model.record import decode_record
-from worker.model.values import Values
 from worker.store import sql
-from worker.store.copying import NewRow, children_as_lines, lines, rows_as_lines
+from worker.store.copying import NewRow, children_as_lines, in_pieces, line, rows_as_lines
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -21,14 +20,31 @@ SIGNS = 'aN.\\\t\n\r\b\x1a\x7f"é\u2028😀'
 ODD = st.none() | st.text(SIGNS, max_size=3)
 
 
+async def copied(db: asyncpg.Connection, rows: list[tuple[int, Row]], *tables: str) -> None:
+    for table, lines in children_as_lines(rows, tables).items():
+        await db.copy_to_table(
+            table, schema_name="partner_center", columns=sql.CHILD_TABLES[table], source=in_pieces(lines), format="text"
+        )
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
-@given(rows=st.lists(st.tuples(ODD, ODD), min_size=1, max_size=3))
-@example(rows=[("a", None)] * 600)
-@example(rows=[(sign, None) for sign in SIGNS])
-async def test_values_arrive_as_they_were(db: asyncpg.Connection, rows: list[Values]) -> None:
-    await db.execute("CREATE TEMP TABLE IF NOT EXISTS odd (n bigserial, a text, b text); TRUNCATE odd")
-    await db.copy_to_table("odd", columns=["a", "b"], source=children_as_lines(rows), format="text")
-    assert [tuple(row) for row in await db.fetch("SELECT a, b FROM odd ORDER BY n")] == rows
+@given(values=st.lists(st.tuples(ODD, ODD), min_size=1, max_size=3), escapes=st.booleans())
+@example(values=[("a", None)] * 1_100, escapes=True)
+@example(values=[(sign, None) for sign in SIGNS], escapes=True)
+@example(values=[(sign, None) for sign in SIGNS], escapes=False)
+async def test_values_arrive_as_they_were(
+    db: asyncpg.Connection, values: list[tuple[str | None, str | None]], *, escapes: bool
+) -> None:
+    """However a server writes them: with escapes for whatever is not ASCII, or for what must have some only."""
+    team = [{"firstName": first, "lastName": last} for first, last in values]
+    raw = json.dumps({"id": "a", "team": team}, ensure_ascii=escapes).encode()
+    row = map_record(decode_record(raw), NOW)
+    assert isinstance(row, Row)
+    assert not row.repaired
+    await db.execute("TRUNCATE partner_center.referral_team_members")
+    await copied(db, [(7, row)], "referral_team_members")
+    found = await db.fetch("SELECT first_name, last_name FROM partner_center.referral_team_members ORDER BY position")
+    assert [tuple(one) for one in found] == values
 
 
 async def test_a_payload_may_be_laid_out_in_lines(db: asyncpg.Connection) -> None:
@@ -48,5 +64,5 @@ async def test_a_payload_may_be_laid_out_in_lines(db: asyncpg.Connection) -> Non
     assert (stored["name"], stored["content_hash"], stored["observed_at"]) == (tree["name"], row.content_hash, NOW)
 
 
-def test_what_is_usual_is_only_joined() -> None:
-    assert lines([("a", None), ("b", "c d")]) == "a\t\\N\nb\tc d\n"
+def test_nothing_is_escaped_where_nothing_has_to_be() -> None:
+    assert line(("a", None, "c d"), escaped=False) == line(("a", None, "c d"), escaped=True) == "a\t\\N\tc d"

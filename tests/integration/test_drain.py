@@ -10,14 +10,14 @@ import asyncpg
 import pytest
 
 from tests.support.pages import page, referral
+from tests.support.runs import leased
 from worker.errors import SourceUnavailable, StoreError
 from worker.model import instant
 from worker.model.counts import Counts, WatermarkCheckpoint, WindowCheckpoint
-from worker.model.mapping import Mapped
-from worker.model.record import Page
-from worker.store import leases
+from worker.model.mapping import Mapped, MappedPage, map_pages
 from worker.store.database import open_database
 from worker.sync.drain import GROUP_ROWS, Writer, drain, writing
+from worker.sync.run import Run, mapped
 
 
 class Seen:
@@ -36,8 +36,8 @@ class Seen:
 async def writer_of(url: str, seen: Seen) -> AsyncIterator[Writer]:
     async with (
         open_database(url, connections=3) as database,
-        leases.run(database, "contoso", "incremental") as run,
-        writing(database, run, seen) as writer,
+        leased(database, "contoso", "incremental") as lease,
+        writing(database, Run(lease), seen) as writer,
     ):
         yield writer
 
@@ -54,7 +54,7 @@ async def test_what_waits_while_one_is_written_goes_together(database_url: str, 
     async with writer_of(database_url, seen) as writer, db.transaction():
         await db.execute("SELECT FROM sync.leases FOR UPDATE")
         for number in range(8):
-            await writer.put(page(referral(number)), WatermarkCheckpoint(instant.Instant(number)))
+            await writer.put(map_pages([page(referral(number))]), WatermarkCheckpoint(instant.Instant(number)))
             if number == 0:
                 await one_is_being_saved(db)
     assert [saved.pages for saved in seen.saves] == [1, 7]
@@ -69,11 +69,11 @@ async def test_no_more_waits_than_one_transaction_takes(database_url: str, db: a
     async with writer_of(database_url, seen) as writer:
         async with db.transaction():
             await db.execute("SELECT FROM sync.leases FOR UPDATE")
-            await writer.put(page(*half[0]), None)
+            await writer.put(map_pages([page(*half[0])]), None)
             await one_is_being_saved(db)
-            await writer.put(page(*half[1]), None)
-            await writer.put(page(*half[2]), None)
-            more = asyncio.create_task(writer.put(page(*half[3]), None))
+            await writer.put(map_pages([page(*half[1])]), None)
+            await writer.put(map_pages([page(*half[2])]), None)
+            more = asyncio.create_task(writer.put(map_pages([page(*half[3])]), None))
             for _ in range(100):
                 await asyncio.sleep(0)
             assert not more.done()
@@ -99,7 +99,7 @@ async def test_checkpoints_of_one_save_go_as_far_as_its_last_page(database_url: 
                 WindowCheckpoint(1, None, 1),
             )
         ):
-            await writer.put(page(referral(number)), advance)
+            await writer.put(map_pages([page(referral(number))]), advance)
             if number == 0:
                 await one_is_being_saved(db)
         await writer.move(WindowCheckpoint(1, None, 0, done=True))
@@ -110,9 +110,9 @@ async def test_checkpoints_of_one_save_go_as_far_as_its_last_page(database_url: 
 
 
 async def test_what_was_read_is_stored_when_reading_fails(database_url: str, db: asyncpg.Connection) -> None:
-    async def pages() -> AsyncGenerator[Page]:
+    async def pages() -> AsyncGenerator[MappedPage]:
         for number in range(5):
-            yield page(referral(number))
+            yield mapped(None, page(referral(number)))
         raise SourceUnavailable("It broke off.")
 
     with pytest.raises(SourceUnavailable, match="broke off"):
@@ -125,9 +125,9 @@ async def test_reading_stops_when_writing_fails(database_url: str, db: asyncpg.C
     """At once, even where the source does not answer any more."""
     closed = asyncio.Event()
 
-    async def pages() -> AsyncGenerator[Page]:
+    async def pages() -> AsyncGenerator[MappedPage]:
         try:
-            yield page(referral())
+            yield mapped(None, page(referral()))
             await asyncio.Event().wait()
         finally:
             closed.set()

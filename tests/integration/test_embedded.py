@@ -191,6 +191,23 @@ async def test_the_server_is_durable_utf8_utc_and_local(data_dir: Path) -> None:
         assert await ask(url, "SELECT lower('ÄÖ') || ('a' < 'ä')") == "äötrue"
 
 
+async def test_the_settings_that_a_backfill_needs_are_those_of_the_readme(data_dir: Path) -> None:
+    """Larger than PostgreSQL's defaults, each of them, and told to whoever has a server of their own."""
+    async with embedded.server(data_dir, settings=QUICK) as url:
+        connection = await asyncpg.connect(url)
+        changed = await connection.fetch(
+            """
+            SELECT name FROM pg_settings WHERE source = 'command line' AND setting::float8 > boot_val::float8
+                AND name IN ('shared_buffers', 'max_wal_size', 'checkpoint_timeout')
+            """
+        )
+        await connection.close()
+    told = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    composed = (CHECKOUT / "docker-compose.yml").read_text(encoding="utf-8")
+    assert len(changed) == 3
+    assert all(f"`{one['name']}` (" in told and f"-c{one['name']}=" in composed for one in changed)
+
+
 async def test_settings_reach_the_server(data_dir: Path) -> None:
     async with embedded.server(data_dir, settings={"fsync": "off", "max_connections": "17", "timezone": "UTC"}) as url:
         assert await ask(url, "SHOW max_connections") == "17"

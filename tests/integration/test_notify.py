@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.receiver import Receiver, receiver
 from tests.support.referrals import incoming
+from tests.support.runs import leased
 from tests.support.steps import backfill_all, reconcile_once, sync_once
 from worker.config.models import Settings
 from worker.config.sources import load
@@ -20,7 +21,7 @@ from worker.demo.control import Control
 from worker.errors import LeaseError, SignInError
 from worker.notify import outbox, records
 from worker.notify.delivery import deliver_due, preview
-from worker.store import erase, leases
+from worker.store import erase
 from worker.store.save import save
 from worker.sync.pipeline import Pipeline
 
@@ -104,7 +105,7 @@ async def test_what_is_rolled_back_was_never_sent(
     await backfill_all(pipeline)
     await simulator.create([incoming(12)])
     pages = await pipeline.client.list("")
-    async with leases.run(pipeline.database, pipeline.account, "refresh") as run:
+    async with leased(pipeline.database, pipeline.account, "refresh") as run:
         await db.execute("UPDATE sync.leases SET fence = fence + 1 WHERE kind = 'refresh'")
         from worker.model.mapping import map_pages  # noqa: PLC0415
         from worker.model.record import Page  # noqa: PLC0415

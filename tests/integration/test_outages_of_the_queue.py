@@ -16,7 +16,7 @@ from tests.support.conditions import until
 from tests.support.proxy import Proxy
 from worker.daemon.workers import Lane, Workers
 from worker.errors import StoreUnavailable
-from worker.store import leases, queue
+from worker.store import queue, runs
 from worker.store.database import Database, open_database
 from worker.store.queue import Job, Taken
 
@@ -143,7 +143,7 @@ async def test_a_run_that_lost_the_database_is_over_when_it_is_back(line: Line, 
     """Its account would else wait for the end of a lease that nobody has."""
 
     async def works() -> None:
-        async with leases.run(line.database, "contoso", "incremental"):
+        async with runs.recorded(line.database, "contoso", "incremental"):
             line.cut()
             async with line.database.transaction():
                 raise AssertionError("unreachable")

@@ -25,10 +25,11 @@ from worker.source.checks import Anchor
 from worker.source.client import Client
 from worker.source.paging import pages
 from worker.source.scan import ends_after
-from worker.store import checkpoints, leases
+from worker.store import checkpoints
 from worker.sync.backfill import backfill
 from worker.sync.incremental import incremental
 from worker.sync.pipeline import Pipeline
+from worker.sync.run import recorded
 from worker.sync.untimed import without_time
 
 ALL = Window(TimeField.UPDATED)
@@ -319,14 +320,14 @@ async def test_records_without_a_time_take_no_part(client: Client, simulator: Co
 
 
 async def backfill_all(pipeline: Pipeline) -> None:
-    async with leases.run(pipeline.database, pipeline.account, "backfill") as run:
+    async with recorded(pipeline, "backfill") as run:
         await backfill(pipeline, run, None, None)
 
 
 async def sync_once(pipeline: Pipeline) -> None:
     watermark = await checkpoints.watermark(pipeline.database, pipeline.account)
     assert watermark is not None
-    async with leases.run(pipeline.database, pipeline.account, "incremental") as run:
+    async with recorded(pipeline, "incremental") as run:
         await incremental(pipeline, run, watermark)
 
 

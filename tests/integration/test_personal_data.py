@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from tests.support.referrals import personal
+from tests.support.runs import leased
 from tests.support.steps import ACCOUNT, assert_chain, backfill_all, sync_once
 from worker import wiring
 from worker.config.models import Settings
@@ -23,9 +24,9 @@ from worker.model.counts import Counts
 from worker.model.mapping import map_pages
 from worker.model.privacy import AfterExpiry, Privacy
 from worker.model.record import Page, decode_record
-from worker.store import leases, privacy, sql
+from worker.store import privacy, sql
 from worker.store.database import Database
-from worker.store.leases import Run
+from worker.store.leases import Lease
 from worker.store.save import save
 from worker.sync import account
 from worker.sync.pipeline import Pipeline
@@ -97,7 +98,7 @@ async def test_a_change_of_the_rule_rewrites_what_is_stored(
     await simulator.update(keys[0], {"name": "renamed"})
     await sync_once(pipeline)
     bad = {"id": "bad", "anything": Decimal("1e200000"), "details": {"notes": "secret words"}}
-    async with leases.run(database, ACCOUNT, "incremental") as run:
+    async with leased(database, ACCOUNT, "incremental") as run:
         encode = msgspec.json.Encoder(decimal_format="number").encode
         broken = [
             decode_record(encode(bad)),
@@ -136,7 +137,7 @@ async def test_a_change_of_the_rule_rewrites_what_is_stored(
 
 async def test_a_process_with_the_former_rule_writes_nothing_more(database: Database, db: asyncpg.Connection) -> None:
     record = decode_record(b'{"id":"a","details":{"notes":"secret"}}')
-    async with leases.run(database, ACCOUNT, "incremental") as run:
+    async with leased(database, ACCOUNT, "incremental") as run:
         await privacy.enforce(database, await privacy.rules(database, "drop", "history"))
         with pytest.raises(StoreError, match=r"privacy\.contacts"):
             await save(database, run, map_pages([Page([record], None, datetime.now(UTC))]), pages=1)
@@ -147,10 +148,10 @@ NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 TEAM = [{"firstName": "Given", "email": "given@example.com"}]
 
 
-async def put(database: Database, run: Run, minute: int, *, by_id: bool = False, **members: Any) -> Counts:
+async def put(database: Database, run: Lease, minute: int, *, by_id: bool = False, **members: Any) -> Counts:
     tree = {"id": "a", "updatedDateTime": f"2024-05-01T10:{minute:02}:00Z"} | members
     page = Page([decode_record(msgspec.json.encode(tree))], None, NOON + timedelta(seconds=put_number()), by_id=by_id)
-    return await save(database, run, map_pages([page]), pages=1)
+    return (await save(database, run, map_pages([page]), pages=1)).counts
 
 
 def put_number(numbers: Any = iter(range(1_000_000))) -> int:  # noqa: B008 - one counter for the module is meant
@@ -165,7 +166,7 @@ def put_number(numbers: Any = iter(range(1_000_000))) -> int:  # noqa: B008 - on
 async def test_contacts_that_the_source_hides_after_expiry(
     rule: AfterExpiry, in_row: int, in_history: bool, database: Database, db: asyncpg.Connection
 ) -> None:
-    async with leases.run(database, ACCOUNT, "incremental", privacy=replace(Privacy(), after_expiry=rule)) as run:
+    async with leased(database, ACCOUNT, "incremental", privacy=replace(Privacy(), after_expiry=rule)) as run:
         await put(database, run, 1, status="New", customerProfile={"name": "C", "team": TEAM})
         await put(database, run, 2, status="Closed", customerProfile={"name": "C", "team": TEAM})
         hidden: dict[str, Any] = {"status": "Closed", "customerProfile": {"name": "C", "team": []}}
@@ -183,7 +184,7 @@ async def test_contacts_that_the_source_hides_after_expiry(
 
 
 async def test_contacts_taken_off_an_open_deal_are_simply_a_change(database: Database, db: asyncpg.Connection) -> None:
-    async with leases.run(database, ACCOUNT, "incremental", privacy=Privacy(after_expiry=AfterExpiry.KEEP)) as run:
+    async with leased(database, ACCOUNT, "incremental", privacy=Privacy(after_expiry=AfterExpiry.KEEP)) as run:
         await put(database, run, 1, status="Active", customerProfile={"team": TEAM})
         await put(database, run, 2, status="Active", customerProfile={"team": []})
     assert await db.fetchval("SELECT count(*) FROM partner_center.referral_customer_contacts") == 0

@@ -9,16 +9,18 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from tests.support.runs import leased
 from tests.support.steps import assert_same_as_source, backfill_all, sync_once
 from worker.demo.control import Control
 from worker.model import instant
 from worker.model.counts import Counts
 from worker.model.mapping import map_pages
 from worker.model.record import Page, decode_record
-from worker.store import leases, rejects
+from worker.store import rejects
 from worker.store.save import save
 from worker.sync.pipeline import Pipeline
 from worker.sync.replay import replay
+from worker.sync.run import recorded
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 HUGE = Decimal("1e200000")
@@ -31,12 +33,12 @@ ENCODE = msgspec.json.Encoder(decimal_format="number").encode
 
 async def put(pipeline: Pipeline, *trees: dict[str, Any]) -> Counts:
     records = [decode_record(ENCODE(tree)) for tree in trees]
-    async with leases.run(pipeline.database, pipeline.account, "incremental") as run:
-        return await save(pipeline.database, run, map_pages([Page(records, None, NOON)]), pages=1)
+    async with leased(pipeline.database, pipeline.account, "incremental") as run:
+        return (await save(pipeline.database, run, map_pages([Page(records, None, NOON)]), pages=1)).counts
 
 
 async def replayed(pipeline: Pipeline, *, other_release: bool = False) -> Counts:
-    async with leases.run(pipeline.database, pipeline.account, "replay") as run:
+    async with recorded(pipeline, "replay") as run:
         return await replay(pipeline.database, run, other_release=other_release)
 
 
@@ -88,7 +90,7 @@ async def test_another_release_tries_once_what_an_earlier_one_refused(
 
 async def test_what_postgresql_refused_is_replayed_too(pipeline: Pipeline, db: asyncpg.Connection) -> None:
     huge = decode_record(b'{"id":"r9","anything":1e200000}')
-    async with leases.run(pipeline.database, pipeline.account, "incremental") as run:
+    async with leased(pipeline.database, pipeline.account, "incremental") as run:
         await save(pipeline.database, run, map_pages([Page([huge], None, NOON)]), pages=1)
     assert (await replayed(pipeline)).rejected == 1
     assert await db.fetchval("SELECT attempts FROM sync.rejected_records") == 2

@@ -20,6 +20,7 @@ import pytest
 from tests.support.databases import new_database
 from tests.support.pages import ENCODE, NOON, page, referral
 from tests.support.recorder import COPY, Recorder
+from tests.support.runs import leased
 from tests.support.steps import crash
 from worker.demo.data import make_referrals
 from worker.embedded import server as embedded
@@ -29,22 +30,22 @@ from worker.model.counts import Counts, WatermarkCheckpoint
 from worker.model.mapping import map_pages
 from worker.model.record import Page
 from worker.model.schema import CHILDREN, NESTED
-from worker.store import leases, migrate, queries
+from worker.store import leases, migrate, queries, runs
 from worker.store.database import Database, open_database
 from worker.store.erase import forget
-from worker.store.leases import Run
+from worker.store.leases import Lease
 from worker.store.save import mark_deleted, save
 
 
 @pytest.fixture
-async def run(database: Database) -> AsyncIterator[Run]:
-    async with leases.run(database, "contoso", "incremental") as current:
+async def run(database: Database) -> AsyncIterator[Lease]:
+    async with leased(database, "contoso", "incremental") as current:
         yield current
 
 
-async def put(database: Database, run: Run, *pages: Page, through: str | None = None) -> Counts:
+async def put(database: Database, run: Lease, *pages: Page, through: str | None = None) -> Counts:
     advance = [WatermarkCheckpoint(instant.parse(through))] if through else []
-    return await save(database, run, map_pages(pages), pages=len(pages), checkpoints=advance)
+    return (await save(database, run, map_pages(pages), pages=len(pages), checkpoints=advance)).counts
 
 
 async def versions(db: asyncpg.Connection, referral_id: str = "r1") -> list[asyncpg.Record]:
@@ -67,7 +68,7 @@ async def marks(db: asyncpg.Connection) -> list[asyncpg.Record]:
 
 
 async def test_a_record_lands_typed_and_exact_with_its_child_rows(
-    database: Database, run: Run, db: asyncpg.Connection
+    database: Database, run: Lease, db: asyncpg.Connection
 ) -> None:
     value = Decimal("123456789012345678901234567890.12345")
     tree = referral(
@@ -93,7 +94,7 @@ async def test_a_record_lands_typed_and_exact_with_its_child_rows(
         assert await db.fetchval(f"SELECT {column} FROM partner_center.referral_{table}") == expected  # noqa: S608 - constants
 
 
-async def test_history_keeps_each_change(database: Database, run: Run, db: asyncpg.Connection) -> None:
+async def test_history_keeps_each_change(database: Database, run: Lease, db: asyncpg.Connection) -> None:
     await put(database, run, page(referral()))
     await put(database, run, page(referral(minute=5, status="Active"), seconds=60))
     await put(database, run, page(referral(minute=5, status="Closed"), seconds=120))
@@ -107,14 +108,14 @@ async def test_history_keeps_each_change(database: Database, run: Run, db: async
     assert await db.fetchval("SELECT count(*) FROM partner_center.referral_versions") == 2, "the past only"
 
 
-async def test_a_first_backfill_writes_no_history(database: Database, run: Run, db: asyncpg.Connection) -> None:
+async def test_a_first_backfill_writes_no_history(database: Database, run: Lease, db: asyncpg.Connection) -> None:
     await put(database, run, page(*make_referrals(50, 3, NOON)))
     assert await db.fetchval("SELECT count(*) FROM partner_center.referral_versions") == 0
     assert await db.fetchval("SELECT count(*) FROM partner_center.referral_history WHERE change = 'first'") == 50
 
 
 async def test_a_row_that_was_erased_goes_on_with_its_history(
-    database: Database, run: Run, db: asyncpg.Connection
+    database: Database, run: Lease, db: asyncpg.Connection
 ) -> None:
     """Whoever deletes the row: its present version ends then, and lasts until the one with which it comes back."""
     await put(database, run, page(referral()))
@@ -130,7 +131,7 @@ async def test_a_row_that_was_erased_goes_on_with_its_history(
 
 
 async def test_an_older_version_arriving_late_changes_nothing(
-    database: Database, run: Run, db: asyncpg.Connection
+    database: Database, run: Lease, db: asyncpg.Connection
 ) -> None:
     await put(database, run, page(referral(minute=5, status="Active")))
     before = await marks(db)
@@ -139,14 +140,14 @@ async def test_an_older_version_arriving_late_changes_nothing(
     assert len(await versions(db)) == 1
 
 
-async def test_two_versions_on_one_page_are_no_error(database: Database, run: Run, db: asyncpg.Connection) -> None:
+async def test_two_versions_on_one_page_are_no_error(database: Database, run: Lease, db: asyncpg.Connection) -> None:
     counts = await put(database, run, page(referral(minute=5, status="Active"), referral(minute=1)))
     assert (counts.inserted, counts.unchanged) == (1, 1)
     assert await db.fetchval("SELECT status FROM partner_center.referrals") == "Active"
 
 
 async def test_an_unchanged_record_is_neither_written_nor_locked(
-    database: Database, run: Run, db: asyncpg.Connection
+    database: Database, run: Lease, db: asyncpg.Connection
 ) -> None:
     await put(database, run, page(referral(1), referral(2)))
     before = await marks(db)
@@ -155,7 +156,7 @@ async def test_an_unchanged_record_is_neither_written_nor_locked(
 
 
 async def test_a_partial_list_answer_erases_nothing_and_writes_nothing(
-    database: Database, run: Run, db: asyncpg.Connection
+    database: Database, run: Lease, db: asyncpg.Connection
 ) -> None:
     full = referral(
         registrations=[{"id": "g"}], customerProfile={"name": "n", "team": [{"email": "c@example.com"}]}, eTag='"1"'
@@ -176,7 +177,7 @@ async def test_a_partial_list_answer_erases_nothing_and_writes_nothing(
     assert await db.fetchval("SELECT count(*) FROM partner_center.referral_registrations") == 0
 
 
-async def test_deleted_and_back_are_versions(database: Database, run: Run, db: asyncpg.Connection) -> None:
+async def test_deleted_and_back_are_versions(database: Database, run: Lease, db: asyncpg.Connection) -> None:
     await put(database, run, page(referral()))
     assert await mark_deleted(database, run, ["r1", "absent"]) == 1
     assert await mark_deleted(database, run, ["r1"]) == 0
@@ -187,7 +188,7 @@ async def test_deleted_and_back_are_versions(database: Database, run: Run, db: a
 
 
 async def test_a_row_erased_and_stored_again_continues_its_chain(
-    database: Database, run: Run, db: asyncpg.Connection
+    database: Database, run: Lease, db: asyncpg.Connection
 ) -> None:
     await put(database, run, page(referral()))
     await db.execute("DELETE FROM partner_center.referrals")
@@ -200,7 +201,7 @@ async def test_a_row_erased_and_stored_again_continues_its_chain(
 
 
 async def test_rejected_records_are_kept_once_and_closed_by_a_newer_version(
-    database: Database, run: Run, db: asyncpg.Connection
+    database: Database, run: Lease, db: asyncpg.Connection
 ) -> None:
     bad = referral(2, anything=Decimal("1e200000"))
     counts = await put(database, run, page(referral(1), bad, b"7"))
@@ -216,7 +217,7 @@ async def test_rejected_records_are_kept_once_and_closed_by_a_newer_version(
 
 
 async def test_what_postgresql_refuses_becomes_a_rejected_record_and_its_neighbours_are_stored(
-    database: Database, run: Run, db: asyncpg.Connection
+    database: Database, run: Lease, db: asyncpg.Connection
 ) -> None:
     huge = b'{"id":"r2","anything":1e200000}'
     counts = await put(database, run, page(referral(1), huge, referral(3)), through="2024-05-01T10:00:00Z")
@@ -226,7 +227,7 @@ async def test_what_postgresql_refuses_becomes_a_rejected_record_and_its_neighbo
 
 async def test_savers_of_the_same_rows_do_not_lose_or_deadlock(database: Database, db: asyncpg.Connection) -> None:
     async def saver(kind: str, turn: int) -> None:
-        async with leases.run(database, "contoso", kind) as run:
+        async with leased(database, "contoso", kind) as run:
             for minute in range(turn, 40, 4):
                 order = range(1, 21) if turn % 2 else range(20, 0, -1)
                 await put(
@@ -243,7 +244,7 @@ async def test_savers_of_the_same_rows_do_not_lose_or_deadlock(database: Databas
 
 
 async def test_who_lost_the_lease_writes_nothing(database: Database, db: asyncpg.Connection) -> None:
-    async with leases.run(database, "contoso", "incremental") as run:
+    async with leased(database, "contoso", "incremental") as run:
         await db.execute("UPDATE sync.leases SET fence = fence + 1, owner = 'another'")
         with pytest.raises(LeaseError):
             await put(database, run, page(referral()), through="2024-05-01T10:00:00Z")
@@ -252,7 +253,7 @@ async def test_who_lost_the_lease_writes_nothing(database: Database, db: asyncpg
 
 
 async def test_a_save_holds_off_a_takeover_and_not_the_renewal(
-    database: Database, run: Run, db: asyncpg.Connection
+    database: Database, run: Lease, db: asyncpg.Connection
 ) -> None:
     """A renewal that waits for a moment without any writer never comes while two are busy: the lease would run out."""
     await db.execute("SET lock_timeout = '300ms'")
@@ -265,7 +266,7 @@ async def test_a_save_holds_off_a_takeover_and_not_the_renewal(
             await db.execute("UPDATE sync.leases SET fence = fence + 1, owner = 'another'")
 
 
-async def test_child_rows_go_with_their_referral(database: Database, run: Run, db: asyncpg.Connection) -> None:
+async def test_child_rows_go_with_their_referral(database: Database, run: Lease, db: asyncpg.Connection) -> None:
     """No key ties them to it, so everything that deletes a referral is tried here."""
     trees = [tree for tree in make_referrals(400, 3, NOON) if "registrations" in tree]
     await put(database, run, page(*trees, *(make_referrals(200, 4, NOON))))
@@ -289,7 +290,7 @@ async def child_rows_of(db: asyncpg.Connection, table: str) -> list[asyncpg.Reco
 
 
 async def test_the_child_rows_of_a_changed_referral_are_replaced_as_a_whole(
-    database: Database, run: Run, db: asyncpg.Connection
+    database: Database, run: Lease, db: asyncpg.Connection
 ) -> None:
     await put(database, run, page(referral(tags=["a", "b", "c"]), referral(2, tags=["x"])))
     await put(database, run, page(referral(minute=1, tags=["b"]), seconds=60))
@@ -299,7 +300,9 @@ async def test_the_child_rows_of_a_changed_referral_are_replaced_as_a_whole(
     assert [part["id"] for part in await child_rows_of(db, "referral_tags")] == ["r2"]
 
 
-async def test_child_rows_that_stay_are_not_written_anew(database: Database, run: Run, db: asyncpg.Connection) -> None:
+async def test_child_rows_that_stay_are_not_written_anew(
+    database: Database, run: Lease, db: asyncpg.Connection
+) -> None:
     """Most edits change no part, and a part that is written again leaves a dead row behind."""
     parts: dict[str, Any] = {"team": [{"email": "seller@example.com"}], "tags": ["a"]}
     await put(database, run, page(referral(**parts)))
@@ -336,7 +339,7 @@ async def test_a_save_takes_so_many_statements_however_many_rows_it_has(
     with recorder.listening():
         async with (
             open_database(database_url, connections=2) as database,
-            leases.run(database, "contoso", "incremental") as run,
+            leased(database, "contoso", "incremental") as run,
         ):
             await put(database, run, page(*known))
             for turn, size in enumerate((50, 100), 1):
@@ -361,7 +364,7 @@ async def test_the_recorder_sees_what_is_copied(database_url: str) -> None:
     with recorder.listening():
         async with (
             open_database(database_url, connections=2) as database,
-            leases.run(database, "contoso", "incremental") as run,
+            leased(database, "contoso", "incremental") as run,
         ):
             await put(database, run, page(referral(1, tags=["a", "b"]), referral(2)))
             await asyncio.sleep(0)
@@ -374,7 +377,7 @@ async def test_the_recorder_sees_what_is_copied(database_url: str) -> None:
 
 
 async def test_the_watermark_moves_with_the_rows_and_never_back(
-    database: Database, run: Run, db: asyncpg.Connection
+    database: Database, run: Lease, db: asyncpg.Connection
 ) -> None:
     start = instant.parse("2024-05-01T08:00:00Z")
     await db.execute("INSERT INTO sync.watermarks (account, position) VALUES ('contoso', $1)", start)
@@ -393,7 +396,7 @@ async def test_the_watermark_moves_with_the_rows_and_never_back(
 
 
 async def test_rows_versions_rejected_records_checkpoint_and_counts_are_one_transaction(
-    database: Database, run: Run, db: asyncpg.Connection
+    database: Database, run: Lease, db: asyncpg.Connection
 ) -> None:
     """What comes last in it fails, and nothing of it stands."""
     start = instant.parse("2024-05-01T08:00:00Z")
@@ -407,13 +410,13 @@ async def test_rows_versions_rejected_records_checkpoint_and_counts_are_one_tran
 
 
 async def test_one_run_of_a_kind_at_a_time(database: Database) -> None:
-    async with leases.run(database, "contoso", "backfill"):
+    async with leased(database, "contoso", "backfill"):
         with pytest.raises(LeaseError, match="contoso"):
-            async with leases.run(database, "contoso", "backfill"):
+            async with leased(database, "contoso", "backfill"):
                 pass
-        async with leases.run(database, "contoso", "incremental"), leases.run(database, "fabrikam", "backfill"):
+        async with leased(database, "contoso", "incremental"), leased(database, "fabrikam", "backfill"):
             pass
-    async with leases.run(database, "contoso", "backfill"):
+    async with leased(database, "contoso", "backfill"):
         pass
 
 
@@ -425,7 +428,7 @@ async def test_what_a_finished_run_stored_is_on_disk(server_folder: Path) -> Non
             await migrate.upgrade(url)
             async with (
                 open_database(url, connections=3) as database,
-                leases.run(database, "contoso", "incremental") as run,
+                leased(database, "contoso", "incremental") as run,
             ):
                 await put(database, run, page(referral()))
             await crash(Path(folder))
@@ -447,7 +450,7 @@ async def test_nothing_passes_over_what_a_crash_of_postgresql_took_back(
     lazy = {"fsync": "on", "wal_writer_delay": "10s"}
 
     async def run_over_a_crash(database: Database, folder: Path, port: int) -> None:
-        async with AsyncExitStack() as after_the_run, leases.run(database, "contoso", "incremental") as run:
+        async with AsyncExitStack() as after_the_run, leased(database, "contoso", "incremental") as run:
             await save(database, run, map_pages([page(referral(1))]))
             await crash(folder)
             again = embedded.server(folder, port=port, settings=lazy)
@@ -490,10 +493,10 @@ async def test_a_run_whose_end_meets_a_broken_connection_is_recorded_all_the_sam
     database: Database, db: asyncpg.Connection
 ) -> None:
     await db.execute(ENDS_ITSELF_ONCE)
-    async with leases.run(database, "contoso", "incremental"):
+    async with leased(database, "contoso", "incremental"):
         pass
     assert await db.fetchval("SELECT outcome FROM sync.runs") == "done"
-    async with leases.run(database, "contoso", "incremental"):
+    async with leased(database, "contoso", "incremental"):
         pass
 
 
@@ -502,16 +505,16 @@ async def test_no_lease_is_renewed_after_its_run_whatever_happens(
 ) -> None:
     """Each attempt to record the end fails: the error is told, and the lease runs out for the next one."""
     monkeypatch.setattr(leases, "RENEW_SECONDS", 0.05)
-    monkeypatch.setattr(leases, "_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(leases, "RETRY_SECONDS", 0.05)
     await db.execute(ENDS_ITSELF_ONCE.replace("<= 1", "<= 3"))
     with pytest.raises(StoreError):
-        async with leases.run(database, "contoso", "incremental"):
+        async with leased(database, "contoso", "incremental"):
             pass
     before = await db.fetchval("SELECT expires_at FROM sync.leases")
     await asyncio.sleep(0.5)
     assert await db.fetchval("SELECT expires_at FROM sync.leases") == before
     await db.execute("UPDATE sync.leases SET expires_at = now()")
-    async with leases.run(database, "contoso", "incremental"):
+    async with leased(database, "contoso", "incremental"):
         pass
     outcomes = [row["outcome"] for row in await db.fetch("SELECT outcome FROM sync.runs ORDER BY id")]
     assert outcomes == ["abandoned", "done"]
@@ -521,7 +524,7 @@ async def test_a_text_that_postgresql_refuses_is_recorded_as_far_as_it_can_be(
     database: Database, db: asyncpg.Connection
 ) -> None:
     with pytest.raises(LeaseError):
-        async with leases.run(database, "contoso", "incremental"):
+        async with leased(database, "contoso", "incremental"):
             raise LeaseError("one \0 two \udcff three")
     row = await db.fetchrow("SELECT outcome, error FROM sync.runs")
     assert row is not None
@@ -543,19 +546,19 @@ async def test_a_database_that_turned_read_only_is_an_outage_that_ends(
             with pytest.raises(StoreUnavailable):
                 await queries.reachable(database)
         with pytest.raises(StoreUnavailable, match="read-only"):
-            async with leases.run(database, "contoso", "incremental"):
+            async with leased(database, "contoso", "incremental"):
                 pass
         await admin.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
         await admin.close()
         if off:
             await queries.reachable(database)
-        async with leases.run(database, "contoso", "incremental"):
+        async with leased(database, "contoso", "incremental"):
             pass
 
 
 async def test_work_that_fails_before_its_run_is_in_the_books(database: Database, db: asyncpg.Connection) -> None:
     with pytest.raises(ZeroDivisionError):
-        async with leases.failures_recorded(database, "contoso", "incremental"):
+        async with runs.failures_recorded(database, "contoso", "incremental"):
             1 / 0  # noqa: B018 - a bug
     run = await db.fetchrow("SELECT outcome, error FROM sync.runs")
     assert run is not None
@@ -565,11 +568,11 @@ async def test_work_that_fails_before_its_run_is_in_the_books(database: Database
     assert [one["name"] for one in await queries.totals(database)] == ["runs.failed"]
     with pytest.raises(StoreError):
         async with (
-            leases.failures_recorded(database, "contoso", "incremental"),
-            leases.run(database, "contoso", "incremental"),
+            runs.failures_recorded(database, "contoso", "incremental"),
+            leased(database, "contoso", "incremental"),
         ):
             raise StoreError("The run itself records this.")
     with pytest.raises(LeaseError):
-        async with leases.failures_recorded(database, "contoso", "incremental"):
+        async with runs.failures_recorded(database, "contoso", "incremental"):
             raise LeaseError("Another one is at work.")
     assert await db.fetchval("SELECT count(*) FROM sync.runs") == 2

@@ -14,14 +14,15 @@ import asyncpg
 import pytest
 
 from tests.support.pages import page, referral
-from worker.daemon.jobs import kinds_of_all, put
+from tests.support.runs import leased
+from worker.daemon.kinds import kinds_of_all, put
 from worker.daemon.planner import next_due
 from worker.errors import LeaseError, StoreError
-from worker.model.counts import WindowCheckpoint
+from worker.model.counts import Facts, WindowCheckpoint
 from worker.model.instant import Instant
 from worker.model.mapping import map_pages
 from worker.model.window import TimeField, Window
-from worker.store import backfills, leases, queue, retention, schedules
+from worker.store import backfills, queue, retention, runs, schedules
 from worker.store.database import Database
 from worker.store.queue import Job, PoolDriver
 from worker.store.save import save
@@ -110,8 +111,8 @@ async def test_history_is_refreshed_once_for_many_runs_and_once_a_minute_at_most
 ) -> None:
     for _ in range(5):
         for name in NAMES[:5]:
-            async with leases.run(database, name, "incremental") as run:
-                run.changed = True
+            async with runs.recorded(database, name, "reconcile") as record:
+                record.facts = Facts(deleted=1)
         await schedules.move_due(database, [], history, partial(put, history))
     assert await db.fetchval(JOBS) == 1
     assert await db.fetchval("SELECT due_at < 'infinity' FROM sync.schedules WHERE kind = 'history'"), "asked for again"
@@ -139,10 +140,10 @@ async def test_a_change_while_history_is_refreshed_is_not_forgotten(
 
 
 async def test_a_run_that_died_has_its_changes_refreshed_too(database: Database, history: dict[str, Kind]) -> None:
-    async with leases.run(database, "contoso", "incremental"):
+    async with leased(database, "contoso", "incremental"):
         async with database.transaction() as connection:
             await connection.execute("UPDATE sync.leases SET expires_at = now()")
-        async with leases.run(database, "contoso", "incremental"):
+        async with leased(database, "contoso", "incremental"):
             pass
     assert (await schedules.move_due(database, [], history, partial(put, history))).jobs == 1
 
@@ -183,7 +184,7 @@ async def test_a_job_of_a_kind_that_nobody_knows_stays_for_who_does_and_goes_in_
 
 async def windows(database: Database, count: int) -> backfills.Backfill:
     cut = [Window(TimeField.CREATED, Instant(lower), Instant(lower + 1)) for lower in range(count)]
-    async with leases.run(database, "contoso", "backfill") as run:
+    async with leased(database, "contoso", "backfill") as run:
         return await backfills.plan_backfill(database, run, Window(TimeField.CREATED), cut, None)
 
 
@@ -192,7 +193,7 @@ async def test_each_window_has_one_reader(database: Database) -> None:
     taken: list[int] = []
 
     async def reader(number: int) -> None:
-        async with leases.run(database, "contoso", "backfill", slot=str(number)) as run:
+        async with leased(database, "contoso", "backfill", slot=str(number)) as run:
             while (found := await backfills.claim_window(database, run, plan)) is not None:
                 taken.append(found.id)
                 await save(database, run, map_pages([]), checkpoints=[WindowCheckpoint(found.id, None, 0, done=True)])
@@ -207,9 +208,9 @@ async def test_a_window_is_free_again_when_its_run_is_over(
     database: Database, db: asyncpg.Connection, end: str
 ) -> None:
     plan = await windows(database, 1)
-    async with leases.run(database, "contoso", "backfill", slot="1") as first:
+    async with leased(database, "contoso", "backfill", slot="1") as first:
         assert await backfills.claim_window(database, first, plan) is not None
-        async with leases.run(database, "contoso", "backfill", slot="2") as second:
+        async with leased(database, "contoso", "backfill", slot="2") as second:
             assert await backfills.claim_window(database, second, plan) is None
             if end == "lease over":
                 await db.execute("UPDATE sync.leases SET expires_at = now() WHERE kind = 'backfill#1'")
@@ -222,7 +223,7 @@ async def test_a_window_is_free_again_when_its_run_is_over(
                         checkpoints=[WindowCheckpoint(plan.pending[0].id, None, 1)],
                     )
     if end == "finished":
-        async with leases.run(database, "contoso", "backfill", slot="3") as third:
+        async with leased(database, "contoso", "backfill", slot="3") as third:
             assert await backfills.claim_window(database, third, plan) is not None
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals") == 0
 
@@ -230,14 +231,14 @@ async def test_a_window_is_free_again_when_its_run_is_over(
 async def test_readers_of_one_backfill_do_not_abandon_one_anothers_runs(
     database: Database, db: asyncpg.Connection
 ) -> None:
-    async with leases.run(database, "contoso", "backfill"), leases.run(database, "contoso", "backfill", slot="1"):
+    async with leased(database, "contoso", "backfill"), leased(database, "contoso", "backfill", slot="1"):
         assert await db.fetchval("SELECT count(*) FROM sync.runs WHERE outcome = 'running'") == 2
 
 
 @pytest.mark.parametrize("view", ["sync.status", "bi.data_quality"])
 async def test_status_needs_no_look_at_all_runs(view: str, database: Database, db: asyncpg.Connection) -> None:
     """However many there are: it reads the runs that the summary names, by their ids, and those with unknown fields."""
-    async with leases.run(database, "contoso", "incremental"):
+    async with leased(database, "contoso", "incremental"):
         pass
     await db.execute(
         """
@@ -252,7 +253,7 @@ async def test_status_needs_no_look_at_all_runs(view: str, database: Database, d
 
 
 async def test_old_runs_go_and_those_that_the_status_speaks_of_stay(database: Database, db: asyncpg.Connection) -> None:
-    async with leases.run(database, "contoso", "reconcile"):
+    async with leased(database, "contoso", "reconcile"):
         pass
     await db.execute(
         """

@@ -146,7 +146,7 @@ def test_what_lies_below_the_overlap_should_have_come_before(below: timedelta, m
     assert lag.missed == missed
     assert lag.below_watermark == below.total_seconds()
     lag.learn(shift(from_datetime(now), timedelta(seconds=5)), now + timedelta(seconds=9))
-    assert lag.percentile(0) == 4
+    assert lag.facts().lag_p50 == 4
     for _ in range(MAX_SAMPLES + 5):
         lag.learn(from_datetime(now), now)
     assert len(lag.samples) == MAX_SAMPLES

@@ -21,6 +21,7 @@ import asyncpg
 from asyncpg.connection import LoggedQuery
 
 from tests.support.pages import page, referral
+from tests.support.runs import leased
 from tests.support.steps import ACCOUNT
 from worker.embedded import server as embedded
 from worker.model.counts import WatermarkCheckpoint
@@ -116,7 +117,7 @@ async def work(database: Database, recorder: Recorder) -> tuple[list[Any], list[
             trees = [_detailed(turn % TURNS, turn) | closed, _detailed(100 + turn, turn)]
         odd = [{"id": f"odd{turn}", "updatedDateTime": "soon"}] if turn % 4 == 3 else []
         mapped = map_pages([page(*trees, *odd, seconds=turn)])
-        async with leases.run(database, ACCOUNT, "incremental") as run:
+        async with leased(database, ACCOUNT, "incremental") as run:
             newest = max(row.version for row in mapped.rows)
             await save(database, run, mapped, pages=1, checkpoints=[WatermarkCheckpoint(newest)])
             if turn == TURNS:

@@ -20,12 +20,13 @@ from worker.demo.control import Control
 from worker.model.counts import Counts
 from worker.model.instant import Instant
 from worker.source.client import open_client
-from worker.store import checkpoints, leases
+from worker.store import checkpoints
 from worker.store.database import open_database
 from worker.sync.backfill import backfill
 from worker.sync.incremental import incremental
 from worker.sync.pipeline import Pipeline
 from worker.sync.reconcile import Reconciled, reconcile
+from worker.sync.run import recorded
 
 ACCOUNT = "contoso"
 
@@ -53,19 +54,19 @@ async def open_simulated(database_url: str, simulator_origin: str) -> AsyncItera
 
 
 async def backfill_all(pipeline: Pipeline, since: Instant | None = None, until: Instant | None = None) -> Counts:
-    async with leases.run(pipeline.database, pipeline.account, "backfill") as run:
+    async with recorded(pipeline, "backfill") as run:
         return (await backfill(pipeline, run, since, until)).counts
 
 
 async def sync_once(pipeline: Pipeline) -> Counts:
     watermark = await checkpoints.watermark(pipeline.database, pipeline.account)
     assert watermark is not None
-    async with leases.run(pipeline.database, pipeline.account, "incremental") as run:
+    async with recorded(pipeline, "incremental") as run:
         return await incremental(pipeline, run, watermark)
 
 
 async def reconcile_once(pipeline: Pipeline, *, accept_vanished: bool = False) -> Reconciled:
-    async with leases.run(pipeline.database, pipeline.account, "reconcile") as run:
+    async with recorded(pipeline, "reconcile") as run:
         return await reconcile(pipeline, run, accept_vanished=accept_vanished)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from worker import cli
+from worker.commands.process import finish
 
 
 def test_an_unforeseen_error_is_a_sentence_without_its_message(capsys: pytest.CaptureFixture[str]) -> None:
@@ -17,7 +17,7 @@ def test_an_unforeseen_error_is_a_sentence_without_its_message(capsys: pytest.Ca
         raise ValueError("a customer's name")
 
     with pytest.raises(typer.Exit) as ended:
-        cli._finish(broken(), signals=False)  # noqa: SLF001 - what every command ends in
+        finish(broken(), signals=False)
     assert ended.value.exit_code == 1
     told = capsys.readouterr().err
     assert "An unforeseen ValueError in test_cli.py" in told
@@ -31,3 +31,14 @@ def test_a_shell_can_complete_commands() -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["status"]
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("module", "slow"), [("worker.cli", ("asyncio", "msgspec", "pydantic")), ("worker.wiring", ("aiohttp", "msal"))]
+)
+def test_what_a_command_does_not_need_is_not_imported(module: str, slow: tuple[str, ...]) -> None:
+    """`--help` needs no event loop and no settings, and `status` does not ask the API."""
+    shown = subprocess.run(
+        [sys.executable, "-c", f"import sys, {module}; print(*sys.modules)"], check=True, capture_output=True, text=True
+    )
+    assert not set(slow) & set(shown.stdout.split())

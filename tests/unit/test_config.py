@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from worker.config.models import Channel, Cron, exposed, plain_duration
+from worker.config.models import Channel
 from worker.config.render import render
 from worker.config.sources import keys, load
+from worker.config.values import Cron, exposed, plain_duration
 from worker.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent.parent

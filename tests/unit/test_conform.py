@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,8 +17,10 @@ from hypothesis import strategies as st
 
 from tools.columns import OUTPUT, columns
 from worker.demo.data import make_referrals
+from worker.model.conform import conform, without_unknown
 from worker.model.mapping import Mapped, RejectedRecord, Row, map_pages, map_record
 from worker.model.naming import shown
+from worker.model.reader import read
 from worker.model.record import Page, Record, decode_record, parse_listing
 from worker.model.window import TimeField
 
@@ -45,6 +48,11 @@ def both(raw: bytes) -> tuple[Record, set[str]]:
     assert plain(one) == plain(other)
     assert unknown == also_unknown
     assert record.id == looked_at.id
+    if record.tree is not None:
+        with suppress(ValueError, OverflowError, msgspec.ValidationError, RecursionError):  # then this way is not taken
+            known = without_unknown(record.tree)
+            read(known.structure)
+            assert known == conform(record.tree)
     assert [record.time(field) for field in TimeField] == [looked_at.time(field) for field in TimeField]
     return record, unknown
 

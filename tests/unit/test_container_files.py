@@ -16,8 +16,9 @@ import yaml
 from cryptography.fernet import Fernet
 
 from worker import RELEASE, cli
-from worker.config.models import Api, exposed
+from worker.config.models import Api
 from worker.config.sources import keys, load
+from worker.config.values import exposed
 
 ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent

@@ -66,7 +66,7 @@ def logged() -> Iterator[tuple[str, set[str]]]:
                 continue
             if ast.unparse(node.func.value) in ("_log", "structlog.get_logger()"):
                 (event,) = node.args
-                keys = {str(word.arg) for word in node.keywords} - {"exc_info"}
+                keys = {word.arg for word in node.keywords if word.arg is not None} - {"exc_info"}
                 yield (str(event.value) if isinstance(event, ast.Constant) else "", keys)
 
 

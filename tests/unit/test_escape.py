@@ -11,9 +11,8 @@ import pytest
 import structlog
 
 from tests.support.status_rows import ROW, RUN
-from worker import cli
 from worker import logs as log_lines
-from worker.commands import render
+from worker.commands import process, render
 from worker.commands.outlet import Outlet
 from worker.errors import ConfigError, SyncError
 from worker.logs import LibraryFormatter, configure, traced
@@ -45,15 +44,15 @@ def test_what_steers_is_shown_and_what_reads_is_left() -> None:
 
 
 def test_every_print_passes_the_outlet(capsys: pytest.CaptureFixture[str]) -> None:
-    assert isinstance(cli._out, Outlet)  # noqa: SLF001 - what every command prints with
-    assert isinstance(cli._err, Outlet)  # noqa: SLF001 - the same
-    cli._out.print(f"a\n{STEERING} [bold]x[/] :warning:")  # noqa: SLF001 - the same
+    assert isinstance(process.OUT, Outlet), "what every command prints with"
+    assert isinstance(process.ERR, Outlet)
+    process.OUT.print(f"a\n{STEERING} [bold]x[/] :warning:")
     assert capsys.readouterr().out == f"a\n{SHOWN} [bold]x[/] :warning:\n"
 
 
 @pytest.mark.parametrize("error", [SyncError(f"a\n{STEERING}", STEERING), ConfigError([f"a\n{STEERING}"], STEERING)])
 def test_errors_are_harmless_and_forge_no_line(error: SyncError, capsys: pytest.CaptureFixture[str]) -> None:
-    cli._print_error(error)  # noqa: SLF001 - what every error ends in
+    process.print_error(error)
     assert capsys.readouterr().err == f"Error: a\\n{SHOWN}\n{SHOWN}\n"
 
 
@@ -106,7 +105,7 @@ def test_a_traceback_says_where_and_not_what(form: str, capfd: pytest.CaptureFix
     try:
         raise _raised(PASSWORD)
     except ExceptionGroup as error:
-        cli._bug(error)  # noqa: SLF001 - what an unforeseen error ends in
+        process.unforeseen(error)
     try:
         raise _raised(PASSWORD)
     except ExceptionGroup:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.config.models import Cron
+from worker.config.values import Cron
 from worker.daemon.planner import next_due, spec
 from worker.store.schedules import phase_of
 

@@ -20,12 +20,12 @@ import structlog
 
 from worker.auth.tokens import Granted
 from worker.errors import LeaseError, SignInError, SourceUnavailable, StoreError, StoreUnavailable
-from worker.source.client import TokenSource
 from worker.store import leases, tokens
 from worker.store.database import Database
 from worker.store.tokens import Access, Chain, fingerprint
 
 if TYPE_CHECKING:
+    from worker.source.client import TokenSource
     from worker.store.seal import Seal
 
 RENEW_AT = 0.8

@@ -17,9 +17,12 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from worker.errors import SignInError, SourceUnavailable
-from worker.source.client import TokenSource
+
+if TYPE_CHECKING:
+    from worker.source.client import TokenSource
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,11 @@ from enum import StrEnum
 
 from worker import wiring
 from worker.auth.tokens import mfa_of
+from worker.commands.process import OUT
 from worker.commands.unknowns import Answer, answers
 from worker.config.models import Settings
 from worker.errors import StoreError, SyncError
+from worker.model.escape import line
 from worker.notify.channel import ChannelError
 from worker.notify.delivery import look as notify_channel
 from worker.source.client import TokenSource
@@ -152,3 +154,14 @@ async def _in_data(name: str, database: Database) -> list[Answer]:
         ),
         Answer(14, "marketplace leads", seen_text, "every category is stored"),
     ]
+
+
+async def show_findings(settings: Settings) -> int:
+    """Print each finding with its fix; returns the worst exit code."""
+    worst = 0
+    async for finding in look(settings):
+        OUT.print(line(f"{finding.state:4}  {finding.subject}: {finding.found}"))
+        if finding.fix:
+            OUT.print(line(f"      {finding.fix}"))
+        worst = max(worst, finding.exit_code)
+    return worst

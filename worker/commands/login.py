@@ -8,7 +8,7 @@ from worker.auth.refresh import begin
 from worker.config.models import DeviceCode, RefreshToken, Settings
 from worker.errors import ConfigError
 from worker.store.database import Database
-from worker.wiring import identity, sign_in_of
+from worker.wiring import chosen_accounts, identity, migrated_database, sign_in_of
 
 
 async def login(
@@ -30,3 +30,12 @@ async def login(
         case _:
             raise ConfigError([f"accounts.{name}.auth: {account.auth} needs no login"])
     await begin(database, sign_in, granted)
+
+
+async def sign_in(settings: Settings, account: str, tell: Callable[[str], None], ask: Callable[[str], str]) -> int:
+    """Sign a person in for an account, and store the sign-in in the migrated database."""
+    chosen_accounts(settings, account)
+    async with migrated_database(settings) as database:
+        await login(settings, database, account, tell, ask)
+    tell(f"{account} is signed in; every worker on this database uses that from now on.")
+    return 0

@@ -11,6 +11,7 @@ from worker.model import instant
 from worker.model.counts import Counts
 from worker.model.decide import Verdict
 from worker.model.escape import line
+from worker.model.pace import seconds_left
 
 if TYPE_CHECKING:
     from worker.store.rejects import Kept
@@ -92,10 +93,10 @@ def loading(row: dict[str, Any], now: datetime) -> str:
 
 
 def estimate(elapsed: float, done: int, total: int) -> str:
-    """Say how long the rest takes if it goes on as so far; the windows of a backfill are not equally dense."""
-    if not total or not done:
+    """Say how long the rest takes if it goes on as so far."""
+    left = seconds_left(elapsed, done, total)
+    if left is None:
         return "estimating"
-    left = elapsed / done * (total - done)
     return f"about {left:.0f} s left" if left < 90 else f"about {left / 60:.0f} min left"  # noqa: PLR2004 - a minute and a half
 
 

@@ -12,7 +12,8 @@ from pydantic import (
     SecretStr,
 )
 
-from worker.config.models import ADDRESS, Cron, Settings, Where, is_address, plain_duration
+from worker.config.models import Settings, Where
+from worker.config.values import ADDRESS, Cron, is_address, plain_duration
 
 _MASK = "********"
 

@@ -3,38 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from datetime import UTC, datetime
 
 import structlog
 from aiohttp import ClientSession
-from asyncpg.pool import PoolConnectionProxy
 
-from worker import RELEASE
 from worker.config.models import Settings
-from worker.daemon.http import Queries
-from worker.daemon.planner import Member, Pulse, next_due, plan_until, spec
-from worker.daemon.service import serve as serve_daemon
-from worker.daemon.workers import Lane, Workers
+from worker.daemon.kinds import HEAVY, MESSAGES, QUICK
 from worker.errors import LeaseError, SourceUnavailable, StoreError, StoreUnavailable, SyncError
 from worker.notify import outbox, records
 from worker.notify.delivery import deliver_due
-from worker.source.client import TokenSource, open_session
-from worker.store import analysis, checkpoints, leases, queries, queue, rejects, retention, schedules
-from worker.store.database import Database, open_database
-from worker.store.leases import OWNER
+from worker.source.client import TokenSource
+from worker.store import analysis, checkpoints, queries, queue, rejects, retention, runs, schedules
+from worker.store.database import Database
 from worker.store.queue import Job, Taken
-from worker.store.schedules import Due, Kind
 from worker.sync.account import backfill_share, help_account, reconcile_account, replay_account, sync_account
 from worker.sync.backfill import Share
 from worker.sync.pipeline import Pipeline
-from worker.wiring import database_url, open_pipeline, pool_size, prepare_database, token_source
+from worker.wiring import open_pipeline, token_source
 
 SLICE_SECONDS = 20.0
 """A backfill yields to those of other accounts after so long, and comes back behind them."""
@@ -57,21 +47,9 @@ SPREAD_SECONDS, SPREAD_ATTEMPTS = 1.0, 6
 STRANGER_ATTEMPTS = 5
 """So many times a job of an account that is not configured here is left to workers where it may be."""
 
-HOUR = timedelta(hours=1)
-DELIVERY = timedelta(seconds=5)
-"""So often each channel is sent what is due."""
-
-CHANNELS_AT_ONCE = 4
 UNKNOWN_FOR = "1 day"
-ACCOUNTS_IN_METRICS = 500
-"""With more, /metrics has no series of single accounts by default: 70,000 of them take seconds to write and to read."""
-
-QUICK = ("incremental", "history")
-MESSAGES = ("delivery",)
 RUN_KINDS = {"window": "backfill"}
 """What the run of a job is called in `sync.runs`, where that is not as its job."""
-
-HEAVY = ("reconcile", "backfill", "window", "housekeeping")
 
 _log = structlog.get_logger()
 
@@ -85,50 +63,6 @@ class AccountState:
 
     token: TokenSource
     replayed: bool = False
-
-
-def kinds_of(settings: Settings) -> dict[str, Kind]:
-    """Return the kinds of scheduled work of each account."""
-    schedule, zone = settings.schedule, settings.schedule.timezone
-    return {
-        kind.name: kind
-        for kind in (
-            Kind(
-                "incremental",
-                spec(schedule.incremental, zone),
-                next_due(schedule.incremental, zone),
-                priority=10,
-                at_once=True,
-            ),
-            Kind("reconcile", spec(schedule.reconcile, zone), next_due(schedule.reconcile, zone), priority=0),
-        )
-    }
-
-
-def kinds_of_all() -> dict[str, Kind]:
-    """Return the kinds of scheduled work that are of the whole database.
-
-    A further one is an entry here, its name in a lane (`QUICK` or `HEAVY`), and what it does in `Jobs._handle`.
-    """
-    return {
-        "housekeeping": Kind("housekeeping", spec(HOUR, "UTC"), next_due(HOUR, "UTC"), priority=0),
-        schedules.HISTORY: Kind(schedules.HISTORY, "after a change", None, priority=5),
-    }
-
-
-def kinds_of_channels() -> dict[str, Kind]:
-    """Return the kind of scheduled work of each channel."""
-    return {
-        "delivery": Kind("delivery", spec(DELIVERY, "UTC"), next_due(DELIVERY, "UTC"), priority=5, at_once=True),
-    }
-
-
-async def put(kinds: dict[str, Kind], connection: PoolConnectionProxy, due: list[Due]) -> list[bool]:
-    """Put what is due into the queue."""
-    jobs = [
-        Job(one.kind, one.account, f"{one.kind}:{one.account}", kinds[one.kind].priority, one.due_at) for one in due
-    ]
-    return await queue.enqueue(connection, jobs)
 
 
 @dataclass(slots=True)
@@ -195,7 +129,7 @@ class Jobs:
 
     async def _of_account(self, job: Taken) -> float:
         async with (
-            leases.failures_recorded(self.database, job.account, RUN_KINDS.get(job.kind, job.kind)),
+            runs.failures_recorded(self.database, job.account, RUN_KINDS.get(job.kind, job.kind)),
             self._allowed(job.account) as pipeline,
         ):
             if pipeline is not None:
@@ -345,78 +279,3 @@ def _window(account: str, reader: int, turn: int, *, again: bool = False) -> Job
     """Make the job of one more reader of a backfill."""
     keys = [f"window:{account}:{reader}:{number}" for number in (0, 1)]
     return Job("window", account, keys[turn], details={"reader": reader, "turn": turn}, unless=() if again else keys)
-
-
-def _by_account(settings: Settings) -> bool:
-    asked = settings.http.account_metrics
-    return len(settings.accounts) <= ACCOUNTS_IN_METRICS if asked == "auto" else asked
-
-
-def fingerprint(settings: Settings) -> str:
-    """Return what workers on one database should have in common: accounts, and when they are due."""
-    kinds = {name: kind.spec for name, kind in kinds_of(settings).items()}
-    return hashlib.sha256(json.dumps([sorted(settings.accounts), kinds]).encode()).hexdigest()[:16]
-
-
-async def serve(settings: Settings) -> None:
-    """Be the daemon until a signal: migrations, schedules, jobs, ops endpoint."""
-    async with (
-        database_url(settings) as url,
-        open_database(url, connections=pool_size(settings)) as database,
-        open_session(settings.api.ca_file) as session,
-    ):
-        accounts = sorted(settings.accounts)
-        channels = [outbox.lease_of(name) for name in sorted(settings.notify.channels)]
-        kinds, of_all, of_channels = kinds_of(settings), kinds_of_all(), kinds_of_channels()
-        jobs = Jobs(settings, database, session)
-        at_once = settings.scale.jobs_at_once
-        workers = Workers(
-            database,
-            (
-                Lane("quick", QUICK, at_once),
-                Lane("heavy", HEAVY, max(2, at_once * 2 // 5)),
-                *([Lane("messages", MESSAGES, CHANNELS_AT_ONCE)] if channels else []),
-            ),
-            jobs.handle,
-        )
-        jobs.wake = workers.wake
-
-        async def prepare() -> None:
-            await prepare_database(settings, url)
-            await queue.require_tables(database)
-            await schedules.ensure(database, accounts, kinds, of_all=False)
-            await schedules.ensure(database, accounts, of_all, of_all=True)
-            await schedules.ensure(database, channels, of_channels, of_all=False)
-
-        async def work(stopped: asyncio.Event, pulse: Pulse) -> None:
-            member = Member(OWNER, RELEASE, fingerprint(settings))
-            every = kinds | of_all | of_channels
-            planning = plan_until(
-                stopped, database, member, [*accounts, *channels], every, partial(put, every), workers.wake, pulse
-            )
-            async with asyncio.TaskGroup() as group:
-                group.create_task(planning)
-                group.create_task(workers.work_until(stopped))
-
-        await serve_daemon(
-            prepare=prepare,
-            reachable=partial(queries.reachable, database),
-            queries=Queries(
-                status=partial(queries.status, database, accounts),
-                totals=partial(queries.totals, database),
-                leases=partial(queries.live_leases, database),
-                runs=partial(queries.recent_runs, database),
-                queue=partial(queries.queue, database),
-                workers=partial(queries.workers, database),
-                awaiting=partial(queries.awaiting, database),
-                channels=partial(records.state, database, list(settings.notify.channels)),
-                upcoming=partial(schedules.upcoming, database),
-                connections=database.connections,
-                in_hand=lambda: len(workers.in_hand),
-                by_account=_by_account(settings),
-            ),
-            work=work,
-            listen=settings.http.listen,
-            token=settings.http.token.get_secret_value(),
-            configured=accounts,
-        )

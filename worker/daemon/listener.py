@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp.web_protocol import RequestHandler
 
-from worker.config.models import is_loopback
+from worker.config.values import is_loopback
 from worker.errors import SyncError
 
 MAX_CONNECTIONS = 100

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from worker.config.cron import cron_trigger
-from worker.config.models import Cron, plain_duration
+from worker.config.values import Cron, plain_duration
 from worker.errors import StoreError
 from worker.store import schedules
 from worker.store.database import Database

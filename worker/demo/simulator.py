@@ -28,7 +28,7 @@ from worker.demo.steering import add_controls
 from worker.demo.world import Simulator
 from worker.errors import SyncError
 
-__all__ = ["Behaviour", "Simulator", "main", "serve", "start"]
+__all__ = ["Behaviour", "Simulator", "main", "run", "serve", "start"]
 
 TOKENS = ("simulator",)
 _UPLOAD = 1 << 30
@@ -118,6 +118,24 @@ def _set(behaviour: Behaviour, settings: Iterable[str]) -> Behaviour:
     return changed(behaviour, changes)
 
 
+def run(behaviour: Behaviour, settings: Iterable[str], count: int, seed: int, **given: Any) -> int:
+    """Serve as a command, with `settings` (`name=value`) applied: print the origin when ready, return the exit code."""
+
+    def announce(origin: str) -> None:
+        sys.stdout.write(f"{origin}\n")
+        sys.stdout.flush()
+
+    try:
+        serve(count, seed, behaviour=_set(behaviour, settings), announce=announce, **given)
+    except ValueError as fault:
+        sys.stderr.write(f"{fault}\n")
+        return 2
+    except SyncError as fault:
+        sys.stderr.write(f"{fault}\n{fault.hint}\n")
+        return fault.exit_code
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run as a command: print one line, the origin, when ready."""
     parser = argparse.ArgumentParser(prog="python -m worker.demo.simulator", description="Simulates Partner Center.")
@@ -133,32 +151,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tls", nargs=2, metavar=("CERTIFICATE", "KEY"), help="serve https")
     parser.add_argument("--until-stdin-ends", action="store_true", help="stop with whoever holds standard input")
     given = parser.parse_args(arguments)
-
-    def announce(origin: str) -> None:
-        sys.stdout.write(f"{origin}\n")
-        sys.stdout.flush()
-
-    try:
-        behaviour = _set(Behaviour(page_size=given.page_size, latency=given.latency), given.set)
-        serve(
-            given.count,
-            given.seed,
-            host=given.host,
-            port=given.port,
-            behaviour=behaviour,
-            announce=announce,
-            newest=given.newest,
-            tokens=given.token or TOKENS,
-            tls=tuple(given.tls) if given.tls else None,
-            until_stdin_ends=given.until_stdin_ends,
-        )
-    except ValueError as fault:
-        sys.stderr.write(f"{fault}\n")
-        return 2
-    except SyncError as fault:
-        sys.stderr.write(f"{fault}\n{fault.hint}\n")
-        return fault.exit_code
-    return 0
+    return run(
+        Behaviour(page_size=given.page_size, latency=given.latency),
+        given.set,
+        given.count,
+        given.seed,
+        host=given.host,
+        port=given.port,
+        newest=given.newest,
+        tokens=given.token or TOKENS,
+        tls=tuple(given.tls) if given.tls else None,
+        until_stdin_ends=given.until_stdin_ends,
+    )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from worker import wiring
 from worker.commands.progress import progress
 from worker.config.models import Settings
 from worker.config.sources import load
-from worker.daemon.jobs import serve
+from worker.daemon.assembly import serve
 from worker.demo.control import Control
 from worker.embedded import server as embedded
 from worker.errors import SyncError

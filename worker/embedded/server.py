@@ -62,6 +62,10 @@ _SETTINGS = {
     "log_checkpoints": "off",
     "log_error_verbosity": "terse",  # details and statements quote rows: no customer's data in the log
     "log_min_error_statement": "panic",
+    # A backfill writes much at once: room for it, and checkpoints far apart, for after each one pages are logged whole.
+    "shared_buffers": "256MB",
+    "max_wal_size": "2GB",
+    "checkpoint_timeout": "15min",
 }
 
 _log = structlog.get_logger()

@@ -38,10 +38,51 @@ class Conformed:
 def conform(tree: dict[str, Any]) -> Conformed:
     """Bring a decoded record into the documented form."""
     work = _Work()
-    structure = msgspec.convert(work.object(tree, REFERRAL_NODE, ()), REFERRAL_NODE.structure)
-    return Conformed(
-        structure, work.unknown, work.unreadable, sorted(work.rest, key=lambda one: list(map(str, one[0])))
-    )
+    return work.come_to(work.object(tree, REFERRAL_NODE, ()))
+
+
+def without_unknown(tree: dict[str, Any]) -> Conformed:
+    """Only leave out what no document names: in a fraction of the time what `conform` comes to, or an error.
+
+    For a new member of the API, which each record then has. Raises ValidationError where something else is not as
+    documented.
+    """
+    work, unknown = _Work(), list[tuple[Path, Any]]()
+    known = _known(tree, REFERRAL_NODE, unknown)
+    for path, value in unknown:
+        work.leave_out(str(path[-1]), value, path[:-1])
+    return work.come_to(known)
+
+
+def _known(tree: dict[str, Any], node: Node, unknown: list[tuple[Path, Any]]) -> dict[str, Any]:
+    """Return an object without the members that no document names, which are added to `unknown`, or itself."""
+    names, kept = node.names, tree
+    if not tree.keys() <= names:
+        kept = {name: value for name, value in tree.items() if name in names}
+        unknown += [((name,), value) for name, value in tree.items() if name not in names]
+    for name, inner in node.inner.items():
+        value = tree.get(name)
+        if not value:
+            continue
+        before = len(unknown)
+        if value.__class__ is dict and not inner.is_keyed:
+            value = _known(value, inner, unknown)
+        elif value.__class__ is list:
+            value = _known_elements(value, inner, unknown)
+        if len(unknown) > before:
+            unknown[before:] = [((name, *path), one) for path, one in unknown[before:]]
+            kept = {**kept, name: value}
+    return kept
+
+
+def _known_elements(array: list[Any], node: Node, unknown: list[tuple[Path, Any]]) -> list[Any]:
+    elements = []
+    for place, element in enumerate(array):
+        before = len(unknown)
+        elements.append(_known(element, node, unknown) if element.__class__ is dict else element)
+        if len(unknown) > before:
+            unknown[before:] = [((place, *path), one) for path, one in unknown[before:]]
+    return elements
 
 
 @dataclass(slots=True)
@@ -52,6 +93,11 @@ class _Work:
     unreadable: set[str] = field(default_factory=set)
     rest: list[tuple[Path, Any]] = field(default_factory=list)
 
+    def come_to(self, tree: dict[str, Any]) -> Conformed:
+        structure = msgspec.convert(tree, REFERRAL_NODE.structure)
+        rest = sorted(self.rest, key=lambda one: list(map(str, one[0])))
+        return Conformed(structure, self.unknown, self.unreadable, rest)
+
     def object(self, tree: dict[str, Any], node: Node, path: Path) -> dict[str, Any]:
         regular, readers = {}, node.readers
         for name, value in tree.items():
@@ -59,14 +105,14 @@ class _Work:
             if read is text and value.__class__ is str:
                 regular[name] = value
             elif read is None and name not in node.objects and name not in node.arrays:
-                self._set_aside(name, value, path)
+                self.leave_out(name, value, path)
             elif value is not None:
                 found = self._value(value, read, (*path, name)) if read else self._inside(value, node, (*path, name))
                 if found is not _ABSENT:
                     regular[name] = found
         return regular
 
-    def _set_aside(self, name: str, value: Any, path: Path) -> None:
+    def leave_out(self, name: str, value: Any, path: Path) -> None:
         if not name.startswith("@"):
             self.unknown.add(_dotted((*path, shown(name))))
         if value is not None and (path or is_content(name)):

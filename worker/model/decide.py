@@ -10,10 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from worker.model.instant import Instant
-from worker.model.mapping import Row
+
+if TYPE_CHECKING:
+    from worker.model.mapping import Row
 
 
 class Verdict(StrEnum):

@@ -31,8 +31,8 @@ _TYPES: dict[Kind | None, Any] = {
 class Node:
     """An object: its members by name, each a kind of value, an object, or an array (of these elements).
 
-    `child` is the table of the array whose element it is, and `build` made of all the `readers` of
-    the members that are no objects, and the `structure` that is filled.
+    `child` is the table of the array whose element it is. `build` makes the rest: the `readers` of the members that are
+    no objects, the `names` of all, the `inner` objects and elements, and the `structure` that is filled.
     """
 
     name: str
@@ -41,7 +41,14 @@ class Node:
     objects: dict[str, Node] = field(default_factory=dict)
     arrays: dict[str, Node] = field(default_factory=dict)
     readers: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
+    names: frozenset[str] = frozenset()
+    inner: dict[str, Node] = field(default_factory=dict)
     structure: type[msgspec.Struct] = msgspec.Struct
+
+    @property
+    def is_keyed(self) -> bool:
+        """Whether it is the element of an array that may also be an object with elements by their names."""
+        return self.child is not None and bool(self.child.keyed_by)
 
     @property
     def members(self) -> list[str]:
@@ -61,6 +68,8 @@ class Node:
         What is null or absent is None, and is absent when it is encoded.
         """
         self.readers = {name: READERS[kind] if kind else _unchanged for name, kind in self.kinds.items()}
+        self.names = frozenset(self.members)
+        self.inner = self.objects | self.arrays
         types = {name: _TYPES[kind] for name, kind in self.kinds.items()}
         types |= {name: node.build() | None for name, node in self.objects.items()}
         for name, node in self.arrays.items():

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,18 @@ _ERRORS = re.compile(r"error|exception|fault|^(code|statuscode|message|descripti
 _SLACK, _SLACK_PER_MEMBER = 4, 7
 """White space between members of the envelope, in bytes; more than this is looked at sign by sign."""
 
+
+class _Usual(msgspec.Struct, forbid_unknown_fields=True):
+    """What a listing has; anything else is looked at member by member."""
+
+    value: list[msgspec.Raw]
+    context: msgspec.Raw = msgspec.field(name="@odata.context", default_factory=msgspec.Raw)
+    count: msgspec.Raw = msgspec.field(name="@odata.count", default_factory=msgspec.Raw)
+    next_link: msgspec.Raw = msgspec.field(name="@odata.nextLink", default_factory=msgspec.Raw)
+
+
+_USUAL = msgspec.json.Decoder(_Usual)
+_USUAL_NAMES = ("@odata.context", "@odata.count", "@odata.nextLink")
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _VALUE = msgspec.json.Decoder(list[msgspec.Raw])
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},:"]', re.DOTALL)
@@ -47,14 +59,33 @@ class Envelope:
 def open_envelope(body: bytes) -> Envelope:
     """Take a body apart; raises SourceUnavailable where it is no listing, or not whole."""
     try:
+        usual = _USUAL.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _opened(body)
+    records = list(map(bytes, usual.value))
+    raws = zip(_USUAL_NAMES, map(bytes, (usual.context, usual.count, usual.next_link)), strict=True)
+    others = {name: raw for name, raw in raws if raw}
+    held = len('"value":[],') + sum(map(len, records)) + len(records) - bool(records)
+    if _has_more(body, held, others):
+        return _opened(body)  # there is white space between its records
+    return _envelope(records, ((name, _decoded(raw)) for name, raw in others.items()))
+
+
+def _opened(body: bytes) -> Envelope:
+    try:
         members = _MEMBERS.decode(body)
         values = [bytes(raw) for raw in _VALUE.decode(members["value"])]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError):
         return _scanned(body)
-    accounted = sum(len(name) + len(raw) + 4 for name, raw in members.items())
-    if len(body) - accounted > _SLACK + _SLACK_PER_MEMBER * len(members):
+    if _has_more(body, 0, members):
         return _scanned(body)  # a member may stand in it twice, of which only the last is seen here
     return _envelope(values, ((name, _decoded(bytes(raw))) for name, raw in members.items() if name != "value"))
+
+
+def _has_more(body: bytes, held: int, members: Mapping[str, bytes | msgspec.Raw]) -> bool:
+    """Say whether a body is longer than what was found in it, `held` bytes and some members."""
+    held += sum(len(name) + len(raw) + len('"":,') for name, raw in members.items())
+    return len(body) - held > _SLACK + _SLACK_PER_MEMBER * len(members)
 
 
 def error_beside(members: Iterator[tuple[str, Any]]) -> str:

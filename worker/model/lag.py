@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from worker.model.counts import Facts
 from worker.model.instant import TICKS_PER_SECOND, Instant, from_datetime, shift
 
 MAX_SAMPLES = 10_000
@@ -42,7 +43,22 @@ class Lag:
         if self.verified_through is not None and self.verified_through <= version < looked_from:
             self.missed += 1
 
-    def percentile(self, share: float) -> float | None:
-        """Return the lag in seconds that `share` of the changes did not exceed; None where nothing changed."""
+    def facts(self) -> Facts:
+        """Return it as facts of the run: percentiles in seconds, None where nothing changed."""
+        return Facts(
+            lag_p50=self._percentile(0.5),
+            lag_p95=self._percentile(0.95),
+            lag_max=self._percentile(1),
+            below_watermark_max=self.below_watermark,
+            overlap=self.overlap.total_seconds() if self.watermark is not None else None,
+            missed=self.missed,
+        )
+
+    @property
+    def exceeds_overlap(self) -> bool:
+        """Whether changes came later than, or nearly as late as, the overlap allows."""
+        return bool(self.missed) or (self.below_watermark or 0) > self.overlap.total_seconds() / 2
+
+    def _percentile(self, share: float) -> float | None:
         ordered = sorted(self.samples)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None

@@ -9,7 +9,8 @@ impossible, a missing id above all, rejects a record: this one, never the page.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from operator import attrgetter
@@ -18,7 +19,7 @@ from uuid import UUID
 
 import msgspec
 
-from worker.model.conform import Conformed, Path, conform
+from worker.model.conform import Conformed, Path, conform, without_unknown
 from worker.model.documented import REFERRAL_NODE, identifier
 from worker.model.instant import MIN_VALUE, Instant
 from worker.model.naming import shown
@@ -106,6 +107,19 @@ class Mapped:
         """The ids that can be read."""
         return {row.id for row in self.rows} | {reject.id for reject in self.rejects if reject.id is not None}
 
+    def without(self, ids: Container[str | None]) -> Mapped:
+        """Return it without the records of some ids."""
+        rows = [row for row in self.rows if row.id not in ids]
+        return Mapped(rows, [reject for reject in self.rejects if reject.id not in ids], self.unknown_fields)
+
+
+@dataclass(frozen=True, slots=True)
+class MappedPage:
+    """A page as it was read, and what it came to: mapped once, on its way from the client to the store."""
+
+    page: Page
+    mapped: Mapped
+
 
 def map_pages(pages: Iterable[Page]) -> Mapped:
     """Map every record of some pages; nothing is dropped."""
@@ -157,22 +171,23 @@ def map_record(
 
 def _read(record: Record) -> tuple[msgspec.Struct, Values, ChildRows, Conformed | None]:
     """Read a record; one that is not as documented is brought into that form first."""
-    if record.structure is not None:
-        try:
+    with suppress(ValueError, OverflowError, msgspec.ValidationError):  # a value that its column does not take
+        if record.structure is not None:
             return record.structure, *read(record.structure), None
-        except (ValueError, OverflowError, msgspec.ValidationError):
-            pass  # a value that its column does not take
+        known = without_unknown(record.tree or {})
+        return known.structure, *read(known.structure), known
     conformed = conform(record.tree or {})
     return conformed.structure, *read(conformed.structure), conformed
 
 
 def _hash(structure: msgspec.Struct, rest: list[tuple[Path, Any]] | None) -> UUID:
     """Hash the content: the same for every order of members, and whether one is null or absent."""
-    kept = _take_not_content(structure)
-    for name in _NOT_CONTENT:
+    values = zip(_NOT_CONTENT, _take_not_content(structure), strict=True)
+    kept = [(name, value) for name, value in values if value is not None]
+    for name, _ in kept:
         setattr(structure, name, None)
     content = _CANONICAL.encode([structure, rest] if rest else structure)
-    for name, value in zip(_NOT_CONTENT, kept, strict=True):
+    for name, value in kept:
         setattr(structure, name, value)
     return UUID(bytes=hashlib.blake2b(content, digest_size=16).digest())
 

@@ -28,6 +28,7 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _DOCUMENTED = msgspec.json.Decoder(REFERRAL_NODE.structure, float_hook=Decimal)
 _DECODER = msgspec.json.Decoder(float_hook=Decimal)
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
+_UNREAD = Instant(-1)
 _REFUSED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
@@ -47,7 +48,8 @@ class Record:
     repaired: bool = False
     structure: msgspec.Struct | None = field(default=None, repr=False, compare=False)
     found_id: str | None = field(default=None, compare=False)
-    _times: dict[TimeField, Instant | None] | None = field(default=None, init=False, repr=False, compare=False)
+    _created: Instant | None = field(default=_UNREAD, init=False, repr=False, compare=False)
+    _updated: Instant | None = field(default=_UNREAD, init=False, repr=False, compare=False)
 
     @property
     def tree(self) -> dict[str, Any] | None:
@@ -64,11 +66,13 @@ class Record:
 
     def time(self, field: TimeField) -> Instant | None:
         """Return the record's own time, or None when it is absent, unset (`0001-01-01`) or unreadable."""
-        if self._times is None:
-            self._times = {}
-        if field not in self._times:
-            self._times[field] = _time(self.member(field.value))
-        return self._times[field]
+        if field is TimeField.UPDATED:
+            if self._updated is _UNREAD:
+                self._updated = _time(self.member(field.value))
+            return self._updated
+        if self._created is _UNREAD:
+            self._created = _time(self.member(field.value))
+        return self._created
 
     def member(self, name: str) -> Any:
         """Return a documented member of the record itself, None where it is not there."""

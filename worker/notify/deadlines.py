@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 
 from asyncpg.pool import PoolConnectionProxy
 
-from worker.config.models import Cron, Settings
+from worker.config.models import Settings
+from worker.config.values import Cron
 from worker.model.events import Kind
 from worker.notify.facts import Health
 from worker.notify.queries import stale_at

@@ -12,7 +12,8 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from worker.config.cron import cron_trigger
-from worker.config.models import Channel, Cron, Settings
+from worker.config.models import Channel, Settings
+from worker.config.values import Cron
 from worker.model.events import Kind
 from worker.notify.facts import Deal, Health, Occurrence, Waiting
 from worker.notify.messages import SHOWN

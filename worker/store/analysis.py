@@ -6,7 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
 from worker.store.database import STATEMENT_SECONDS, Database
+
+LOCK_TIMEOUT = "500ms"
+"""So long a refresh that keeps readers out waits for those that are there already, as a migration does."""
 
 SHOWN = 15
 """Rows of a list that the report shows; it says how many there are."""
@@ -183,8 +189,26 @@ async def refresh_history(database: Database) -> None:
     Raises StoreError where the role does not own the views.
     """
     async with database.transaction(seconds=STATEMENT_SECONDS) as connection:
-        await connection.execute("REFRESH MATERIALIZED VIEW CONCURRENTLY sync.estimated_stages")
-        await connection.execute("REFRESH MATERIALIZED VIEW CONCURRENTLY sync.pipeline_spans")
+        for view in ("sync.estimated_stages", "sync.pipeline_spans"):
+            if not await _fill_empty(connection, view):
+                await connection.execute(f"REFRESH MATERIALIZED VIEW CONCURRENTLY {view}")
+
+
+async def _fill_empty(connection: PoolConnectionProxy, view: str) -> bool:
+    """Fill a view that is empty, as after a first backfill: in a third of the time, but its readers wait meanwhile.
+
+    So not where one of them holds it for longer than a moment, and all others would wait behind us.
+    """
+    if await connection.fetchval(f"SELECT EXISTS (SELECT FROM {view})"):  # noqa: S608 - a constant
+        return False
+    try:
+        async with connection.transaction():
+            await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+            await connection.execute(f"REFRESH MATERIALIZED VIEW {view}")
+            await connection.execute("SET LOCAL lock_timeout TO DEFAULT")
+    except asyncpg.LockNotAvailableError:
+        return False
+    return True
 
 
 async def analysis(

@@ -8,7 +8,7 @@ from worker.model.instant import Instant
 from worker.model.window import TimeField, Window
 from worker.store import leases
 from worker.store.database import Database
-from worker.store.leases import Run
+from worker.store.leases import Lease
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +78,13 @@ async def unfinished_backfill(database: Database, account: str, field: TimeField
     return Backfill(found["id"], field, found["newest_updated"], pending, len(windows))
 
 
-async def claim_window(database: Database, run: Run, backfill: Backfill) -> LedgerWindow | None:
+async def claim_window(database: Database, lease: Lease, backfill: Backfill) -> LedgerWindow | None:
     """Take the newest window that nobody reads, until the run ends or loses its lease; None where there is none.
 
     The backfill's row is locked first, so that two who look at the same moment do not take the same one.
     """
     async with database.transaction() as connection:
-        await leases.check(connection, run)
+        await leases.check(connection, lease)
         await connection.execute("SELECT FROM sync.backfills WHERE id = $1 FOR UPDATE", backfill.id)
         found = await connection.fetchrow(
             f"""
@@ -93,7 +93,7 @@ async def claim_window(database: Database, run: Run, backfill: Backfill) -> Ledg
             RETURNING id, lower, upper, through
             """,  # noqa: S608 - a constant
             backfill.id,
-            run.id,
+            lease.id,
         )
     if found is None:
         return None
@@ -101,12 +101,12 @@ async def claim_window(database: Database, run: Run, backfill: Backfill) -> Ledg
     return LedgerWindow(found["id"], whole.above(found["through"]))
 
 
-async def release_windows(database: Database, run: Run) -> None:
+async def release_windows(database: Database, lease: Lease) -> None:
     """Let go of the windows that the run has begun and not read to their end."""
     async with database.transaction() as connection:
-        await leases.check(connection, run)
+        await leases.check(connection, lease)
         await connection.execute(
-            "UPDATE sync.backfill_windows SET run_id = NULL WHERE run_id = $1 AND done_at IS NULL", run.id
+            "UPDATE sync.backfill_windows SET run_id = NULL WHERE run_id = $1 AND done_at IS NULL", lease.id
         )
 
 
@@ -151,17 +151,17 @@ async def covered(database: Database, account: str, field: TimeField) -> list[tu
 
 
 async def plan_backfill(
-    database: Database, run: Run, asked: Window, windows: list[Window], newest_updated: Instant | None
+    database: Database, lease: Lease, asked: Window, windows: list[Window], newest_updated: Instant | None
 ) -> Backfill:
     """Write down a backfill and its windows; returns it as still to do."""
     async with database.transaction() as connection:
-        await leases.check(connection, run)
+        await leases.check(connection, lease)
         backfill_id = await connection.fetchval(
             """
             INSERT INTO sync.backfills (account, field, lower, upper, newest_updated) VALUES ($1, $2, $3, $4, $5)
             RETURNING id
             """,
-            run.account,
+            lease.account,
             asked.field.value,
             asked.lower,
             asked.upper,
@@ -180,7 +180,7 @@ async def plan_backfill(
     return Backfill(backfill_id, asked.field, newest_updated, pending, len(windows))
 
 
-async def finish_backfill(database: Database, run: Run, backfill: Backfill, *, sets_watermark: bool) -> bool:
+async def finish_backfill(database: Database, lease: Lease, backfill: Backfill, *, sets_watermark: bool) -> bool:
     """Declare a backfill complete if every window is, and give an account without one its first watermark.
 
     That is the newest `updatedDateTime` which the source showed when the *first* backfill was planned that this one
@@ -188,7 +188,7 @@ async def finish_backfill(database: Database, run: Run, backfill: Backfill, *, s
     windows, never from having finished.
     """
     async with database.transaction() as connection:
-        await leases.check(connection, run)
+        await leases.check(connection, lease)
         complete = await connection.fetchval(
             """
             UPDATE sync.backfills b SET loaded_at = now()
@@ -210,13 +210,13 @@ async def finish_backfill(database: Database, run: Run, backfill: Backfill, *, s
                 WHERE b.account = $1
                 ON CONFLICT (account) DO NOTHING
                 """,
-                run.account,
+                lease.account,
             )
     return bool(complete)
 
 
-async def forget_backfills(database: Database, run: Run) -> None:
+async def forget_backfills(database: Database, lease: Lease) -> None:
     """Drop the account's backfill ledger, so that the next one reads everything again."""
     async with database.transaction() as connection:
-        await leases.check(connection, run)
-        await connection.execute("DELETE FROM sync.backfills WHERE account = $1", run.account)
+        await leases.check(connection, lease)
+        await connection.execute("DELETE FROM sync.backfills WHERE account = $1", lease.account)

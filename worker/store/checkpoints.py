@@ -8,7 +8,7 @@ from worker.model.instant import Instant, to_datetime
 from worker.model.window import TimeField, Window
 from worker.store import leases
 from worker.store.database import Database
-from worker.store.leases import Run
+from worker.store.leases import Lease
 
 
 async def watermark(database: Database, account: str) -> Instant | None:
@@ -42,13 +42,13 @@ async def watermark_and_verified(database: Database, account: str) -> tuple[Inst
     return (found["position"], found["verified_through"]) if found else (None, None)
 
 
-async def rewind_watermark(database: Database, run: Run, to: Instant) -> None:
+async def rewind_watermark(database: Database, lease: Lease, to: Instant) -> None:
     """Move the watermark back on request (`sync --since`); it never goes forward this way."""
     async with database.transaction() as connection:
-        await leases.check(connection, run)
+        await leases.check(connection, lease)
         await connection.execute(
             "UPDATE sync.watermarks SET position = $2, moved_at = now() WHERE account = $1 AND position > $2",
-            run.account,
+            lease.account,
             to,
         )
 
@@ -85,23 +85,23 @@ async def live_count(database: Database, account: str) -> int:
     return count
 
 
-async def put_verified(database: Database, run: Run, through: Instant | None, how: str) -> None:
+async def put_verified(database: Database, lease: Lease, through: Instant | None, how: str) -> None:
     """Record that a complete listing agreed with the copy about everything updated before `through`, and how so."""
     async with database.transaction() as connection:
-        await leases.check(connection, run)
+        await leases.check(connection, lease)
         await connection.execute(
             """
             UPDATE sync.watermarks SET verified_through = $2, verified_at = now(), verified_by = $3, not_verified = NULL
             WHERE account = $1
             """,
-            run.account,
+            lease.account,
             through,
             how,
         )
 
 
-async def put_unverified(database: Database, run: Run, why: str) -> None:
+async def put_unverified(database: Database, lease: Lease, why: str) -> None:
     """Record why the last reconcile could verify nothing; what was verified before keeps its date."""
     async with database.transaction() as connection:
-        await leases.check(connection, run)
-        await connection.execute("UPDATE sync.watermarks SET not_verified = $2 WHERE account = $1", run.account, why)
+        await leases.check(connection, lease)
+        await connection.execute("UPDATE sync.watermarks SET not_verified = $2 WHERE account = $1", lease.account, why)

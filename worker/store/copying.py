@@ -5,18 +5,21 @@ Values are text already (`model/values.py`), so a row is joined rather than enco
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import re
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from worker.model.mapping import Row
 from worker.model.values import Values
 
-_PIECE = 64
-"""So many rows are written at once: more take memory and no less time."""
+_ROWS, _CHILDREN = 64, 1_000
+"""So many are written at once, a referral's row being a hundred times as long: more take memory and no less time."""
 _NULL = "\\N"
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 _SPACES = bytes.maketrans(b"\t\n\r", b"   ")
+_has_escapes = re.compile(rb"(?i)\\(?:[\\ntr]|u00(?:09|0[ad]|5c))").search
+"""What has a meaning of its own in this form stands in a string of JSON as one of these, or not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,48 +36,54 @@ async def rows_as_lines(account: str, run_id: int, new: Sequence[NewRow]) -> Asy
     """Write rows of `partner_center.referrals`, in the order of `statements.ROW`."""
     times = {at: at.isoformat() for at in {one.row.observed_at for one in new}}
     run = str(run_id)
-    for start in range(0, len(new), _PIECE):
+    for start in range(0, len(new), _ROWS):
         written: list[bytes] = []
-        for one in new[start : start + _PIECE]:
-            values = _values(account, one.row, times[one.row.observed_at])
-            present = str(one.key), one.valid_from.isoformat(), one.change, run
-            written += _payload(one.row.raw), lines([(*values, *present)]).encode()
+        for one in new[start : start + _ROWS]:
+            row = one.row
+            values = (
+                account,
+                row.id,
+                *row.values,
+                str(row.version),
+                row.etag,
+                row.content_hash.hex,
+                "true" if row.repaired else "false",
+                _array(row.unreadable),
+                times[row.observed_at],
+                str(one.key),
+                one.valid_from.isoformat(),
+                one.change,
+                run,
+            )
+            written += _payload(row.raw), b"\t", line(values, escaped=bool(_has_escapes(row.raw))).encode(), b"\n"
         yield b"".join(written)
 
 
-async def children_as_lines(children: Sequence[Values]) -> AsyncIterator[bytes]:
-    """Write rows of one child table, in the order of `statements.CHILD_TABLES`."""
-    for start in range(0, len(children), _PIECE):
-        yield lines(children[start : start + _PIECE]).encode()
+def children_as_lines(rows: Iterable[tuple[int, Row]], tables: Collection[str]) -> dict[str, list[str]]:
+    """Write the rows of child tables, those of each table in the order of `statements.CHILD_TABLES`.
 
-
-def lines(rows: Sequence[Values]) -> str:
-    """Write some rows.
-
-    What has a meaning of its own in this form is rare in values: counting what must be there finds it quickly.
+    `rows` are referrals with their keys.
     """
-    written = "".join(["\t".join([_NULL if value is None else value for value in row]) + "\n" for row in rows])
-    if (
-        written.count("\\") == sum([row.count(None) for row in rows])
-        and written.count("\t") == sum(map(len, rows)) - len(rows)
-        and written.count("\n") == len(rows)
-        and "\r" not in written
-    ):
-        return written
-    return "".join(["\t".join([_NULL if value is None else _escaped(value) for value in row]) + "\n" for row in rows])
+    written: dict[str, list[str]] = {table: [] for table in tables}
+    for key, row in rows:
+        before, escaped = f"{key}\t", bool(_has_escapes(row.raw))
+        for table, children in row.children.items():
+            if table in written:
+                written[table] += [before + line(child, escaped=escaped) for child in children]
+    return written
 
 
-def _values(account: str, row: Row, observed_at: str) -> Values:
-    """Return what follows the payload, with nothing before the first tab."""
-    metadata = (
-        str(row.version),
-        row.etag,
-        row.content_hash.hex,
-        "true" if row.repaired else "false",
-        _array(row.unreadable),
-        observed_at,
-    )
-    return "", account, row.id, *row.values, *metadata
+async def in_pieces(lines: Sequence[str]) -> AsyncIterator[bytes]:
+    """Put lines together as they are sent."""
+    for start in range(0, len(lines), _CHILDREN):
+        yield ("\n".join(lines[start : start + _CHILDREN]) + "\n").encode()
+
+
+def line(values: Values, *, escaped: bool) -> str:
+    """Write one row without its end; `escaped` where a value may have what has a meaning of its own in this form."""
+    if escaped:
+        values = tuple([None if value is None else _escaped(value) for value in values])
+    return "\t".join([_NULL if value is None else value for value in values])
 
 
 def _array(texts: tuple[str, ...]) -> str | None:

@@ -8,7 +8,7 @@ import msgspec
 from asyncpg.pool import PoolConnectionProxy
 
 from worker.model.events import events_of
-from worker.store.leases import Run
+from worker.store.leases import Lease
 from worker.store.write import Change
 
 _ENCODE = msgspec.json.Encoder().encode
@@ -24,9 +24,9 @@ ON CONFLICT DO NOTHING
 """
 
 
-async def put(connection: PoolConnectionProxy, run: Run, changes: Sequence[Change]) -> None:
+async def put(connection: PoolConnectionProxy, lease: Lease, changes: Sequence[Change]) -> None:
     """Write down what the changes of a save mean to people; with them, or not at all."""
-    if not changes or not await connection.fetchval(_IS_BACKFILLED, run.account):
+    if not changes or not await connection.fetchval(_IS_BACKFILLED, lease.account):
         return
     events = [
         event
@@ -37,8 +37,8 @@ async def put(connection: PoolConnectionProxy, run: Run, changes: Sequence[Chang
     if events:
         await connection.execute(
             _PUT,
-            run.account,
-            run.kind,
+            lease.account,
+            lease.kind,
             [event.referral_id for event in events],
             [event.kind.value for event in events],
             [event.key for event in events],

@@ -91,7 +91,7 @@ async def _rewrite_rows(connection: PoolConnectionProxy, found: list[Any], admit
         await connection.execute(sql.REWRITE, account, _ENCODE(rows).decode())
         for table in sql.NAMING_PEOPLE:
             await connection.execute(sql.delete_children(table), [key for key, _ in read[account]])
-            await copy_children(connection, table, read[account])
+            await copy_children(connection, [table], read[account])
     return sum(len(rows) for rows in changes.values())
 
 

@@ -10,7 +10,7 @@ from worker import RELEASE
 from worker.model.mapping import RejectedRecord
 from worker.store import leases
 from worker.store.database import Database
-from worker.store.leases import Run
+from worker.store.leases import Lease
 
 _COLUMNS = "key, referral_id, reason, field, payload, first_seen_at, last_seen_at, attempts, closed_at, closed_because"
 
@@ -62,17 +62,17 @@ async def rejects_of(database: Database, account: str, referral_id: str) -> list
     return [Kept(**record) for record in found]
 
 
-async def failed_again(database: Database, run: Run, key: str, reject: RejectedRecord | None) -> None:
+async def failed_again(database: Database, lease: Lease, key: str, reject: RejectedRecord | None) -> None:
     """Count a replay that failed; `reject` is why this time, None where that is the same."""
     async with database.transaction() as connection:
-        await leases.check(connection, run)
+        await leases.check(connection, lease)
         await connection.execute(
             """
             UPDATE sync.rejected_records SET attempts = attempts + 1, tried_with = $3, reason = coalesce($4, reason),
                 field = CASE WHEN $4 IS NULL THEN field ELSE $5 END
             WHERE account = $1 AND key = $2
             """,
-            run.account,
+            lease.account,
             key,
             RELEASE,
             reject.reason if reject is not None else None,
@@ -80,17 +80,17 @@ async def failed_again(database: Database, run: Run, key: str, reject: RejectedR
         )
 
 
-async def no_longer_needed(database: Database, run: Run, key: str) -> None:
+async def no_longer_needed(database: Database, lease: Lease, key: str) -> None:
     """Count a replay that needs no other: its record is stored, or the copy had a newer one already."""
     async with database.transaction() as connection:
-        await leases.check(connection, run)
+        await leases.check(connection, lease)
         await connection.execute(
             """
             UPDATE sync.rejected_records SET attempts = attempts + 1, tried_with = $3,
                 closed_at = coalesce(closed_at, now()), closed_because = coalesce(closed_because, 'superseded')
             WHERE account = $1 AND key = $2
             """,
-            run.account,
+            lease.account,
             key,
             RELEASE,
         )

@@ -8,6 +8,7 @@ on them. A row that another saver inserts in between refuses our copy of it, and
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import asyncpg
@@ -30,24 +31,32 @@ from worker.model.mapping import (
 )
 from worker.model.privacy import AfterExpiry, Privacy, hidden, with_contacts_of
 from worker.model.record import Record, decode_record
-from worker.store import leases, outbox, sql
+from worker.store import leases, outbox, runs, sql
 from worker.store.database import Database
-from worker.store.leases import Run
+from worker.store.leases import Lease
 from worker.store.write import SHORTEST_VERSION, Change, RacedError, put_checkpoints, put_rejected, write, write_deleted
 
 _ATTEMPTS = 20
 """Each race that is lost means that another run got on; each deadlock that one of two did."""
 
 
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a save came to: its counts, and the rows with which a new version began."""
+
+    counts: Counts
+    new_versions: list[Row]
+
+
 async def save(
     database: Database,
-    run: Run,
+    lease: Lease,
     mapped: Mapped,
     *,
     pages: int = 0,
     checkpoints: Sequence[Checkpoint] = (),
     force: bool = False,
-) -> Counts:
+) -> Saved:
     """Store what some pages came to, and move the checkpoints with it; all or nothing.
 
     `force`: these very records were asked for, so they win even when they look older. Raises LeaseError when
@@ -57,29 +66,24 @@ async def save(
         on=_may_be_tried_again, attempts=_ATTEMPTS, wait_initial=0.05, wait_max=1, timeout=60
     ):
         with attempt:
-            counts, changes = await _save(database, run, mapped, pages, checkpoints, force=force)
-            run.saved += counts.records + counts.pages
-            run.changed = run.changed or bool(changes)
-            for change in changes:
-                if change.is_new_version:
-                    run.lag.learn(change.row.version, change.row.observed_at)
-            return counts
+            counts, changes = await _save(database, lease, mapped, pages, checkpoints, force=force)
+            lease.confirmed.number += counts.records + counts.pages
+            return Saved(counts, [change.row for change in changes if change.is_new_version])
     raise AssertionError("unreachable")
 
 
-async def mark_deleted(database: Database, run: Run, ids: list[str]) -> int:
+async def mark_deleted(database: Database, lease: Lease, ids: list[str]) -> int:
     """Mark rows that a complete listing and a request by id no longer have; returns how many were not marked before."""
     async with database.transaction() as connection:
-        await leases.check(connection, run)
+        await leases.check(connection, lease)
         now: datetime = await connection.fetchval("SELECT now()")
         live_keys = {
             record["id"]: max(now, record["valid_from"] + SHORTEST_VERSION)
-            for record in await connection.fetch(sql.LOCK, run.account, ids)
+            for record in await connection.fetch(sql.LOCK, lease.account, ids)
             if record["deleted_at"] is None
         }
         if live_keys:
-            await write_deleted(connection, run, live_keys)
-    run.changed = run.changed or bool(live_keys)
+            await write_deleted(connection, lease, live_keys)
     return len(live_keys)
 
 
@@ -91,18 +95,18 @@ def _may_be_tried_again(error: Exception) -> bool:
 
 
 async def _save(
-    database: Database, run: Run, mapped: Mapped, pages: int, checkpoints: Sequence[Checkpoint], *, force: bool
+    database: Database, lease: Lease, mapped: Mapped, pages: int, checkpoints: Sequence[Checkpoint], *, force: bool
 ) -> tuple[Counts, list[Change]]:
     rejects = list(mapped.rejects)
     async with database.transaction(flushed=False) as connection:
         rows = newest_of_each(mapped.rows)
-        stored = await _look(connection, run.account, [row.id for row in rows])
+        stored = await _look(connection, lease.account, [row.id for row in rows])
         news = [row for row in rows if decide(row, stored.get(row.id), force=force).changes]
-        news = await _drop_noops(connection, run.account, news, stored, run.privacy.after_expiry)
-        await leases.check(connection, run)
-        changes = await _write_what_can_be(connection, run, news, rejects, existing=stored, force=force)
-        await put_rejected(connection, run, rejects)
-        await outbox.put(connection, run, changes)
+        news = await _drop_noops(connection, lease.account, news, stored, lease.privacy.after_expiry)
+        await leases.check(connection, lease)
+        changes = await _write_what_can_be(connection, lease, news, rejects, existing=stored, force=force)
+        await put_rejected(connection, lease, rejects)
+        await outbox.put(connection, lease, changes)
         inserted = sum(change.verdict is Verdict.INSERT for change in changes)
         counts = Counts(
             inserted=inserted,
@@ -111,14 +115,14 @@ async def _save(
             rejected=len(rejects),
             pages=pages,
         )
-        await put_checkpoints(connection, run, checkpoints)
-        await leases.count(connection, run, counts)
+        await put_checkpoints(connection, lease, checkpoints)
+        await runs.count(connection, lease, counts)
     return counts, changes
 
 
 async def _write_what_can_be(
     connection: PoolConnectionProxy,
-    run: Run,
+    lease: Lease,
     rows: list[Row],
     rejects: list[RejectedRecord],
     *,
@@ -130,8 +134,8 @@ async def _write_what_can_be(
         return []
     try:
         async with connection.transaction():
-            changes = await _decided(connection, run, rows, existing=existing, force=force)
-            await write(connection, run, changes)
+            changes = await _decided(connection, lease, rows, existing=existing, force=force)
+            await write(connection, lease, changes)
             return changes
     except (asyncpg.DataError, asyncpg.ProgramLimitExceededError) as error:
         if len(rows) == 1:
@@ -140,7 +144,7 @@ async def _write_what_can_be(
             return []
     changes = []
     for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
-        changes += await _write_what_can_be(connection, run, half, rejects, existing=existing, force=force)
+        changes += await _write_what_can_be(connection, lease, half, rejects, existing=existing, force=force)
     return changes
 
 
@@ -175,14 +179,14 @@ async def _drop_noops(
 
 
 async def _decided(
-    connection: PoolConnectionProxy, run: Run, rows: list[Row], *, existing: Container[str], force: bool
+    connection: PoolConnectionProxy, lease: Lease, rows: list[Row], *, existing: Container[str], force: bool
 ) -> list[Change]:
     """Decide on locked rows."""
     locked: dict[str, asyncpg.Record] = {}
     ids = [row.id for row in rows if row.id in existing]
     if ids:
-        locked = {record["id"]: record for record in await connection.fetch(sql.LOCK, run.account, ids)}
-    rule = run.privacy.after_expiry
+        locked = {record["id"]: record for record in await connection.fetch(sql.LOCK, lease.account, ids)}
+    rule = lease.privacy.after_expiry
     judged = [_judge(row, locked.get(row.id), rule, force=force) for row in rows]
     return [change for change in judged if change is not None]
 

@@ -14,7 +14,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from worker.store.database import Database
-from worker.store.leases import ASK_FOR_HISTORY
+from worker.store.runs import ASK_FOR_HISTORY
 
 BATCH = 100
 HISTORY = "history"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
-from worker.config.models import exposed
+from worker.config.values import exposed
 from worker.errors import ConfigError, StoreError
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from worker.model.counts import Counts, Facts
+from worker.model.figures import figures_of
 from worker.model.schema import CHILDREN, NESTED, REFERRAL_COLUMNS, VERSION_COLUMNS
 
 _METADATA = (
@@ -151,4 +153,20 @@ WHERE account = $1 AND referral_id = ANY($2::text[]) AND payload #> '{customerPr
 
 DELETE_CLOSED_REJECTS = """
 DELETE FROM sync.rejected_records WHERE account = $1 AND referral_id = ANY($2::text[]) AND closed_at IS NOT NULL
+"""
+
+COUNTED = tuple(one.name for one in figures_of(Counts))
+"""The columns of a run that each save adds to."""
+
+ADD_COUNTS = f"""
+UPDATE sync.runs SET {", ".join(f"{name} = {name} + ${number}" for number, name in enumerate(COUNTED, 2))} WHERE id = $1
+"""
+
+LEARNED = tuple(one.name for one in figures_of(Facts) if one.stored)
+"""The columns of a run that are written at its end."""
+
+FINISH_RUN = f"""
+UPDATE sync.runs SET outcome = $2, error = nullif($3, ''), finished_at = clock_timestamp(),
+    {", ".join(f"{name} = ${number}" for number, name in enumerate(LEARNED, 4))}
+WHERE id = $1 AND outcome = 'running' RETURNING {", ".join(COUNTED)}
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -18,8 +18,8 @@ from worker.model.decide import Verdict
 from worker.model.mapping import RejectedRecord, Row
 from worker.model.schema import REFERRAL_COLUMNS
 from worker.store import sql
-from worker.store.copying import NewRow, children_as_lines, rows_as_lines
-from worker.store.leases import Run
+from worker.store.copying import NewRow, children_as_lines, in_pieces, rows_as_lines
+from worker.store.leases import Lease
 
 _ENCODE = msgspec.json.Encoder(decimal_format="number").encode
 _NAMES = [column.name for column in REFERRAL_COLUMNS]
@@ -69,30 +69,30 @@ class Change:
         return later[0] if later else since + SHORTEST_VERSION
 
 
-async def write(connection: PoolConnectionProxy, run: Run, changes: list[Change]) -> None:
+async def write(connection: PoolConnectionProxy, lease: Lease, changes: list[Change]) -> None:
     """Write changes that were decided on locked rows; raises RacedError when a new row is there already."""
     inserts = [change for change in changes if change.verdict is Verdict.INSERT]
     updates = [change for change in changes if change.verdict is not Verdict.INSERT]
-    await _insert(connection, run, inserts)
-    await _update(connection, run, updates)
+    await _insert(connection, lease, inserts)
+    await _update(connection, lease, updates)
     erased = [change.row.id for change in changes if change.erases]
     if erased:
-        await connection.execute(sql.ERASE_HIDDEN, run.account, erased)
-        await connection.execute(sql.DELETE_CLOSED_REJECTS, run.account, erased)
+        await connection.execute(sql.ERASE_HIDDEN, lease.account, erased)
+        await connection.execute(sql.DELETE_CLOSED_REJECTS, lease.account, erased)
     await connection.execute(
         sql.CLOSE_REJECTS,
-        run.account,
+        lease.account,
         [change.row.id for change in changes],
         [change.row.version for change in changes],
     )
 
 
-async def _insert(connection: PoolConnectionProxy, run: Run, inserts: list[Change]) -> None:
+async def _insert(connection: PoolConnectionProxy, lease: Lease, inserts: list[Change]) -> None:
     """Copy new rows and their child rows; a referral that was here before goes on with its history."""
     if not inserts:
         return
     ids = [change.row.id for change in inserts]
-    found = await connection.fetch(sql.LAST_VERSIONS, run.account, ids)
+    found = await connection.fetch(sql.LAST_VERSIONS, lease.account, ids)
     ended = {record["referral_id"]: record["valid_to"] for record in found}
     keys = [record["nextval"] for record in await connection.fetch(sql.KEYS, len(inserts))]
     new = [
@@ -103,35 +103,33 @@ async def _insert(connection: PoolConnectionProxy, run: Run, inserts: list[Chang
         back = [one for one in new if one.row.id in ended]
         await connection.execute(
             sql.CONTINUE_HISTORY,
-            run.account,
+            lease.account,
             [one.row.id for one in back],
             [one.key for one in back],
             _texts(ended[one.row.id] for one in back),
             _texts(one.valid_from for one in back),
         )
     try:
-        await _copy(connection, "referrals", sql.ROW, rows_as_lines(run.account, run.id, new))
+        await _copy(connection, "referrals", sql.ROW, rows_as_lines(lease.account, lease.id, new))
     except asyncpg.UniqueViolationError as error:
         raise RacedError from error
-    keyed = [(one.key, one.row) for one in new]
-    for table in sql.CHILD_TABLES:
-        await copy_children(connection, table, keyed)
+    await copy_children(connection, sql.CHILD_TABLES, [(one.key, one.row) for one in new])
 
 
-async def _update(connection: PoolConnectionProxy, run: Run, updates: list[Change]) -> None:
+async def _update(connection: PoolConnectionProxy, lease: Lease, updates: list[Change]) -> None:
     """Let the versions end that others follow, change the rows, and replace their child rows where those differ."""
     if not updates:
         return
     begins = {change.row.id: change.begins(change.since) for change in updates if change.change is not None}
     if begins:
-        await end_versions(connection, run.account, begins)
+        await end_versions(connection, lease.account, begins)
     ids = [change.row.id for change in updates]
-    await connection.execute(sql.UPDATE, run.account, _rows_document(updates, begins), ids, run.id)
+    await connection.execute(sql.UPDATE, lease.account, _rows_document(updates, begins), ids, lease.id)
     for table in sql.CHILD_TABLES:
         renewed = [(change.key, change.row) for change in updates if table in change.tables]
         if renewed:
             await connection.execute(sql.delete_children(table), [key for key, _ in renewed])
-            await copy_children(connection, table, renewed)
+            await copy_children(connection, [table], renewed)
 
 
 async def end_versions(connection: PoolConnectionProxy, account: str, until: dict[str, datetime]) -> None:
@@ -139,21 +137,23 @@ async def end_versions(connection: PoolConnectionProxy, account: str, until: dic
     await connection.execute(sql.END_VERSIONS, account, list(until), _texts(until.values()))
 
 
-async def write_deleted(connection: PoolConnectionProxy, run: Run, since: dict[str, datetime]) -> None:
+async def write_deleted(connection: PoolConnectionProxy, lease: Lease, since: dict[str, datetime]) -> None:
     """Mark locked rows as deleted at the source; `since` is when the version that says so begins."""
-    await end_versions(connection, run.account, since)
-    await connection.execute(sql.MARK_DELETED, run.account, list(since), _texts(since.values()), run.id)
+    await end_versions(connection, lease.account, since)
+    await connection.execute(sql.MARK_DELETED, lease.account, list(since), _texts(since.values()), lease.id)
 
 
 def _texts(moments: Iterable[datetime]) -> list[str]:
     return [moment.isoformat() for moment in moments]
 
 
-async def copy_children(connection: PoolConnectionProxy, table: str, rows: Iterable[tuple[int, Row]]) -> None:
-    """Copy the rows of a child table for referrals, each with its key, that have none there."""
-    children = [(str(key), *child) for key, row in rows for child in row.children.get(table, ())]
-    if children:
-        await _copy(connection, table, sql.CHILD_TABLES[table], children_as_lines(children))
+async def copy_children(
+    connection: PoolConnectionProxy, tables: Collection[str], rows: Iterable[tuple[int, Row]]
+) -> None:
+    """Copy the rows of child tables for referrals, each with its key, that have none there."""
+    for table, lines in children_as_lines(rows, tables).items():
+        if lines:
+            await _copy(connection, table, sql.CHILD_TABLES[table], in_pieces(lines))
 
 
 async def _copy(
@@ -184,7 +184,7 @@ def _rows_document(changes: list[Change], begins: dict[str, datetime]) -> str:
     ).decode()
 
 
-async def put_rejected(connection: PoolConnectionProxy, run: Run, rejects: list[RejectedRecord]) -> None:
+async def put_rejected(connection: PoolConnectionProxy, lease: Lease, rejects: list[RejectedRecord]) -> None:
     """Keep rejected records, of each referral the newest."""
     newest: dict[str, RejectedRecord] = {}
     for reject in rejects:
@@ -195,8 +195,8 @@ async def put_rejected(connection: PoolConnectionProxy, run: Run, rejects: list[
         kept = [newest[key] for key in sorted(newest)]
         await connection.execute(
             sql.REJECT,
-            run.account,
-            run.id,
+            lease.account,
+            lease.id,
             RELEASE,
             sorted(newest),
             [reject.id for reject in kept],
@@ -208,7 +208,7 @@ async def put_rejected(connection: PoolConnectionProxy, run: Run, rejects: list[
         )
 
 
-async def put_checkpoints(connection: PoolConnectionProxy, run: Run, checkpoints: Iterable[Checkpoint]) -> None:
+async def put_checkpoints(connection: PoolConnectionProxy, lease: Lease, checkpoints: Iterable[Checkpoint]) -> None:
     """Move the checkpoints that some pages reached; raises LeaseError where another run reads the window by now."""
     windows: dict[int, WindowCheckpoint] = {}
     watermarks = []
@@ -221,7 +221,7 @@ async def put_checkpoints(connection: PoolConnectionProxy, run: Run, checkpoints
     if watermarks:
         await connection.execute(
             "UPDATE sync.watermarks SET position = $2, moved_at = now() WHERE account = $1 AND position < $2",
-            run.account,
+            lease.account,
             max(watermarks),
         )
     if windows:
@@ -236,10 +236,10 @@ async def put_checkpoints(connection: PoolConnectionProxy, run: Run, checkpoints
             [window.through for window in windows.values()],
             [window.records for window in windows.values()],
             [window.done for window in windows.values()],
-            run.id,
+            lease.id,
         )
         if moved != f"UPDATE {len(windows)}":
             raise LeaseError(
-                f"Another run took over a window of the backfill of {run.account}; this one wrote nothing more.",
+                f"Another run took over a window of the backfill of {lease.account}; this one wrote nothing more.",
                 "It was paused or cut off for longer than its lease. Nothing is lost: the other one goes on.",
             )

@@ -37,10 +37,10 @@ async def sync_account(
         return await backfill_account(pipeline, wait=wait)
     async with recorded(pipeline, "incremental", wait, due_at=due_at) as run:
         if since is not None:
-            await checkpoints.rewind_watermark(pipeline.database, run, since)
+            await checkpoints.rewind_watermark(pipeline.database, run.lease, since)
             watermark = min(watermark, since)
         counts = await incremental(pipeline, run, watermark)
-    return logged(pipeline, "incremental", counts, run)
+    return logged(run, counts)
 
 
 async def backfill_account(
@@ -67,9 +67,9 @@ async def backfill_share(
     """Plan a backfill or go on with it, for as long as the share says, and declare it complete when all is read."""
     async with recorded(pipeline, "backfill", wait) as run:
         if restart:
-            await backfills.forget_backfills(pipeline.database, run)
+            await backfills.forget_backfills(pipeline.database, run.lease)
         result = await backfill(pipeline, run, since, until, share)
-    logged(pipeline, "backfill", result.counts, run)
+    logged(run, result.counts)
     return result
 
 
@@ -82,7 +82,7 @@ async def help_account(
         return None
     async with recorded(pipeline, "backfill", slot=slot) as run:
         result = await help_backfill(pipeline, run, *found, share)
-    logged(pipeline, "backfill", result.counts, run)
+    logged(run, result.counts)
     return result
 
 
@@ -101,10 +101,14 @@ async def reconcile_account(
         )
     async with recorded(pipeline, "reconcile", wait, due_at=due_at) as run:
         result = await reconcile(pipeline, run, accept_vanished=accept_vanished)
-    logged(pipeline, "reconcile", result.counts, run)
+    logged(run, result.counts)
     if result.unverified:
         _log.warning(
-            "verification_failed", account=pipeline.account, kind="reconcile", run_id=run.id, why=result.unverified
+            "verification_failed",
+            account=pipeline.account,
+            kind="reconcile",
+            run_id=run.lease.id,
+            why=result.unverified,
         )
     return result
 
@@ -113,7 +117,7 @@ async def refresh_account(pipeline: Pipeline, ids: list[str]) -> tuple[Counts, l
     """Fetch referrals by id and store them; returns the counts and the ids that the source does not show."""
     async with recorded(pipeline, "refresh", WAIT) as run:
         counts, unknown = await refresh(pipeline, run, ids)
-    logged(pipeline, "refresh", counts, run)
+    logged(run, counts)
     return counts, unknown
 
 
@@ -121,7 +125,7 @@ async def replay_account(pipeline: Pipeline, *, other_release: bool = False, wai
     """Replay rejected records; `other_release`: only what this release has not tried yet."""
     async with recorded(pipeline, "replay", wait) as run:
         counts = await replay(pipeline.database, run, other_release=other_release)
-    return logged(pipeline, "replay", counts, run)
+    return logged(run, counts)
 
 
 async def all_rejects(pipeline: Pipeline) -> AsyncIterator[rejects.Kept]:

@@ -23,10 +23,11 @@ from worker.source.paging import pages
 from worker.source.scan import ends_after
 from worker.store import backfills, checkpoints
 from worker.store.backfills import Backfill, LedgerWindow
-from worker.store.leases import Run
 from worker.sync.drain import drain, writing
 from worker.sync.hydrate import hydrated, list_is_partial
-from worker.sync.pipeline import Pipeline, Step, downgrade, ends_of, strategy_for
+from worker.sync.pipeline import Pipeline, Step
+from worker.sync.run import Run
+from worker.sync.strategy import downgrade, ends_of, strategy_for
 from worker.sync.untimed import without_time
 
 WINDOWS_PER_READER = 8
@@ -99,9 +100,9 @@ async def backfill(
                     counts += await _read_untimed(pipeline, run, field)
         except SourceContradicted as why:
             await downgrade(pipeline, field, strategy, why)
-            await backfills.release_windows(pipeline.database, run)
+            await backfills.release_windows(pipeline.database, run.lease)
         else:
-            whole = await backfills.finish_backfill(pipeline.database, run, plan, sets_watermark=unbounded)
+            whole = await backfills.finish_backfill(pipeline.database, run.lease, plan, sets_watermark=unbounded)
             return BackfillResult(counts, whole=whole)
 
 
@@ -171,7 +172,7 @@ async def _plan(pipeline: Pipeline, run: Run, asked: Window, strategy: Strategy)
     covered = await backfills.covered(pipeline.database, pipeline.account, asked.field)
     missing = subtract(asked, covered) if strategy.paging is Paging.KEYSET else [asked]
     whole = await windows_to_read(pipeline, asked, strategy) if missing == [asked] else missing
-    return await backfills.plan_backfill(pipeline.database, run, asked, whole, newest)
+    return await backfills.plan_backfill(pipeline.database, run.lease, asked, whole, newest)
 
 
 async def _read(pipeline: Pipeline, run: Run, plan: Backfill, strategy: Strategy, share: Share, began: float) -> Counts:
@@ -198,7 +199,7 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, strategy: Strategy
     async def reader() -> None:
         nonlocal done, cuts
         while not over():
-            part = await backfills.claim_window(pipeline.database, run, plan)
+            part = await backfills.claim_window(pipeline.database, run.lease, plan)
             if part is None:
                 return
             cut = Cut(pages(pipeline.client, part.window, strategy), over)
@@ -221,7 +222,7 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, strategy: Strategy
             for _ in range(readers):
                 group.create_task(reader())
     if cuts:
-        await backfills.release_windows(pipeline.database, run)
+        await backfills.release_windows(pipeline.database, run.lease)
     return counts
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from worker.model.counts import Counts
 from worker.model.mapping import map_pages
 from worker.model.record import Page
-from worker.store.leases import Run
-from worker.store.save import save
 from worker.store.spelling import stored_ids
 from worker.sync.pipeline import Pipeline
+from worker.sync.run import Run, store
 
 
 async def fetch_as_known(pipeline: Pipeline, referral_id: str) -> Page | None:
@@ -28,5 +27,5 @@ async def refresh(pipeline: Pipeline, run: Run, ids: list[str]) -> tuple[Counts,
         if page is None:
             unknown.append(referral_id)
             continue
-        counts += await save(pipeline.database, run, map_pages([page]), pages=1, force=True)
+        counts += await store(pipeline.database, run, map_pages([page]), pages=1, force=True)
     return counts, unknown

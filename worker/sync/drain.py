@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 
 from worker.model.counts import Checkpoint, Counts
-from worker.model.mapping import Mapped, map_pages
+from worker.model.mapping import Mapped, MappedPage
 from worker.model.record import Page
 from worker.store.database import Database
-from worker.store.leases import Run
-from worker.store.save import save
+from worker.sync.run import Run, store
 
 GROUP_ROWS = 1_000
 """So many records go into one transaction at most, unless a single page has more; so many may wait for the next."""
@@ -22,15 +20,15 @@ Observe = Callable[[Mapped, Counts], None]
 """Called with what was stored together, and its counts."""
 
 
-async def drain(pages: AsyncGenerator[Page], writer: Writer, checkpoint: Callable[[Page], Checkpoint]) -> None:
+async def drain(pages: AsyncGenerator[MappedPage], writer: Writer, checkpoint: Callable[[Page], Checkpoint]) -> None:
     """Hand every page of a window to a writer; while it writes, the next page is being fetched.
 
     `checkpoint` returns what a page moves, in the page's own transaction. After any failure everything up to the last
     saved page stands, and the checkpoint says so: the next run goes on there.
     """
     async with aclosing(pages):
-        async for page in pages:
-            await writer.put(page, checkpoint(page))
+        async for one in pages:
+            await writer.put(one.mapped, checkpoint(one.page))
 
 
 class Writer:
@@ -55,12 +53,8 @@ class Writer:
         """How many records wait to be saved."""
         return sum(mapped.records for mapped, _, _ in self._waiting)
 
-    async def put(self, page: Page, checkpoint: Checkpoint) -> None:
+    async def put(self, mapped: Mapped, checkpoint: Checkpoint) -> None:
         """Take a page, and wait while as much waits already as one transaction takes."""
-        began = time.perf_counter()
-        mapped = map_pages([page])
-        self._run.unknown_fields |= mapped.unknown_fields
-        self._run.map_seconds += time.perf_counter() - began
         await self._put(mapped, 1, checkpoint)
 
     async def move(self, checkpoint: Checkpoint) -> None:
@@ -82,9 +76,7 @@ class Writer:
                     return
                 mapped, pages, checkpoints = self._group()
                 self._left.notify_all()
-            began = time.perf_counter()
-            saved = await save(self._database, self._run, mapped, pages=pages, checkpoints=checkpoints)
-            self._run.store_seconds += time.perf_counter() - began
+            saved = await store(self._database, self._run, mapped, pages=pages, checkpoints=checkpoints)
             self._observe(mapped, saved)
 
     async def _put(self, mapped: Mapped, pages: int, checkpoint: Checkpoint) -> None:

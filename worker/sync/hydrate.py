@@ -11,13 +11,13 @@ import structlog
 
 from worker.errors import PermissionRefused, SourceRejected
 from worker.model.decide import Verdict
-from worker.model.mapping import lacking, map_pages
-from worker.model.record import Listing, Page, Record
+from worker.model.mapping import Mapped, MappedPage, lacking
+from worker.model.record import Listing, Page
 from worker.source.client import Client
 from worker.store import capabilities
-from worker.store.leases import Run
 from worker.store.save import judge
 from worker.sync.pipeline import Pipeline
+from worker.sync.run import Run, mapped
 
 PARITY_RECORDS = 3
 
@@ -29,8 +29,8 @@ async def list_is_partial(pipeline: Pipeline, run: Run) -> bool:
     return bool(await _lacking_in_list(pipeline, run) - {"eTag"})
 
 
-async def hydrated(pipeline: Pipeline, run: Run | None, found: AsyncGenerator[Page]) -> AsyncGenerator[Page]:
-    """Pass pages on; where their records are partial, put what is new or changed on a page before it as fetched by id.
+async def hydrated(pipeline: Pipeline, run: Run | None, found: AsyncGenerator[Page]) -> AsyncGenerator[MappedPage]:
+    """Map pages; where their records are partial, put what is new or changed on a page before it as fetched by id.
 
     Without a run nothing is written down of what a comparison showed.
     """
@@ -38,13 +38,16 @@ async def hydrated(pipeline: Pipeline, run: Run | None, found: AsyncGenerator[Pa
         lacking_members = await _lacking_in_list(pipeline, run)
         partial = bool(lacking_members - {"eTag"})
         async for page in found:
-            if partial and (changed := await _changed(pipeline, lacking_members, page)):
-                by_id, rest = await _fetched(pipeline, page, changed)
+            listed = mapped(run, page)
+            if partial and (changed := await _changed(pipeline, lacking_members, listed.mapped)):
+                by_id = await _fetched(pipeline, changed)
                 for one in by_id:
-                    yield one
-                yield replace(page, records=rest)
+                    yield mapped(run, one)
+                had = {one.records[0].id for one in by_id}
+                rest = [record for record in page.records if record.id not in had]
+                yield MappedPage(replace(page, records=rest), listed.mapped.without(had))
             else:
-                yield page
+                yield listed
 
 
 async def only_by_id(client: Client, plain: Listing | None = None) -> set[str] | None:
@@ -69,9 +72,9 @@ async def _lacking_in_list(pipeline: Pipeline, run: Run | None) -> set[str]:
     """Return the members that only answers by id have, as this run knows them."""
     if run is None:
         return await _compared(pipeline, write=False)
-    if run.only_by_id is None:
-        run.only_by_id = await _compared(pipeline, write=True)
-    return run.only_by_id
+    if run.facts.only_by_id is None:
+        run.learn(only_by_id=frozenset(await _compared(pipeline, write=True)))
+    return set(run.facts.only_by_id or ())
 
 
 async def _compared(pipeline: Pipeline, *, write: bool) -> set[str]:
@@ -88,23 +91,22 @@ async def _compared(pipeline: Pipeline, *, write: bool) -> set[str]:
     return missing
 
 
-async def _changed(pipeline: Pipeline, lacking_members: set[str], page: Page) -> set[str]:
+async def _changed(pipeline: Pipeline, lacking_members: set[str], listed: Mapped) -> set[str]:
     """Name what is new or changed on a page, and what was only ever had from the list: then by id was out of reach.
 
     Such a row agrees with the list, so nothing else would make it whole. It is known by its missing eTag, where answers
     by id have one.
     """
-    mapped = map_pages([page])
-    if not mapped.rows:
+    if not listed.rows:
         return set()
-    verdicts = await judge(pipeline.database, pipeline.account, mapped.rows, pipeline.privacy)
+    verdicts = await judge(pipeline.database, pipeline.account, listed.rows, pipeline.privacy)
     changed = {key for key, verdict in verdicts if verdict in (Verdict.INSERT, Verdict.UPDATE)}
     if "eTag" in lacking_members:
-        changed |= await capabilities.without_etag(pipeline.database, pipeline.account, sorted(mapped.ids - changed))
+        changed |= await capabilities.without_etag(pipeline.database, pipeline.account, sorted(listed.ids - changed))
     return changed
 
 
-async def _fetched(pipeline: Pipeline, page: Page, changed: set[str]) -> tuple[list[Page], list[Record]]:
+async def _fetched(pipeline: Pipeline, changed: set[str]) -> list[Page]:
     """Fetch by id what changed; what cannot be fetched by id is left to the list."""
     allowed = asyncio.Semaphore(pipeline.concurrency)
 
@@ -116,6 +118,4 @@ async def _fetched(pipeline: Pipeline, page: Page, changed: set[str]) -> tuple[l
                 return None
 
     answers = await asyncio.gather(*(fetch(key) for key in sorted(changed)))
-    by_id = [answer for answer in answers if answer is not None]
-    had = {answer.records[0].id for answer in by_id}
-    return by_id, [record for record in page.records if record.id not in had]
+    return [answer for answer in answers if answer is not None]

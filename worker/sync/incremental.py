@@ -11,10 +11,11 @@ from worker.model.window import TimeField, Window
 from worker.source.checks import Anchor
 from worker.source.paging import pages
 from worker.store import checkpoints
-from worker.store.leases import Run
 from worker.sync.drain import drain, writing
 from worker.sync.hydrate import hydrated
-from worker.sync.pipeline import Pipeline, Step, downgrade, strategy_for
+from worker.sync.pipeline import Pipeline, Step
+from worker.sync.run import Run
+from worker.sync.strategy import downgrade, strategy_for
 
 
 async def incremental(pipeline: Pipeline, run: Run, watermark: Instant) -> Counts:

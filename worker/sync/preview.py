@@ -15,8 +15,9 @@ from worker.source.paging import pages
 from worker.store import capabilities, checkpoints
 from worker.store.save import judge
 from worker.sync.hydrate import hydrated
-from worker.sync.pipeline import Pipeline, strategy_for
+from worker.sync.pipeline import Pipeline
 from worker.sync.reconcile import agreed_by_id, doubted, look
+from worker.sync.strategy import strategy_for
 from worker.sync.untimed import without_time
 
 
@@ -65,10 +66,9 @@ async def _judged(
 ) -> AsyncIterator[tuple[str, Verdict | Row | str]]:
     """Say for each record, once, what saving it would do: the row itself where only a look by id can decide."""
     async with aclosing(hydrated(pipeline, None, listing)) as found:
-        async for page in found:
-            mapped = map_pages([page])
-            rows = {row.id: row for row in mapped.rows if row.id not in seen}
-            rejects = [reject for reject in mapped.rejects if (reject.id or reject.digest.hex()) not in seen]
+        async for one in found:
+            rows = {row.id: row for row in one.mapped.rows if row.id not in seen}
+            rejects = [reject for reject in one.mapped.rejects if (reject.id or reject.digest.hex()) not in seen]
             seen |= rows.keys() | {reject.id or reject.digest.hex() for reject in rejects}
             verdicts = await judge(pipeline.database, pipeline.account, list(rows.values()), pipeline.privacy)
             known = await capabilities.parity(pipeline.database, pipeline.account)

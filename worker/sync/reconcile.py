@@ -11,18 +11,19 @@ import structlog
 
 from worker.errors import DeletionCapError, PermissionRefused, SourceContradicted, SyncError
 from worker.model.counts import Counts
-from worker.model.mapping import Mapped, Row, map_pages
+from worker.model.mapping import Mapped, MappedPage, Row, map_pages
 from worker.model.record import Ended, Page
 from worker.model.strategy import Paging, Strategy
 from worker.model.window import TimeField, Window
 from worker.source.paging import pages
 from worker.store import capabilities, checkpoints
-from worker.store.leases import Run
-from worker.store.save import mark_deleted, save, undecided
+from worker.store.save import mark_deleted, undecided
 from worker.sync.backfill import choose_field, newest_updated, windows_to_read
 from worker.sync.drain import drain, writing
 from worker.sync.hydrate import hydrated
-from worker.sync.pipeline import Pipeline, Step, downgrade
+from worker.sync.pipeline import Pipeline, Step
+from worker.sync.run import Run, store
+from worker.sync.strategy import downgrade
 from worker.sync.untimed import without_time
 
 MIN_DELETION_CAP = 5
@@ -86,17 +87,18 @@ async def reconcile(pipeline: Pipeline, run: Run, *, accept_vanished: bool = Fal
             found = await _compare(pipeline, run, field, strategy, began)
             found.counts += await _settle(pipeline, run, found.doubts)
             if Ended.UNVERIFIED in found.ends:
-                await checkpoints.put_unverified(pipeline.database, run, UNVERIFIED_END)
+                await checkpoints.put_unverified(pipeline.database, run.lease, UNVERIFIED_END)
                 return Reconciled(found.counts, 0, UNVERIFIED_END)
             deleted = await _deleted_at_source(pipeline, run, found, strategy, accept_vanished=accept_vanished)
         except SourceContradicted as why:
             await downgrade(pipeline, field, strategy, why)
             continue
-        run.deleted = await mark_deleted(pipeline.database, run, deleted) if deleted else 0
+        number = await mark_deleted(pipeline.database, run.lease, deleted) if deleted else 0
+        run.learn(deleted=number)
         through = verified or await checkpoints.watermark(pipeline.database, pipeline.account)
         how = f"{strategy.paging.value} by {field.value}, ends seen by {', '.join(sorted(found.ends))}"
-        await checkpoints.put_verified(pipeline.database, run, through, how)
-        return Reconciled(found.counts, run.deleted)
+        await checkpoints.put_verified(pipeline.database, run.lease, through, how)
+        return Reconciled(found.counts, number)
 
 
 async def _compare(pipeline: Pipeline, run: Run, field: TimeField, strategy: Strategy, began: datetime) -> _Compared:
@@ -161,13 +163,13 @@ async def _read(pipeline: Pipeline, run: Run, found: _Compared, listing: AsyncGe
 
 
 async def _noting_doubts(
-    pipeline: Pipeline, run: Run, found: AsyncGenerator[Page], doubts: dict[str, Doubt]
-) -> AsyncGenerator[Page]:
+    pipeline: Pipeline, run: Run, found: AsyncGenerator[MappedPage], doubts: dict[str, Doubt]
+) -> AsyncGenerator[MappedPage]:
     """Pass pages on, and note what they show at an older version than the copy has, or with less in it."""
     async with aclosing(found):
-        async for page in found:
-            doubts |= await doubted(pipeline, map_pages([page]).rows, run.only_by_id or set())
-            yield page
+        async for one in found:
+            doubts |= await doubted(pipeline, one.mapped.rows, set(run.facts.only_by_id or ()))
+            yield one
 
 
 async def doubted(pipeline: Pipeline, rows: list[Row], only_by_id: set[str]) -> dict[str, Doubt]:
@@ -183,21 +185,21 @@ async def _settle(pipeline: Pipeline, run: Run, doubts: dict[str, Doubt]) -> Cou
     now is the source's present state: an edit that was dated in the future, a source restored from a backup, a member
     that was removed without a new time. A member that a look by id does show is known from then on to lack in the list.
     """
-    counts, only_by_id = Counts(), run.only_by_id or set()
+    counts, only_by_id = Counts(), set(run.facts.only_by_id or ())
     for referral_id, doubt in sorted(doubts.items()):
         if doubt.lacks and doubt.lacks <= only_by_id:
             continue
         page = await agreed_by_id(pipeline, doubt.row)
         if page is None:
             continue
-        saved = await save(pipeline.database, run, map_pages([page]), force=True)
+        saved = await store(pipeline.database, run, map_pages([page]), force=True)
         if saved.updated:
             counts += saved
             _log.warning("version_reverted", referral=referral_id)
         elif doubt.lacks:
             only_by_id = only_by_id | doubt.lacks
             await capabilities.put_parity(pipeline.database, pipeline.account, only_by_id)
-    run.only_by_id = only_by_id
+    run.learn(only_by_id=frozenset(only_by_id))
     return counts
 
 
@@ -222,7 +224,7 @@ async def _deleted_at_source(
     for referral_id in sorted(missing):
         page = await look(pipeline, referral_id)
         if page is not None:
-            await save(pipeline.database, run, map_pages([page]))
+            await store(pipeline.database, run, map_pages([page]))
             doubtful.add(missing[referral_id])
             continue
         deleted.append(referral_id)

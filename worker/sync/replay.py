@@ -7,8 +7,7 @@ from worker.model.mapping import Mapped, RejectedRecord, Row, map_record
 from worker.model.record import decode_record
 from worker.store import rejects
 from worker.store.database import Database
-from worker.store.leases import Run
-from worker.store.save import save
+from worker.sync.run import Run, store
 
 
 async def replay(database: Database, run: Run, *, other_release: bool = False) -> Counts:
@@ -18,19 +17,19 @@ async def replay(database: Database, run: Run, *, other_release: bool = False) -
     takes only what this release has not tried yet. Counts are of records: rejected means rejected again.
     """
     counts, after = Counts(), ""
-    while batch := await rejects.open_rejects(database, run.account, after=after, other_release=other_release):
+    while batch := await rejects.open_rejects(database, run.lease.account, after=after, other_release=other_release):
         for kept in batch:
             mapped = map_record(decode_record(kept.payload), kept.last_seen_at)
             if isinstance(mapped, Row):
-                saved = await save(database, run, Mapped(rows=[mapped]))
+                saved = await store(database, run, Mapped(rows=[mapped]))
             else:
                 saved = Counts(rejected=1)
             if saved.rejected:
                 await rejects.failed_again(
-                    database, run, kept.key, mapped if isinstance(mapped, RejectedRecord) else None
+                    database, run.lease, kept.key, mapped if isinstance(mapped, RejectedRecord) else None
                 )
             else:
-                await rejects.no_longer_needed(database, run, kept.key)
+                await rejects.no_longer_needed(database, run.lease, kept.key)
             counts += saved
         after = batch[-1].key
     return counts

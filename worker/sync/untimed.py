@@ -16,8 +16,9 @@ from worker.model.record import Ended, Page
 from worker.model.strategy import Paging, Strategy
 from worker.model.window import TimeField, Window
 from worker.source.paging import pages
-from worker.store.leases import Run
-from worker.sync.pipeline import Pipeline, downgrade, strategy_for
+from worker.sync.pipeline import Pipeline
+from worker.sync.run import Run
+from worker.sync.strategy import downgrade, strategy_for
 
 EVERYTHING = Strategy(Paging.SWEEP, evidence="asked for without order or filter")
 

@@ -7,7 +7,7 @@ owners of leases (host, process); no personal data.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter as Sums
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +18,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from worker import RELEASE
+from worker.model.counts import FIGURES
+from worker.model.figures import Counter
 
 HEALTHS = ("ok", "loading", "never ran", "failing", "action required")
 
@@ -41,11 +43,7 @@ _VALUES = {
     "drift_rows": ("drift", "Rows that the last reconcile had to insert, update or mark as deleted."),
     "deleted_rows": ("deleted", "Rows that the last reconcile marked as deleted."),
     "last_run_seconds": ("last_run_seconds", "How long the last sync or backfill took."),
-    "last_run_api_seconds": ("api_seconds", "Of that, waiting for the API, all readers together."),
-    "last_run_decode_seconds": ("decode_seconds", "Of that, decoding answers."),
-    "last_run_map_seconds": ("map_seconds", "Of that, mapping records to rows."),
-    "last_run_store_seconds": ("store_seconds", "Of that, waiting for the database, all readers together."),
-}
+} | {f"last_run_{figure.name}": (figure.name, figure.gauge) for figure in FIGURES if figure.gauge}
 _FLAGS = {
     "reconcile_refused": (
         lambda row: row["last_reconcile_outcome"] == "refused",
@@ -57,17 +55,10 @@ _FLAGS = {
     ),
     "last_run_good": (lambda row: row["last_run_outcome"] == "done", "1 when the last sync or backfill succeeded."),
 }
-_COUNTERS = {
-    "runs": ("Runs that ended, by kind and outcome.", "outcome"),
-    "records": ("Records read, by the four counts.", "count"),
-    "pages": ("Pages read.",),
-    "requests": ("Requests to the API, by HTTP status; 0 where no answer came.", "status"),
-    "retries": ("Requests that had to be repeated.",),
-    "throttled_seconds": ("Seconds that the API asked to wait.",),
-    "deleted": ("Referrals marked as deleted.",),
+_COUNTERS = {"runs": Counter("runs", "Runs that ended, by kind and outcome.", "outcome")} | {
+    figure.name: figure.counter for figure in FIGURES if figure.counter is not None
 }
-_COUNTED = dict.fromkeys(("inserted", "updated", "unchanged", "rejected"), "records") | {"answers": "requests"}
-
+"""By the name in `sync.totals` that a counter is made of."""
 
 _QUEUE = (
     ("jobs_waiting", "waiting", "Jobs that could begin now, by kind."),
@@ -115,15 +106,17 @@ class _Work(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily | InfoMetricFamily]:
         counters = {
-            name: CounterMetricFamily(f"referral_sync_{name}", meaning, labels=["account", "kind", *labels])
-            for name, (meaning, *labels) in _COUNTERS.items()
+            one.name: CounterMetricFamily(
+                f"referral_sync_{one.name}", one.meaning, labels=["account", "kind", *filter(None, [one.label])]
+            )
+            for one in _COUNTERS.values()
         }
         for row in self._facts.totals if self._facts.by_account else _summed(self._facts.totals):
             name, _, detail = row["name"].partition(".")
-            metric = _COUNTED.get(name, name)
-            label = name if metric == "records" else detail
-            if metric in counters:
-                counters[metric].add_metric([row["account"], row["kind"], *([label] if label else [])], row["value"])
+            counter = _COUNTERS.get(name)
+            if counter is not None:
+                labels = [row["account"], row["kind"], *([detail or name] if counter.label else [])]
+                counters[counter.name].add_metric(labels, row["value"])
         yield from counters.values()
         holders = _family("lease_held", "1 for the owner of a lease.", "kind", "owner")
         for lease in self._facts.leases if self._facts.by_account else ():
@@ -165,7 +158,7 @@ class _Work(Collector):
 
 def _summed(totals: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Add the totals of all accounts; the label of the account says "all"."""
-    sums = Counter[tuple[str, str]]()
+    sums = Sums[tuple[str, str]]()
     for row in totals:
         sums[row["kind"], row["name"]] += row["value"]
     return [{"account": "all", "kind": kind, "name": name, "value": value} for (kind, name), value in sums.items()]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from worker.model.pace import seconds_left
 from worker.web.report import PAGES, ago
 
 SOON = timedelta(days=14)
@@ -181,10 +182,11 @@ def loading(row: Mapping[str, Any], now: datetime) -> Loading | None:
     if not windows:
         return Loading(f"{progress}.", None)
     progress = f"{done:,} of {windows:,} windows, {progress}"
-    if not done:
+    left = seconds_left((now - since).total_seconds(), done, windows)
+    if left is None:
         return Loading(f"{progress}.", 0.0)
-    left = (now - since) * (windows - done) / done
-    return Loading(f"{progress}; ready {until(now + left, now).replace('in ', 'in about ')}.", done / windows)
+    ready = until(now + timedelta(seconds=left), now).replace("in ", "in about ")
+    return Loading(f"{progress}; ready {ready}.", done / windows)
 
 
 def sign_in(row: Mapping[str, Any], now: datetime) -> tuple[str, str]:
