@@ -10,7 +10,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from worker.store.database import STATEMENT_SECONDS, Database
-from worker.store.stages import refresh_stages
+from worker.store.stages import LOCK_STAGES, refresh_stages
 
 LOCK_TIMEOUT = "500ms"
 """So long a refresh that keeps readers out waits for those that are there already, as a migration does."""
@@ -190,26 +190,28 @@ _QUERIES = {name: _filled(template) for name, template in _TEMPLATES.items()}
 async def refresh_history(database: Database) -> None:
     """Bring up to date what `bi` reads of history: the stages of referrals that changed, then the pipeline of each day.
 
-    Readers are not held up. Raises StoreError where the role does not own what is written.
+    Readers are held up by the first refresh alone. Raises StoreError where the role does not own what is written.
     """
     await refresh_stages(database)
     async with database.transaction(seconds=STATEMENT_SECONDS) as connection:
+        await connection.execute(LOCK_STAGES)  # two that fill an empty view would each wait for the other
         await connection.execute(f"SET LOCAL work_mem = '{REFRESH_MEMORY}'")
-        if not await _fill_empty(connection, "sync.pipeline_spans"):
+        if not await _fill_empty(connection):
             await connection.execute("REFRESH MATERIALIZED VIEW CONCURRENTLY sync.pipeline_spans")
 
 
-async def _fill_empty(connection: PoolConnectionProxy, view: str) -> bool:
-    """Fill a view that is empty, as after a first backfill: in a third of the time, but its readers wait meanwhile.
+async def _fill_empty(connection: PoolConnectionProxy) -> bool:
+    """Fill the view of the pipeline where it is empty, as after a first backfill.
 
-    So not where one of them holds it for longer than a moment, and all others would wait behind us.
+    That takes a third of the time, but its readers wait meanwhile. So not where one of them holds it for longer than a
+    moment, and all others would wait behind us.
     """
-    if await connection.fetchval(f"SELECT EXISTS (SELECT FROM {view})"):  # noqa: S608 - a constant
+    if await connection.fetchval("SELECT EXISTS (SELECT FROM sync.pipeline_spans)"):
         return False
     try:
         async with connection.transaction():
             await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-            await connection.execute(f"REFRESH MATERIALIZED VIEW {view}")
+            await connection.execute("REFRESH MATERIALIZED VIEW sync.pipeline_spans")
             await connection.execute("SET LOCAL lock_timeout TO DEFAULT")
     except asyncpg.LockNotAvailableError:
         return False
