@@ -619,7 +619,7 @@ SELECT
     s.open_rejects AS rejected_records,
     (
         SELECT count(DISTINCT field) FROM sync.runs u CROSS JOIN LATERAL unnest(u.unknown_fields) AS field
-        WHERE u.account = s.account AND u.started_at > now() - interval '30 days'
+        WHERE u.account = s.account AND u.started_at > now() - interval '30 days' AND u.unknown_fields <> '{}'
     ) AS unknown_members
 FROM sync.status s
 LEFT JOIN (
