@@ -311,12 +311,16 @@ async def many(stage: Stage) -> None:
     """2,000 accounts with days of runs each, which are due every 15 minutes."""
     await stage.stop()
     names = [f"m{number:04}" for number in range(MANY)]
-    for statement in (
-        """
+    runs = """
         INSERT INTO sync.runs (account, kind, owner, fence, started_at, finished_at, outcome, overlap)
         SELECT m, 'incremental', 'x', 1, t, t + interval '1 second', 'done', 600 FROM unnest($1::text[]) m,
-            generate_series(now() - interval '2 days', now() - interval '15 minutes', interval '15 minutes') t
-        """,
+            generate_series(now() - $2::text::interval, now() - $3::text::interval, interval '15 minutes') t
+        """
+    async with stage.db.transaction():
+        await stage.db.execute("SET LOCAL session_replication_role = replica")  # without the trigger for each row
+        await stage.db.execute(runs, names, "2 days", "16 minutes")
+    await stage.db.execute(runs, names, "15 minutes", "15 minutes")
+    for statement in (
         """
         INSERT INTO sync.schedules (account, kind, spec, due_at)
         SELECT m, 'incremental', '15m', now() + n * interval '900 seconds' / cardinality($1::text[])
@@ -341,9 +345,10 @@ async def many(stage: Stage) -> None:
     await asyncio.sleep(SECONDS)
     delays = await start_delays(stage, since, since + SECONDS)
     due = await stage.db.fetchval(
-        "SELECT count(*) FROM sync.schedules WHERE kind = 'incremental' AND account LIKE 'm%' AND due_at < now()"
+        "SELECT count(*) FROM sync.schedules WHERE kind = 'incremental' AND account LIKE 'm%'"
+        " AND due_at < now() - interval '5 seconds'"
     )
-    stage.must(f"{MANY:,} accounts: syncs that are due and not in the queue", "0", due, due == 0)
+    stage.must(f"{MANY:,} accounts: syncs due for 5 s and not in the queue", "0", due, due == 0)
     stage.tell(f"{MANY:,} accounts: syncs a minute", f"{len(delays) * 60 / SECONDS:.0f}")
     must_be_on_time(stage, f"{MANY:,} accounts", delays, 2)
     await must_answer(stage, f"{MANY:,} accounts")

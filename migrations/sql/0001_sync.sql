@@ -75,6 +75,7 @@ CREATE TABLE sync.runs (
 CREATE INDEX runs_recent ON sync.runs (account, kind, id DESC);
 CREATE INDEX runs_open ON sync.runs (account, lease) WHERE outcome = 'running';
 CREATE INDEX runs_finished ON sync.runs (finished_at) WHERE outcome <> 'running';
+CREATE INDEX runs_unknown_fields ON sync.runs (account, started_at) WHERE unknown_fields <> '{}';
 COMMENT ON TABLE sync.runs IS 'One row for each recorded run, with its counts.';
 COMMENT ON COLUMN sync.runs.slot IS 'Which of several readers of one backfill made the run; null for a run of the whole kind.';
 COMMENT ON COLUMN sync.runs.lease IS 'The lease that the run worked under, as kind in sync.leases.';

@@ -128,6 +128,7 @@ async def awaiting(database: Database) -> list[dict[str, Any]]:
                 min(a.respond_by) FILTER (WHERE NOT a.is_overdue) AS next_at, (
                     SELECT count(DISTINCT field) FROM sync.runs u CROSS JOIN LATERAL unnest(u.unknown_fields) AS field
                     WHERE u.account = s.account AND u.started_at > now() - interval '30 days'
+                        AND u.unknown_fields <> '{}'
                 ) AS unknown_fields
             FROM sync.watermarks s LEFT JOIN bi.awaiting_response a ON a.account = s.account GROUP BY 1 ORDER BY 1
             """
