@@ -350,7 +350,7 @@ def report(
 @app.command()
 def mcp() -> None:
     """Answer a few read-only questions for AI assistants over standard input and output (Model Context Protocol)."""
-    settings = load_settings()
+    settings = load_settings(needs_accounts=False)
 
     async def work() -> int:
         try:

@@ -37,13 +37,10 @@ BEGIN;
 CREATE SCHEMA IF NOT EXISTS :"schema";
 DROP VIEW IF EXISTS :"schema".crm_match; -- its columns may have other types now
 CREATE VIEW :"schema".crm_match AS
-WITH referral AS (
-    SELECT account, id, name, customer_name, direction, deal_value, currency, closing_on, is_open,
-        CASE WHEN is_open THEN 'Open' WHEN is_won THEN 'Won' ELSE 'Lost' END AS state,
-        nullif(btrim(external_reference_id), '') AS reference,
-        nullif(btrim(microsoft_msx_id), '') AS msx
+WITH referral AS ( -- by itself, so that nothing else of a referral is sorted
+    SELECT account, id, nullif(btrim(external_reference_id), '') AS reference, nullif(btrim(microsoft_msx_id), '') AS msx
     FROM bi.referrals
-    WHERE NOT is_spam
+    WHERE NOT is_spam AND coalesce(external_reference_id, microsoft_msx_id) IS NOT NULL
 ),
 opportunity AS (
     SELECT (:id)::text AS id,
@@ -58,13 +55,15 @@ opportunity AS (
     WHERE :where
 ),
 match AS (
-    SELECT account, referral_id, opportunity_id, string_agg(matched_by, ' and ' ORDER BY matched_by DESC) AS matched_by,
+    SELECT account, referral_id, opportunity_id,
+        concat_ws(' and ', CASE WHEN bool_or(by_reference) THEN 'reference' END, CASE WHEN NOT bool_and(by_reference) THEN 'MSX id' END)
+            AS matched_by,
         count(*) OVER (PARTITION BY account, referral_id) AS opportunities
     FROM (
-        SELECT DISTINCT r.account, r.id AS referral_id, o.id AS opportunity_id, 'reference' AS matched_by
+        SELECT r.account, r.id AS referral_id, o.id AS opportunity_id, true AS by_reference
         FROM referral r JOIN opportunity o USING (reference)
         UNION ALL
-        SELECT DISTINCT r.account, r.id, o.id, 'MSX id' FROM referral r JOIN opportunity o USING (msx)
+        SELECT r.account, r.id, o.id, false FROM referral r JOIN opportunity o USING (msx)
     ) found
     GROUP BY account, referral_id, opportunity_id
 ),
@@ -74,10 +73,10 @@ beside AS (
             WHEN r.id IS NULL THEN 'opportunity only'
             WHEN m.opportunities > 1 THEN 'ambiguous'
             WHEN m.opportunities = 1 THEN 'linked'
-            WHEN r.reference IS NOT NULL THEN 'broken'
+            WHEN r.external_reference_id IS NOT NULL THEN 'broken'
             ELSE 'unlinked'
         END AS link,
-        m.matched_by, r.name, r.customer_name, r.direction, r.reference AS external_reference_id, r.msx AS microsoft_msx_id,
+        m.matched_by, r.name, r.customer_name, r.direction, r.external_reference_id, r.microsoft_msx_id,
         r.deal_value AS referral_value, o.deal_value AS opportunity_value,
         r.currency AS referral_currency, o.currency AS opportunity_currency,
         r.state AS referral_state, o.state AS opportunity_state, o.stage AS opportunity_stage,
@@ -87,7 +86,14 @@ beside AS (
         coalesce(r.currency <> o.currency, false) AS has_currency_conflict,
         coalesce(r.state <> o.state, false) AS has_stage_conflict,
         coalesce(r.is_open AND r.closing_on <> o.closing_on, false) AS has_date_conflict
-    FROM referral r
+    FROM (
+        SELECT account, id, name, customer_name, direction, deal_value, currency, closing_on, is_open,
+            CASE WHEN is_open THEN 'Open' WHEN is_won THEN 'Won' ELSE 'Lost' END AS state,
+            nullif(btrim(external_reference_id), '') AS external_reference_id,
+            nullif(btrim(microsoft_msx_id), '') AS microsoft_msx_id
+        FROM bi.referrals
+        WHERE NOT is_spam
+    ) r
     LEFT JOIN match m ON m.account = r.account AND m.referral_id = r.id
     FULL JOIN opportunity o ON o.id = m.opportunity_id
 )

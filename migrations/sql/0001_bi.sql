@@ -47,9 +47,14 @@ CREATE FUNCTION bi.sign_of(code integer) RETURNS text LANGUAGE sql IMMUTABLE PAR
     RETURN CASE WHEN code BETWEEN 32 AND 1114111 AND code NOT BETWEEN 55296 AND 57343 AND code NOT BETWEEN 127 AND 159 THEN chr(code) END;
 COMMENT ON FUNCTION bi.sign_of(integer) IS 'The character of a code point; null where there is none that can be shown.';
 
+-- What most texts have is decoded without a loop; the ampersand last, so that nothing is decoded twice.
 CREATE FUNCTION bi.decoded(encoded text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN strpos(encoded, '&') > 0 THEN bi.decode_entities(encoded) ELSE encoded END;
-COMMENT ON FUNCTION bi.decoded(text) IS 'As decode_entities, and quick where there is nothing to decode.';
+    RETURN CASE
+        WHEN strpos(encoded, '&') = 0 THEN encoded
+        WHEN encoded ~ '&(?!amp;|lt;|gt;|quot;|#39;)[#A-Za-z]' THEN bi.decode_entities(encoded)
+        ELSE replace(replace(replace(replace(replace(encoded, '&lt;', '<'), '&gt;', '>'), '&quot;', '"'), '&#39;', ''''), '&amp;', '&')
+    END;
+COMMENT ON FUNCTION bi.decoded(text) IS 'As decode_entities, and quick where there is nothing to decode or only what is usual.';
 
 CREATE FUNCTION bi.local_day(at timestamptz, country text) RETURNS date LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE
@@ -435,7 +440,7 @@ COMMENT ON VIEW bi.changes IS 'Each change of each column since the referral was
 
 -- Before a referral was first seen, its own dates say when it was New, Active and Closed. What was observed always wins:
 -- these end where the first version begins.
-CREATE MATERIALIZED VIEW sync.estimated_stages AS
+CREATE VIEW sync.estimates AS
 SELECT f.account, f.referral_id, f.referral_key, f.direction, f.type, f.category, f.is_spam, f.currency, f.deal_value,
     stage.status, stage.substatus, stage.from_at, stage.to_at,
     stage.to_at = f.valid_from AND (stage.status, stage.substatus) IS NOT DISTINCT FROM (f.status, f.substatus) AS goes_on
@@ -457,18 +462,34 @@ CROSS JOIN LATERAL (VALUES
     ('Closed', f.substatus, f.closed_at, f.valid_from)
 ) AS stage (status, substatus, from_at, to_at)
 WHERE stage.from_at < stage.to_at;
-CREATE UNIQUE INDEX estimated_stages_key ON sync.estimated_stages (referral_key, status);
-COMMENT ON MATERIALIZED VIEW sync.estimated_stages IS 'Stages before the first sight of each referral, derived from its own dates with the values of the first sight.';
+COMMENT ON VIEW sync.estimates IS 'What sync.estimated_stages holds of a referral once it is brought up to date.';
+
+CREATE TABLE sync.estimated_stages (
+    account text NOT NULL,
+    referral_id text NOT NULL,
+    referral_key bigint,
+    direction text,
+    type text,
+    category text,
+    is_spam boolean,
+    currency text,
+    deal_value numeric,
+    status text,
+    substatus text,
+    from_at timestamptz NOT NULL,
+    to_at timestamptz NOT NULL,
+    goes_on boolean,
+    PRIMARY KEY (referral_key, status)
+);
+COMMENT ON TABLE sync.estimated_stages IS 'Stages before the first sight of each referral, derived from its own dates with the values of the first sight; brought up to date as sync.stages.';
 COMMENT ON COLUMN sync.estimated_stages.goes_on IS 'Whether the first version that was seen is of this very stage, and so begins none.';
 
--- Time in stage: what was observed, and before the first sight what the record's own dates say. Each row begins a stage, so
--- one pass in order is enough: that is why first versions which an estimated stage goes on into are left out beforehand.
-CREATE VIEW bi.stage_durations AS
-SELECT account, id, step, status, substatus, entered_at, left_at,
-    round((extract(epoch FROM coalesce(left_at, now()) - entered_at) / 86400)::numeric, 2) AS days,
-    is_estimated
+-- What was observed, and before the first sight what the record's own dates say. Each row begins a stage, so one pass in
+-- order is enough: that is why first versions which an estimated stage goes on into are left out beforehand.
+CREATE VIEW sync.stages_of AS
+SELECT referral_key, step, account, id AS referral_id, status, substatus, entered_at, left_at, is_estimated
 FROM (
-    SELECT account, id, status, substatus, is_deleted, entered_at, is_estimated,
+    SELECT referral_key, account, id, status, substatus, is_deleted, entered_at, is_estimated,
         row_number() OVER h AS step, lead(entered_at) OVER h AS left_at
     FROM (
         SELECT v.referral_key, v.account, v.referral_id AS id, v.valid_from AS entered_at, v.status, v.substatus,
@@ -481,10 +502,41 @@ FROM (
         UNION ALL
         SELECT referral_key, account, referral_id, from_at, status, substatus, false, true FROM sync.estimated_stages
     ) s
-    WINDOW h AS (PARTITION BY referral_key, account, id ORDER BY entered_at)
+    WINDOW h AS (PARTITION BY referral_key ORDER BY entered_at)
 ) s
 WHERE NOT is_deleted;
-COMMENT ON VIEW bi.stage_durations IS 'How long each referral was in each status and substatus; a reopened deal enters a stage again. While it was not listed it was in none. Stages that began before the referral was first seen begin at the record''s own dates: is_estimated.';
+COMMENT ON VIEW sync.stages_of IS 'What sync.stages holds of a referral once it is brought up to date.';
+
+-- Finding where stages begin in all of history takes seconds where there are a million versions, and few referrals
+-- change in a minute: so the stages of those are replaced.
+CREATE TABLE sync.stages (
+    referral_key bigint,
+    step bigint,
+    account text NOT NULL,
+    referral_id text NOT NULL,
+    status text,
+    substatus text,
+    entered_at timestamptz NOT NULL,
+    left_at timestamptz,
+    is_estimated boolean NOT NULL,
+    PRIMARY KEY (referral_key, step)
+);
+CREATE INDEX stages_referral ON sync.stages (account, referral_id);
+COMMENT ON TABLE sync.stages IS 'Stages of each referral; the worker replaces those of referrals that changed, after runs that changed something.';
+
+CREATE TABLE sync.stage_marks (
+    referral_key bigint PRIMARY KEY,
+    written_by xid NOT NULL
+);
+COMMENT ON TABLE sync.stage_marks IS 'The version of each referral''s row that its stages were derived from.';
+COMMENT ON COLUMN sync.stage_marks.written_by IS 'The transaction that wrote that row (xmin): another one has changed it since, whenever that was committed.';
+
+CREATE VIEW bi.stage_durations AS
+SELECT account, referral_id AS id, step, status, substatus, entered_at, left_at,
+    round((extract(epoch FROM coalesce(left_at, now()) - entered_at) / 86400)::numeric, 2) AS days,
+    is_estimated
+FROM sync.stages;
+COMMENT ON VIEW bi.stage_durations IS 'How long each referral was in each status and substatus; a reopened deal enters a stage again. While it was not listed it was in none. Stages that began before the referral was first seen begin at the record''s own dates: is_estimated. Brought up to date within a minute of a change.';
 
 -- The pipeline between the days on which it moved: adding up all versions takes seconds where there are a million.
 CREATE MATERIALIZED VIEW sync.pipeline_spans AS
@@ -509,7 +561,7 @@ days AS (
 SELECT account, direction, type, category, is_spam, status, currency, is_estimated, day AS from_day,
     lead(day) OVER g AS to_day,
     sum(deals) OVER g AS deals,
-    sum(value) OVER g AS deal_value
+    trim_scale(sum(value) OVER g) AS deal_value -- a deal of many digits that was closed leaves its zeros in the sum
 FROM days
 WINDOW g AS (PARTITION BY account, direction, type, category, is_spam, status, currency, is_estimated ORDER BY day);
 CREATE UNIQUE INDEX pipeline_spans_key ON sync.pipeline_spans

@@ -200,6 +200,9 @@ async def test_with_a_sign_in_that_reads_nothing_but_bi(
             assert f"GRANT bi_reader TO {name}" in told
             await db.execute(f"GRANT bi_reader TO {name}")
             assert (await ask(client, "pipeline_on"))["pipeline"]["total_rows"] > 0
+        documented = {"HOME": environment["HOME"], "PATH": environment["PATH"], "REFERRAL_SYNC_DATABASE__URL": url}
+        async with assistant(documented) as client:
+            assert (await ask(client, "freshness"))["accounts"], "the address is all that it needs"
     finally:
         await db.execute(f"DROP ROLE {name}")
 

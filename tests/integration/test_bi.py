@@ -212,6 +212,21 @@ async def test_the_pipeline_as_of_any_day(zone: str, pipeline: Pipeline, db: asy
     assert today == 3, "r0, r2 and r4; r1 is closed, r3 is deleted"
 
 
+async def test_a_sum_has_no_digits_of_deals_that_are_closed(pipeline: Pipeline, db: asyncpg.Connection) -> None:
+    await put(
+        pipeline,
+        referral(1, on(1), status="New", details={"dealValue": Decimal("100.5"), "currency": "EUR"}),
+        referral(2, on(1), status="New", details={"dealValue": Decimal("0.123456789"), "currency": "EUR"}),
+    )
+    await put(pipeline, referral(2, on(3), status="Closed", details={"dealValue": Decimal(1), "currency": "EUR"}))
+    await refresh_history(pipeline.database)
+    rows = await db.fetch(
+        "SELECT DISTINCT deal_value::text FROM bi.pipeline_daily"
+        " WHERE NOT is_estimated AND day IN ('2024-05-02', '2024-05-04')"
+    )
+    assert {row["deal_value"] for row in rows} == {"100.623456789", "100.5"}
+
+
 async def test_the_pipeline_before_the_first_sight(
     pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
 ) -> None:

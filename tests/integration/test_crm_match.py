@@ -3,44 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import shlex
-import subprocess
 from collections import Counter
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
+from tests.support.crm_match import PAGE, TABLE, documented, script
+from tests.support.documents import sql_blocks
 from tests.support.steps import backfill_all
 from worker.demo.control import Control
-from worker.embedded.cluster import find_binaries
 from worker.sync.pipeline import Pipeline
 
-ROOT = Path(__file__).parent.parent.parent
-PAGE = (ROOT / "docs" / "crm-match.md").read_text(encoding="utf-8")
-TABLE = """
-CREATE SCHEMA sales;
-CREATE TABLE sales.opportunity (
-    opportunity_id text PRIMARY KEY, msx_number text, amount numeric, currency_code text, close_date date,
-    stage_name text
-);
-"""
 CONFLICTS = ("value", "currency", "stage", "date")
-
-
-def script(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(find_binaries(None) / "psql"), "-X", *arguments, "-f", "dashboards/crm/match.sql", url]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-
-
-def documented() -> list[str]:
-    """Give the arguments of the command in the document."""
-    found = re.search(r"^\$ psql (.*?) -f dashboards", PAGE.replace("\\\n", " "), re.MULTILINE | re.DOTALL)
-    assert found is not None
-    return shlex.split(found[1])
 
 
 def opportunity(key: str, record: dict[str, Any], **others: Any) -> dict[str, Any]:
@@ -132,7 +108,7 @@ async def test_linked_unlinked_and_conflicting(
     )
     assert {row["link"]: row["count"] for row in rows} == truth
 
-    for query in re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL):
+    for query in sql_blocks(PAGE):
         await db.execute(query)
     await db.execute("SET ROLE bi_reader")
     assert await db.fetchval("SELECT count(*) FROM crm.crm_match WHERE link = 'linked' AND has_conflict") == 4

@@ -6,13 +6,11 @@ The truth is computed here from the simulator's records alone, with rules writte
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from statistics import median
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -21,14 +19,12 @@ import asyncpg
 import pytest
 
 from tests.support.databases import new_database
+from tests.support.documents import QUESTIONS
 from tests.support.steps import backfill_all, open_simulated, reconcile_once, sync_once
 from worker.demo.behaviour import Behaviour
 from worker.demo.control import Control
 from worker.store.analysis import refresh_history
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "questions.md"
-FOUND = re.findall(r"^## (\d+)\. .*?^```sql\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-QUESTIONS = {int(number): sql for number, sql in FOUND}
 COUNT = 700
 ZONES = {
     "US": "America/Chicago", "GB": "Europe/London", "DE": "Europe/Berlin", "FR": "Europe/Paris", "IN": "Asia/Kolkata",

@@ -84,17 +84,18 @@ def test_nothing_that_strangers_wrote_is_alive() -> None:
 
 
 def test_of_a_thousand_accounts_the_worst_are_on_the_first_page_and_any_is_found() -> None:
-    rows = [ROW | {"account": f"a{number:04}"} for number in range(1000)]
+    rows = [ROW | {"account": f"a{number:04}", "account_label": f"Label {number}"} for number in range(1000)]
     rows[700]["health"] = "action required"
-    rows[900]["health"] = "failing"
+    rows[600]["health"] = "failing"
     first = part_of(rows, "", "", NOW)
-    assert [row["account"] for row in first.rows[:3]] == ["a0700", "a0900", "a0000"]
+    assert [row["account"] for row in first.rows[:3]] == ["a0700", "a0600", "a0000"], "a person first"
     assert (len(first.rows), first.pages, first.found) == (PER_PAGE, 1000 // PER_PAGE, 1000)
     everywhere = [
         row["account"] for page in range(1, first.pages + 1) for row in part_of(rows, "", str(page), NOW).rows
     ]
     assert sorted(everywhere) == [row["account"] for row in rows]
     assert [row["account"] for row in part_of(rows, " A0123 ", "7", NOW).rows] == ["a0123"]
+    assert [row["account"] for row in part_of(rows, "label 123", "", NOW).rows] == ["a0123"], "what people call it"
     for page in ("0", "-1", "x", "9" * 99, "٣"):
         assert part_of(rows, "", page, NOW).page in (1, first.pages)
     told = status_page(part_of(rows, '"><script>', "", NOW), [], [], NOW)

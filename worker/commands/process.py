@@ -65,13 +65,13 @@ def _refuse_what_steers(arguments: list[str]) -> None:
             raise SystemExit(ConfigError.exit_code)
 
 
-def load_settings() -> Settings:
+def load_settings(*, needs_accounts: bool = True) -> Settings:
     """Load the configuration and set up logs; end with its faults where it has any."""
     from worker.config.sources import load  # noqa: PLC0415 - keeps `--help` quick
     from worker.logs import configure  # noqa: PLC0415
 
     try:
-        settings = load()
+        settings = load(needs_accounts=needs_accounts)
     except ConfigError as error:
         print_error(error)
         raise typer.Exit(error.exit_code) from None

@@ -263,3 +263,9 @@ class Settings(BaseSettings):
                     there = ", ".join(sorted(self.accounts))
                     raise ValueError(f"notify.channels.{name}.accounts: there is no account {account}, but {there}")
         return self
+
+
+class ReaderSettings(Settings):
+    """Settings of what only reads the database: no account has to be configured where it runs."""
+
+    accounts: Annotated[dict[str, Account], AfterValidator(lambda value: plain_names(value, "account"))] = {}

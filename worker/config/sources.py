@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource
 
-from worker.config.models import ACCOUNT_MODELS, PREFIX, Channel, Settings, Where
+from worker.config.models import ACCOUNT_MODELS, PREFIX, Channel, ReaderSettings, Settings, Where
 from worker.errors import ConfigError
 
 _NOT_SETTINGS = frozenset({"CONFIG", "SECRETS_DIR"})
@@ -27,7 +27,7 @@ _SERVICE = re.compile(
 """What Kubernetes puts into each pod for a Service, here for one whose name begins as our variables do."""
 
 
-def load(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> Settings:
+def load(environ: Mapping[str, str] | None = None, cwd: Path | None = None, *, needs_accounts: bool = True) -> Settings:
     """Read the settings; raises ConfigError with every fault at once, each beginning with its key."""
     environ = os.environ if environ is None else environ
     faults: list[str] = []
@@ -38,7 +38,7 @@ def load(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> S
     }
     known = {name: value for name, value in variables.items() if _is_setting(name, faults)}
     try:
-        settings = _with_sources(known, toml)()
+        settings = _with_sources(known, toml, Settings if needs_accounts else ReaderSettings)()
     except ValidationError as error:
         faults += [_fault_text(fault) for fault in error.errors(include_url=False, include_input=False)]
     except ValueError as error:
@@ -65,7 +65,7 @@ def keys() -> list[str]:
     return named + sorted({f"accounts.*.{key}" for model in ACCOUNT_MODELS for key in model.model_fields})
 
 
-def _with_sources(variables: Mapping[str, str], toml: dict[str, Any]) -> type[Settings]:
+def _with_sources(variables: Mapping[str, str], toml: dict[str, Any], model: type[Settings]) -> type[Settings]:
     """Bind the model to these values in place of the process's own environment."""
 
     class Variables(EnvSettingsSource):
@@ -85,7 +85,7 @@ def _with_sources(variables: Mapping[str, str], toml: dict[str, Any]) -> type[Se
         def __call__(self) -> dict[str, Any]:
             return toml
 
-    class Bound(Settings):
+    class Bound(model):  # type: ignore[misc, valid-type]
         @classmethod
         def settings_customise_sources(
             cls, settings_cls: type[BaseSettings], *_args: Any, **_kwargs: Any

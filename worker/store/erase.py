@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from worker.store.database import Database
 from worker.store.spelling import stored_ids
+from worker.store.stages import LOCK_STAGES
 
 BATCH = 1_000
 """Rows that one transaction deletes, so that nobody waits long for their locks."""
@@ -54,7 +55,10 @@ async def remove_account(database: Database, account: str) -> int:
             if deleted == 0:
                 break
     async with database.transaction() as connection:
+        await connection.execute(LOCK_STAGES)
         for table in (
+            "stages",
+            "estimated_stages",
             "rejected_records",
             "backfills",
             "capabilities",

@@ -87,12 +87,12 @@ class Part:
 
 
 def part_of(rows: Sequence[Mapping[str, Any]], search: str, page: str, now: datetime) -> Part:
-    """Choose what to show: the worst first, those whose names hold what is searched for."""
+    """Choose what to show: the worst first, those whose names or labels hold what is searched for."""
     text = search.strip().casefold()
     rank = {"bad": 0, "fair": 1, "good": 2}
     matching = sorted(
-        (row for row in rows if text in row["account"].casefold()),
-        key=lambda row: (rank[verdict(row, now)[0]], row["account"]),
+        (row for row in rows if text in f"{row['account']}\n{row.get('account_label') or ''}".casefold()),
+        key=lambda row: (row["health"] != NEEDS_ACTION, rank[verdict(row, now)[0]], row["account"]),
     )
     pages = max(1, -(-len(matching) // PER_PAGE))
     number = min(max(1, int(page) if page.isascii() and page.isdigit() and len(page) < 6 else 1), pages)  # noqa: PLR2004 - digits of any page that there can be

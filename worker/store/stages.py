@@ -1,0 +1,62 @@
+"""The stages that referrals went through, kept beside their history: those of referrals that changed are replaced."""
+
+from __future__ import annotations
+
+from worker.store.database import STATEMENT_SECONDS, Database
+
+AT_ONCE = 50_000
+"""Referrals whose stages one transaction replaces."""
+
+LOCK_STAGES = "LOCK TABLE sync.stage_marks IN SHARE ROW EXCLUSIVE MODE"
+"""Waits for a refresh that is under way, and lets none begin; readers of `bi` are not held up."""
+
+_STALE = """
+SELECT coalesce(array_agg(referral_key), '{}') FROM (
+    SELECT referral_key FROM partner_center.referrals r FULL JOIN sync.stage_marks m USING (referral_key)
+    WHERE r.xmin IS DISTINCT FROM m.written_by LIMIT $1
+) stale
+"""
+"""Referrals whose row was written by another transaction than when their stages were derived, or is gone."""
+
+_REPLACE = (
+    "DELETE FROM sync.stages WHERE referral_key = ANY($1::bigint[])",
+    "DELETE FROM sync.estimated_stages WHERE referral_key = ANY($1::bigint[])",
+    "DELETE FROM sync.stage_marks WHERE referral_key = ANY($1::bigint[])",
+    """
+    INSERT INTO sync.estimated_stages (account, referral_id, referral_key, direction, type, category, is_spam, currency,
+        deal_value, status, substatus, from_at, to_at, goes_on)
+    SELECT account, referral_id, referral_key, direction, type, category, is_spam, currency,
+        deal_value, status, substatus, from_at, to_at, goes_on
+    FROM sync.estimates WHERE referral_key = ANY($1::bigint[])
+    """,
+    """
+    INSERT INTO sync.stages (referral_key, step, account, referral_id, status, substatus, entered_at, left_at,
+        is_estimated)
+    SELECT referral_key, step, account, referral_id, status, substatus, entered_at, left_at, is_estimated
+    FROM sync.stages_of WHERE referral_key = ANY($1::bigint[])
+    """,
+    """
+    INSERT INTO sync.stage_marks (referral_key, written_by)
+    SELECT referral_key, xmin FROM partner_center.referrals WHERE referral_key = ANY($1::bigint[])
+    """,
+)
+
+
+async def refresh_stages(database: Database) -> None:
+    """Replace the stages of every referral that changed since they were derived."""
+    while await _refresh_some(database) == AT_ONCE:
+        pass
+
+
+async def _refresh_some(database: Database) -> int:
+    """Replace the stages of some referrals that changed; returns of how many.
+
+    One refresh at a time, and all of it in one snapshot: the lock, which is no query, comes before that is taken.
+    """
+    async with database.transaction(seconds=STATEMENT_SECONDS) as connection:
+        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        await connection.execute(LOCK_STAGES)
+        stale: list[int] = await connection.fetchval(_STALE, AT_ONCE)
+        for statement in _REPLACE if stale else ():
+            await connection.execute(statement, stale)
+    return len(stale)
