@@ -81,9 +81,10 @@ async def unfinished_backfill(database: Database, account: str, field: TimeField
 async def claim_window(database: Database, lease: Lease, backfill: Backfill) -> LedgerWindow | None:
     """Take the newest window that nobody reads, until the run ends or loses its lease; None where there is none.
 
-    The backfill's row is locked first, so that two who look at the same moment do not take the same one.
+    The backfill's row is locked first, so that two who look at the same moment do not take the same one. All readers
+    wait in that line, so the commit does not wait for the disk: a claim that a crash takes back is made again.
     """
-    async with database.transaction() as connection:
+    async with database.transaction(flushed=False) as connection:
         await leases.check(connection, lease)
         await connection.execute("SELECT FROM sync.backfills WHERE id = $1 FOR UPDATE", backfill.id)
         found = await connection.fetchrow(
