@@ -160,7 +160,7 @@ async def database(dsn: str, name: str) -> str:
 
 
 async def product(origin: str, dsn: str, *command: str) -> tuple[Result, asyncpg.Record]:
-    """Run a command line of the product; returns also the record of its (last) run."""
+    """Run a command line of the product; returns also the record of its last run, one of several processes."""
     variables = {
         "REFERRAL_SYNC_DATABASE__URL": dsn,
         "REFERRAL_SYNC_API__BASE_URL": origin,
@@ -178,12 +178,15 @@ async def product(origin: str, dsn: str, *command: str) -> tuple[Result, asyncpg
         "SELECT *, extract(epoch FROM finished_at - started_at)::float AS seconds FROM sync.runs"
         " ORDER BY id DESC LIMIT 1"
     )
+    requests = await connection.fetchval(
+        "SELECT sum(requests)::int FROM sync.runs WHERE started_at > now() - make_interval(secs => $1)", seconds + 0.5
+    )
     rows = await connection.fetchval("SELECT count(*) FROM partner_center.referrals")
     await connection.close()
     assert run is not None  # noqa: S101 - it has just run
     whole = await same(dsn, "partner_center.referrals", asked(f"{origin}/checksum"))
     name = " ".join(["referral-sync", *command])
-    return Result(name, rows, seconds, cpu, peak, run["requests"], spent, whole), run
+    return Result(name, rows, seconds, cpu, peak, requests, spent, whole), run
 
 
 async def syncs(origin: str, dsn: str) -> tuple[list[str], list[tuple[str, str, str, bool]]]:

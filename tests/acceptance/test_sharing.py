@@ -249,10 +249,22 @@ async def test_two_configurations_on_one_database_are_said(
         await until(rows(db, 40), "both accounts loaded")
         await until(said(first, "configuration_diverged"), "said by the first")
         await until(said(second, "configuration_diverged"), "said by the second")
-        for number in range(1, 6):
-            await simulator.create([{}])
-            await db.execute("UPDATE sync.schedules SET due_at = now() WHERE kind = 'incremental'")
-            await until(rows(db, 40 + 2 * number), "both accounts followed, whoever took their jobs first")
+        await simulator.create([{}])
+        await db.execute("UPDATE sync.schedules SET due_at = now() WHERE kind = 'incremental'")
+        await until(rows(db, 42), "both accounts followed")
+        os.kill(second.process.pid, signal.SIGSTOP)
+        await simulator.create([{}])
+        await db.execute(
+            "INSERT INTO queue.pgqueuer (priority, status, entrypoint, payload, attempts)"
+            " VALUES (10, 'queued', 'incremental', '{\"account\": \"adatum\"}', 0)"
+        )
+
+        async def left() -> bool:
+            return bool(await db.fetchval("SELECT count(*) FROM queue.pgqueuer WHERE priority = 10 AND attempts > 0"))
+
+        await until(left, "left by the first to who knows the account")
+        os.kill(second.process.pid, signal.SIGCONT)
+        await until(rows(db, 43), "followed by the second")
         assert await second.stop() == 0
         assert await first.stop() == 0
     twice = await db.fetchval(
