@@ -16,7 +16,7 @@ SELECT coalesce(array_agg(referral_key), '{}') FROM (
     WHERE r.xmin IS DISTINCT FROM m.written_by LIMIT $1
 ) stale
 """
-"""Referrals whose row was written by another transaction than when their stages were derived, or is gone."""
+"""Referrals whose row was written by another transaction than when their stages were derived, or was deleted."""
 
 _REPLACE = (
     "DELETE FROM sync.stages WHERE referral_key = ANY($1::bigint[])",
