@@ -198,7 +198,7 @@ async def test_asked_to_stop_it_hands_back_what_it_has_in_hand(
         await until(at_least(db, 100), "loading")
         began = time.monotonic()
         assert await first.stop() == 0
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 10, "the ten seconds that are promised"
     assert await db.fetchval("SELECT outcome FROM sync.runs ORDER BY id DESC LIMIT 1") == "stopped"
     waiting = await db.fetch("SELECT entrypoint, status::text FROM queue.pgqueuer WHERE entrypoint <> 'history'")
     assert {tuple(row) for row in waiting} >= {("backfill", "queued")}
