@@ -175,7 +175,8 @@ async def _stay_up(settings: Settings, database: Database, url: str, folder: Pat
     report.write_text(page(await analysis(database), datetime.now(UTC)), encoding="utf-8")
     reader = await embedded.reader_address(folder, url)
     origin = f"http://{settings.http.listen}"
-    daemon = asyncio.create_task(serve(settings))
+    quiet = settings.notify.model_copy(update={"channels": {}})  # the one that was shown leads nowhere
+    daemon = asyncio.create_task(serve(settings.model_copy(update={"notify": quiet})))
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # the terminal was closed: leave nothing, as after Ctrl-C
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, daemon.cancel)
     try:
