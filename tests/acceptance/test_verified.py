@@ -67,7 +67,7 @@ async def test_a_listing_without_links_or_filters_is_never_called_verified(
     assert "Not verified" in told.stdout
     (account,) = json.loads(command("status", "--json").stdout)["accounts"]
     assert account["verified_through"] is None
-    assert "one way only" in account["not_verified"]
+    assert "one query only" in account["not_verified"]
     await simulator.behaviour(link_omitted="always", page_size=30)
     assert command("reconcile").returncode == 1, "a listing that is cut off is a failure"
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE deleted_at IS NOT NULL") == 0
