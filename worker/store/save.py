@@ -275,20 +275,20 @@ async def judge(database: Database, account: str, rows: list[Row], privacy: Priv
 
 async def undecided(
     database: Database, account: str, rows: list[Row], privacy: Privacy, only_by_id: set[str]
-) -> list[tuple[Row, set[str]]]:
-    """Return the newest rows that only a request by id can decide on, with the members that each lacks.
+) -> list[tuple[Row, Instant, set[str]]]:
+    """Return the newest rows that only a request by id can decide on, with the stored version and what each lacks.
 
-    Those of an older version than the copy has lack none. Others lack members which the copy has of the same version,
-    and which are not `only_by_id`: saving keeps such members, for one list answer may lack more than another. Writes
-    and locks nothing.
+    Those of an older version than the copy has lack no members. Others lack members which the copy has of the same
+    version, and which are not `only_by_id`: saving keeps such members, for one list answer may lack more than another.
+    Writes and locks nothing.
     """
     newest = newest_of_each(rows)
     async with database.transaction() as connection:
         stored = await _look(connection, account, [row.id for row in newest])
         differ = {row.id: row for row in newest if row.id in stored and _differs_at_its_version(row, stored[row.id])}
         held = await connection.fetch(sql.READ, account, list(differ)) if differ else []
-    found: list[tuple[Row, set[str]]] = [
-        (row, set()) for row in newest if decide(row, stored.get(row.id)) is Verdict.OLDER
+    found: list[tuple[Row, Instant, set[str]]] = [
+        (row, stored[row.id].version, set()) for row in newest if decide(row, stored.get(row.id)) is Verdict.OLDER
     ]
     for record in held:
         row = differ[record["id"]]
@@ -298,7 +298,7 @@ async def undecided(
             shown = with_contacts_of(row.record, before.record) if keeps else row.record
             lacks = lacking(before.record.tree or {}, shown.tree or {}) - only_by_id - {"eTag"}
             if lacks:
-                found.append((row, lacks))
+                found.append((row, row.version, lacks))
     return found
 
 

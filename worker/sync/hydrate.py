@@ -12,7 +12,7 @@ import structlog
 from worker.errors import PermissionRefused, SourceRejected
 from worker.model.decide import Verdict
 from worker.model.mapping import lacking, map_pages
-from worker.model.record import Listing, Page, Record
+from worker.model.record import Listing, Page, Record, spelled
 from worker.source.client import Client
 from worker.store import capabilities
 from worker.store.leases import Run
@@ -111,9 +111,10 @@ async def _fetched(pipeline: Pipeline, page: Page, changed: set[str]) -> tuple[l
     async def fetch(referral_id: str) -> Page | None:
         async with allowed:
             try:
-                return await pipeline.client.fetch(referral_id)
+                answer = await pipeline.client.fetch(referral_id)
             except (PermissionRefused, SourceRejected):
                 return None
+        return spelled(answer, referral_id) if answer is not None else None
 
     answers = await asyncio.gather(*(fetch(key) for key in sorted(changed)))
     by_id = [answer for answer in answers if answer is not None]

@@ -16,8 +16,8 @@ from worker.store import capabilities, positions
 from worker.store.save import judge
 from worker.sync.hydrate import hydrated
 from worker.sync.pipeline import Pipeline, strategy_for
-from worker.sync.reconcile import agreed_by_id, doubted, look
-from worker.sync.untimed import without_time
+from worker.sync.reconcile import confirmed_by_id, doubted, look
+from worker.sync.untimed import elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,10 @@ async def preview_reconcile(pipeline: Pipeline) -> AsyncIterator[Preview]:
     began = (await pipeline.database.clock())()
     window, seen = Window(TimeField.UPDATED), set[str]()
     strategy = await strategy_for(pipeline, None, window.field)
-    for listing in (pages(pipeline.client, window, strategy), without_time(pipeline, None, window.field)):
+    for listing in (pages(pipeline.client, window, strategy), elsewhere(pipeline, None, window.field, seen)):
         async for referral_id, verdict in _judged(pipeline, listing, seen):
             if isinstance(verdict, Row):
-                if (page := await agreed_by_id(pipeline, verdict)) is not None:
+                if (page := await confirmed_by_id(pipeline, verdict)) is not None:
                     (_, settled), *_ = await judge(
                         pipeline.database, pipeline.account, map_pages([page]).rows, pipeline.privacy
                     )
