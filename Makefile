@@ -77,13 +77,13 @@ bench-dashboards: .venv/.dev ## how long dashboards wait at 200,000 referrals wi
 	@$(BIN)/python -m benchmarks.dashboards
 
 columns: .venv/.dev ## write worker/model/columns.py from worker/model/schema.py
-	@$(BIN)/python -m tests.columns
+	@$(BIN)/python -m tools.columns
 
 dictionary: .venv/.dev ## write docs/data-dictionary.md and dbt/models/sources.yml from the comments in the database
-	@$(BIN)/python -m tests.dictionary
+	@$(BIN)/python -m tools.dictionary
 
 messages: .venv/.dev ## write docs/messages.md, the text of each kind of message, and a picture of one (needs chromium)
-	@$(BIN)/python -m tests.messages --picture
+	@$(BIN)/python -m tools.messages --picture
 
 lock: .venv/.dev ## resolve the dependencies anew; UPGRADE= keeps the pins that still fit
 	@$(BIN)/pip install -q uv

@@ -15,7 +15,7 @@ from pathlib import Path
 import asyncpg
 
 from benchmarks.made_up import fill
-from tests.integration.test_dashboards import queries
+from tests.support.dashboards import queries
 from worker.embedded import server as embedded
 from worker.store import migrate
 

@@ -8,18 +8,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 from hypothesis import settings
 
-from tests.steps import TALLY
+from tests.support.command import ROOT, SYSTEM, Command, run_command
+from tests.support.databases import execute, new_database, url_of
+from tests.support.secure import SECRET, Secure, secure_simulator
+from tests.support.steps import TALLY
 from worker.demo.behaviour import Behaviour
 from worker.demo.control import Control
 from worker.demo.simulator import TOKENS
@@ -29,7 +29,6 @@ from worker.store import migrate
 settings.register_profile("suite", deadline=None)  # how long something takes is never asserted
 settings.load_profile("suite")
 
-ROOT = Path(__file__).parent.parent
 TEMPLATE = "migrated"
 MEMORY_NEEDED = 4 << 30
 FAST = {
@@ -103,8 +102,8 @@ def template_database(postgres_url: str) -> str:
     """Migrate a database once; the name that copies are made of."""
 
     async def make() -> None:
-        await _execute(postgres_url, f'CREATE DATABASE "{TEMPLATE}"')
-        await migrate.upgrade(_named(postgres_url, TEMPLATE))
+        await execute(postgres_url, f'CREATE DATABASE "{TEMPLATE}"')
+        await migrate.upgrade(url_of(postgres_url, TEMPLATE))
 
     with _own_loop() as runner:
         runner.run(make())
@@ -159,29 +158,51 @@ async def simulator(simulator_origin: str) -> AsyncIterator[Control]:
         yield control
 
 
+@pytest.fixture(scope="session")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
+    """Run a simulator that speaks TLS, for the session."""
+    with secure_simulator(tmp_path_factory.mktemp("tls")) as running:
+        yield running
+
+
+@pytest.fixture
+async def service(secure: Secure) -> AsyncIterator[Control]:
+    """Give control of it as an identity service that wants the client's secret; nobody has signed in yet."""
+    async with secure.control() as control:
+        await control.reset(30)
+        await control.clear_faults()
+        await control.clear_requests()
+        await control.behaviour(**asdict(Behaviour(client_secret=SECRET)))
+        await control.clock(0)
+        await control.tokens(revoke="all", revoke_refresh="all")
+        await control.tokens(add_refresh=TOKENS)
+        yield control
+
+
+@pytest.fixture
+def environment(database_url: str, simulator: Control, simulator_origin: str, tmp_path: Path) -> dict[str, str]:
+    """Give the variables of a worker with one account, from the simulator to the test's database."""
+    del simulator  # reset for this test
+    return SYSTEM | {
+        "HOME": str(tmp_path),
+        "REFERRAL_SYNC_DATABASE__URL": database_url,
+        "REFERRAL_SYNC_API__BASE_URL": simulator_origin,
+        "REFERRAL_SYNC_ACCOUNTS__CONTOSO__AUTH": "static_token",
+        "REFERRAL_SYNC_ACCOUNTS__CONTOSO__ACCESS_TOKEN": "simulator",
+        "REFERRAL_SYNC_HTTP__LISTEN": "127.0.0.1:0",
+    }
+
+
+@pytest.fixture
+def command(environment: dict[str, str], tmp_path: Path) -> Command:
+    """Give a function that runs a command to its end; keyword arguments are further variables."""
+
+    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return run_command(environment | variables, tmp_path, *arguments)
+
+    return run
+
+
 def _own_loop() -> asyncio.Runner:
     """Return a loop that leaves pytest-asyncio's alone: theirs end with each test."""
     return asyncio.Runner(loop_factory=asyncio.new_event_loop)
-
-
-@asynccontextmanager
-async def new_database(postgres_url: str, template: str) -> AsyncIterator[str]:
-    """Give a database made from a template, dropped afterwards."""
-    name = f"t_{uuid.uuid4().hex}"
-    await _execute(postgres_url, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-    try:
-        yield _named(postgres_url, name)
-    finally:
-        await _execute(postgres_url, f'DROP DATABASE "{name}" WITH (FORCE)')
-
-
-async def _execute(url: str, statement: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
-
-
-def _named(url: str, database: str) -> str:
-    return urlsplit(url)._replace(path=f"/{database}").geturl()

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from tests.acceptance.conftest import Command
-from tests.steps import assert_chain, assert_level
+from tests.support.command import Command
+from tests.support.steps import assert_chain, assert_level
 from worker.demo.control import Control
 from worker.embedded import cluster
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.acceptance.conftest import Command
+from tests.support.command import PIPE, Command, open_command
 from worker import RELEASE
 from worker.demo.control import Control
 
@@ -88,10 +88,7 @@ async def test_killed_backfill_goes_on_where_it_was(
 ) -> None:
     await simulator.reset(3000)
     await simulator.behaviour(latency=0.2)
-    arguments = [sys.executable, "-m", "worker", "backfill"]
-    with subprocess.Popen(
-        arguments, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    ) as process:
+    with open_command(environment, tmp_path, "backfill") as process:
         while await db.fetchval("SELECT count(*) FROM partner_center.referrals") < 1000:
             assert process.poll() is None
         process.send_signal(signal.SIGKILL)
@@ -371,8 +368,7 @@ def test_the_demo_shows_what_an_analyst_sees_and_leaves_nothing_running(command:
 
 
 async def test_the_simulator_serves_until_it_is_told_to_stop(environment: dict[str, str], tmp_path: Path) -> None:
-    arguments = [sys.executable, "-m", "worker", "simulate", "--count", "5", "--port", "0"]
-    with subprocess.Popen(arguments, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with open_command(environment, tmp_path, "simulate", "--count", "5", "--port", "0", stdout=PIPE) as process:
         assert process.stdout is not None
         origin = process.stdout.readline().strip()
         async with Control(origin) as control:

@@ -2,112 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
 import signal
-import socket
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-import aiohttp
 import asyncpg
 import pytest
 
+from tests.support.conditions import at_least, rows, until
+from tests.support.daemon import daemon, free_port
 from worker.demo.control import Control
-
-PATIENCE = 90.0
-"""Seconds; the pauses between the attempts of a request alone can come to half a minute."""
-
-
-async def until(condition: Callable[[], Awaitable[object]], what: str, patience: float = PATIENCE) -> None:
-    """Wait for something to become true; fails when it does not."""
-    deadline = asyncio.get_running_loop().time() + patience
-    while not await condition():
-        assert asyncio.get_running_loop().time() < deadline, f"in {patience} s not {what}"
-        await asyncio.sleep(0.1)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
-@asynccontextmanager
-async def daemon(environment: dict[str, str], folder: Path, **variables: str) -> AsyncIterator[Daemon]:
-    port = free_port()
-    settings = {
-        "REFERRAL_SYNC_HTTP__LISTEN": f"127.0.0.1:{port}",
-        "REFERRAL_SYNC_SCHEDULE__INCREMENTAL": "1s",
-        "REFERRAL_SYNC_LOG__FORMAT": "json",
-    }
-    log = folder / f"daemon-{port}.log"
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(
-            [sys.executable, "-m", "worker", "run"],
-            cwd=folder,
-            env=environment | settings | variables,
-            stderr=output,
-            stdout=output,
-        ) as process,
-    ):
-        try:
-            yield Daemon(process, f"http://127.0.0.1:{port}", log)
-        finally:
-            if process.poll() is None:
-                process.kill()
-
-
-class Daemon:
-    def __init__(self, process: subprocess.Popen[bytes], origin: str, log: Path) -> None:
-        self.process = process
-        self.origin = origin
-        self._log = log
-
-    async def status(self, path: str, token: str = "") -> int:
-        """The HTTP status of a path, 0 when nobody answers."""
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        try:
-            async with aiohttp.ClientSession() as session, session.get(self.origin + path, headers=headers) as response:
-                return response.status
-        except aiohttp.ClientError:
-            return 0
-
-    def events(self, name: str) -> list[dict[str, object]]:
-        """Its log lines of one event so far."""
-        lines = self._log.read_text(encoding="utf-8").splitlines()
-        found = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
-        return [event for event in found if event["event"] == name]
-
-    def output(self) -> str:
-        """All that it printed so far."""
-        return self._log.read_text(encoding="utf-8")
-
-    async def stop(self, number: int = signal.SIGTERM) -> int:
-        """Ask it to stop, and wait; proxies and servers of the test go on meanwhile."""
-        self.process.send_signal(number)
-        return await asyncio.to_thread(self.process.wait, 15)
-
-
-def rows(db: asyncpg.Connection, expected: int) -> Callable[[], Awaitable[bool]]:
-    async def reached() -> bool:
-        return bool(await db.fetchval("SELECT count(*) = $1 FROM partner_center.referrals", expected))
-
-    return reached
-
-
-def at_least(db: asyncpg.Connection, number: int) -> Callable[[], Awaitable[bool]]:
-    async def reached() -> bool:
-        return bool(await db.fetchval("SELECT count(*) >= $1 FROM partner_center.referrals", number))
-
-    return reached
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -12,8 +12,9 @@ from threading import Thread
 
 import pytest
 
-from tests.acceptance.conftest import Command
-from tests.acceptance.test_daemon import Daemon, daemon, free_port, until
+from tests.support.command import Command
+from tests.support.conditions import until
+from tests.support.daemon import Daemon, daemon, free_port
 from worker.daemon.health import ask_health
 from worker.demo.control import Control
 from worker.errors import ConfigError, SyncError

@@ -9,8 +9,6 @@ import asyncio
 import os
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import Awaitable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,27 +16,13 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from tests.acceptance.test_daemon import at_least, until
-from tests.proxy import Proxy
-from tests.steps import TALLY, assert_chain, assert_level
+from tests.support.command import PIPE, start_command
+from tests.support.conditions import at_least, until
+from tests.support.proxy import Proxy
+from tests.support.steps import TALLY, assert_chain, assert_level
 from worker.demo.control import Control
 
 PAUSE_FREE = "UPDATE sync.leases SET expires_at = now()"
-
-
-async def start(
-    environment: dict[str, str], folder: Path, *arguments: str, **variables: str
-) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "worker",
-        *arguments,
-        cwd=folder,
-        env=environment | variables,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
 
 
 async def killed_at(process: asyncio.subprocess.Process, moment: Awaitable[object]) -> bool:
@@ -83,7 +67,7 @@ async def test_killed_at_any_moment_of_a_load(
     kills = stored = 0
     for round_ in range(3 * rounds):
         dice = random.Random(round_)
-        process = await start(environment, tmp_path, "backfill")
+        process = await start_command(environment, tmp_path, "backfill", stderr=PIPE)
         enough = at_least(db, stored + dice.randrange(1, 250))
         early = dice.random() < 0.3
         if not await killed_at(process, asyncio.sleep(dice.random()) if early else until(enough, "loading")):
@@ -94,7 +78,7 @@ async def test_killed_at_any_moment_of_a_load(
         assert stored <= through, "nothing is stored that the ledger does not know"
         await free_leases(db)
     await simulator.behaviour(latency=0)
-    process = await start(environment, tmp_path, "backfill")
+    process = await start_command(environment, tmp_path, "backfill", stderr=PIPE)
     assert await process.wait() == 0
     assert kills >= 2
     windows = await db.fetchval("SELECT count(*) FROM sync.backfill_windows")
@@ -120,7 +104,9 @@ async def test_killed_at_each_commit(
         url = database._replace(netloc=database.netloc.replace(str(database.port), str(proxy.port))).geturl()
         commits = range(2, 40) if rounds > 1 else random.Random(moment).sample(range(3, 10), 3)
         for number in commits:
-            process = await start(environment, tmp_path, "sync", REFERRAL_SYNC_DATABASE__URL=url)
+            process = await start_command(
+                environment | {"REFERRAL_SYNC_DATABASE__URL": url}, tmp_path, "sync", stderr=PIPE
+            )
             proxy.commits = 0
 
             def kill(count: int, when: str, *, process: asyncio.subprocess.Process = process, at: int = number) -> bool:
@@ -137,10 +123,10 @@ async def test_killed_at_each_commit(
             await free_leases(db)
             await simulator.create([{}])
         proxy.at_commit = None
-        process = await start(environment, tmp_path, "sync", REFERRAL_SYNC_DATABASE__URL=url)
+        process = await start_command(environment | {"REFERRAL_SYNC_DATABASE__URL": url}, tmp_path, "sync", stderr=PIPE)
         assert await process.wait() == 0
         # A load that was killed after its last commit may have left the newest changes to the first tick.
-        process = await start(environment, tmp_path, "sync", REFERRAL_SYNC_DATABASE__URL=url)
+        process = await start_command(environment | {"REFERRAL_SYNC_DATABASE__URL": url}, tmp_path, "sync", stderr=PIPE)
         assert await process.wait() == 0
     assert kills >= 2
     await assert_level(db, simulator)
@@ -154,7 +140,7 @@ async def test_paused_beyond_its_lease_it_writes_no_more(
     """Another process takes the work over; the one that wakes up is refused, and says so."""
     await simulator.reset(1000)
     await simulator.behaviour(page_size=20, latency=0.1)
-    process = await start(environment, tmp_path, "backfill")
+    process = await start_command(environment, tmp_path, "backfill", stderr=PIPE)
     await until(at_least(db, 1), "loading")
     os.kill(process.pid, signal.SIGSTOP)
     # What a pause beyond the lease's life leaves: PostgreSQL has ended its idle transactions, and the lease is over.
@@ -164,7 +150,7 @@ async def test_paused_beyond_its_lease_it_writes_no_more(
     )
     await free_leases(db)
     await simulator.behaviour(latency=0)
-    successor = await start(environment, tmp_path, "backfill")
+    successor = await start_command(environment, tmp_path, "backfill", stderr=PIPE)
     assert await successor.wait() == 0
     rows = await db.fetch("SELECT id, xmin::text FROM partner_center.referrals ORDER BY id")
     os.kill(process.pid, signal.SIGCONT)
@@ -183,7 +169,7 @@ async def test_asked_to_stop_it_says_where_it_stands(
 ) -> None:
     await simulator.reset(800)
     await simulator.behaviour(page_size=20, latency=0.1)
-    process = await start(environment, tmp_path, "backfill")
+    process = await start_command(environment, tmp_path, "backfill", stderr=PIPE)
     await until(at_least(db, 1), "loading")
     process.send_signal(number)
     _, told = await asyncio.wait_for(process.communicate(), 10)
@@ -191,7 +177,7 @@ async def test_asked_to_stop_it_says_where_it_stands(
     assert b"Stopped. What was saved stands" in told
     assert await db.fetchval("SELECT outcome FROM sync.runs") == "stopped"
     await simulator.behaviour(latency=0)
-    process = await start(environment, tmp_path, "backfill")
+    process = await start_command(environment, tmp_path, "backfill", stderr=PIPE)
     assert await process.wait() == 0
     await assert_level(db, simulator)
     await assert_books(db)

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import pytest
 from cryptography.fernet import Fernet
 
-from tests.acceptance.test_daemon import daemon, until
-from tests.integration.test_personal_data import personal
-from tests.secure import CONFIGURED, SECRET, Secure, environment, secure_simulator
-from tests.steps import MEASURED
-from worker.demo.behaviour import Behaviour
+from tests.support.command import SYSTEM, run_command
+from tests.support.conditions import until
+from tests.support.daemon import daemon
+from tests.support.referrals import personal
+from tests.support.secure import SECRET, Secure, environment
 from worker.demo.control import Control
 
-ROOT = Path(__file__).parent.parent.parent
 COMMANDS = (
     ("migrate",), ("check",), ("sync",), ("reconcile",), ("rejects", "--replay"), ("status",), ("config",),
     ("refresh", "ID"), ("report", "--out", "report.html"),
@@ -36,32 +29,16 @@ FAULTS = (
 )
 
 
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
-    with secure_simulator(tmp_path_factory.mktemp("tls")) as running:
-        yield running
-
-
-@pytest.fixture
-async def service(secure: Secure) -> AsyncIterator[Control]:
-    async with secure.control() as control:
-        await control.reset(60)
-        await control.behaviour(**asdict(Behaviour(client_secret=SECRET)))
-        await control.tokens(add_refresh=[CONFIGURED])
-        yield control
-
-
 async def test_nothing_leaks(database_url: str, secure: Secure, service: Control, tmp_path: Path) -> None:
     key, http_token, configured = Fernet.generate_key().decode(), secrets.token_hex(16), secrets.token_hex(16)
     (tmp_path / "keys").touch(mode=0o600)
     (tmp_path / "keys").write_text(key)
+    await service.reset(60)
     await service.tokens(add_refresh=[configured])
     variables = (
-        environment(database_url, secure, tmp_path / "keys", REFRESH_TOKEN=configured)
-        | MEASURED
+        SYSTEM
+        | environment(database_url, secure, tmp_path / "keys", REFRESH_TOKEN=configured)
         | {
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(ROOT),
             "REFERRAL_SYNC_LOG__LEVEL": "debug",
             "REFERRAL_SYNC_HTTP__TOKEN": http_token,
         }
@@ -109,9 +86,6 @@ async def access_tokens(service: Control) -> list[str]:
 
 
 def run(variables: dict[str, str], folder: Path, *arguments: str) -> str:
-    ended = subprocess.run(
-        [sys.executable, "-m", "worker", *arguments],
-        cwd=folder, env=variables, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    ended = run_command(variables, folder, *arguments)
     assert "Traceback" not in ended.stdout + ended.stderr, arguments
     return ended.stdout + ended.stderr

@@ -10,7 +10,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from tests.acceptance.conftest import Command
+from tests.support.command import Command
 from worker.demo.control import Control
 from worker.store import leases
 from worker.store.database import open_database

@@ -20,8 +20,8 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp_types import CallToolResult, TextContent
 
-from tests.acceptance.conftest import Command
-from tests.steps import load, open_simulated, prove, tick
+from tests.support.command import PIPE, Command, start_command
+from tests.support.steps import load, open_simulated, prove, tick
 from worker.demo.control import Control
 from worker.embedded import server as embedded
 from worker.errors import StoreError
@@ -253,10 +253,7 @@ async def test_a_question_ends_in_time_and_writes_nothing(
 async def test_it_ends_with_its_client(
     ending: signal.Signals | None, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "worker", "mcp", env=environment, cwd=tmp_path,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+    process = await start_command(environment, tmp_path, "mcp", stdin=PIPE, stdout=PIPE, stderr=PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
     hello = {

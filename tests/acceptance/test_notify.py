@@ -13,11 +13,12 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.acceptance.conftest import Command
-from tests.acceptance.test_daemon import Daemon, daemon, rows, until
-from tests.integration.test_notify import incoming
-from tests.receiver import Receiver, receiver
-from tests.steps import TALLY, crash
+from tests.support.command import Command
+from tests.support.conditions import rows, until
+from tests.support.daemon import Daemon, daemon
+from tests.support.receiver import Receiver, receiver
+from tests.support.referrals import incoming
+from tests.support.steps import TALLY, crash
 from worker.demo.control import Control
 from worker.embedded import server as embedded
 from worker.store import migrate

@@ -17,8 +17,9 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.acceptance.test_daemon import Daemon, daemon, rows, until
-from tests.integration.test_notify import incoming
+from tests.support.conditions import rows, until
+from tests.support.daemon import Daemon, daemon
+from tests.support.referrals import incoming
 from worker import RELEASE
 from worker.demo.control import Control
 

@@ -13,10 +13,11 @@ import asyncpg
 import pytest
 import trustme
 
-from tests.acceptance.conftest import Command
-from tests.acceptance.test_daemon import Daemon, at_least, daemon, rows, until
-from tests.proxy import Proxy
-from tests.steps import assert_chain, assert_level, crash
+from tests.support.command import Command
+from tests.support.conditions import at_least, rows, until
+from tests.support.daemon import Daemon, daemon
+from tests.support.proxy import Proxy
+from tests.support.steps import assert_chain, assert_level, crash
 from worker.demo.control import Control
 from worker.embedded import server as embedded
 from worker.store import migrate

@@ -6,16 +6,14 @@ import asyncio
 import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-from tests.acceptance.conftest import Command
-from tests.acceptance.test_daemon import at_least, until
-from tests.steps import assert_chain, assert_level
+from tests.support.command import PIPE, Command, start_command
+from tests.support.conditions import at_least, until
+from tests.support.steps import assert_chain, assert_level
 from worker.demo.control import Control
 
 pytestmark = pytest.mark.long
@@ -28,10 +26,9 @@ async def test_several_processes_read_one_load_and_each_record_once(
 ) -> None:
     await simulator.reset(1200)
     await simulator.behaviour(page_size=20, latency=0.3)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "worker", "backfill", "--concurrency", "3", "--processes", "3",
-        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    process = await start_command(
+        environment, tmp_path, "backfill", "--concurrency", "3", "--processes", "3", stdout=PIPE, stderr=PIPE
+    )
     told, errors = await process.communicate()
     assert process.returncode == 0, errors
     assert told.startswith(b"contoso: 1200 inserted, 0 updated, "), "of all processes"
@@ -47,10 +44,9 @@ async def test_one_that_helps_is_killed(
 ) -> None:
     await simulator.reset(1000)
     await simulator.behaviour(page_size=20, latency=0.3)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "worker", "backfill", "--concurrency", "2", "--processes", "2",
-        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    process = await start_command(
+        environment, tmp_path, "backfill", "--concurrency", "2", "--processes", "2", stdout=PIPE, stderr=PIPE
+    )
 
     async def helped() -> bool:
         return len(await db.fetch(OWNERS)) == 2
@@ -70,10 +66,9 @@ async def test_they_end_with_the_one_that_they_help(
 ) -> None:
     await simulator.reset(1000)
     await simulator.behaviour(page_size=20, latency=0.3)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "worker", "backfill", "--concurrency", "2", "--processes", "2",
-        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    process = await start_command(
+        environment, tmp_path, "backfill", "--concurrency", "2", "--processes", "2", stdout=PIPE, stderr=PIPE
+    )
 
     async def helped() -> bool:
         return len(await db.fetch(OWNERS)) == 2 and await at_least(db, 60)()

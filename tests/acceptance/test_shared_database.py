@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,8 +18,9 @@ import aiohttp
 import asyncpg
 import pytest
 
-from tests.acceptance.conftest import Command
-from tests.acceptance.test_daemon import PATIENCE, Daemon, daemon, free_port, until
+from tests.support.command import PIPE, Command, open_command
+from tests.support.conditions import PATIENCE, until
+from tests.support.daemon import Daemon, daemon, free_port
 from worker.demo.control import Control
 
 pytestmark = pytest.mark.long
@@ -69,14 +69,7 @@ def postmaster(data_dir: Path) -> int:
 @contextmanager
 def process(environment: dict[str, str], folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Run a command in the background, and kill it if it still runs at the end."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "worker", *arguments],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as running:
+    with open_command(environment, folder, *arguments, stdout=PIPE) as running:
         try:
             yield running
         finally:

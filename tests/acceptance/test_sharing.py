@@ -11,8 +11,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.acceptance.test_daemon import Daemon, at_least, daemon, rows, until
-from tests.steps import assert_chain, assert_level
+from tests.support.conditions import at_least, rows, until
+from tests.support.daemon import Daemon, daemon
+from tests.support.steps import assert_chain, assert_level
 from worker.demo.control import Control
 
 pytestmark = pytest.mark.long

@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.acceptance.conftest import Command
+from tests.support.command import Command
 from worker.demo.control import Control
 
 STEERING = "\x1b]0;owned\x07\x9b31m\u202eevil\u2066\u200f\x7f"

@@ -6,14 +6,13 @@ import asyncio
 import os
 import re
 import signal
-import sys
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-from tests.acceptance.conftest import Command
-from tests.acceptance.test_daemon import at_least, until
+from tests.support.command import Command, start_command
+from tests.support.conditions import at_least, until
 from worker.demo.control import Control
 from worker.store import leases
 from worker.store.database import open_database
@@ -29,9 +28,7 @@ async def in_hand(db: asyncpg.Connection, kind: str) -> bool:
 
 async def killed(environment: dict[str, str], folder: Path, db: asyncpg.Connection, kind: str, *arguments: str) -> None:
     """Start a command, and kill it when it holds the lease of a kind of work."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "worker", *arguments, cwd=folder, env=environment, stderr=asyncio.subprocess.DEVNULL
-    )
+    process = await start_command(environment, folder, *arguments)
 
     async def holds() -> bool:
         assert process.returncode is None, "it ended before it could be killed"
@@ -116,9 +113,7 @@ async def test_a_first_load_shows_how_far_it_is(
 ) -> None:
     await simulator.reset(900)
     await simulator.behaviour(page_size=20, latency=0.2)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "worker", "backfill", cwd=tmp_path, env=environment, stderr=asyncio.subprocess.DEVNULL
-    )
+    process = await start_command(environment, tmp_path, "backfill")
     try:
 
         async def begun() -> bool:

@@ -11,8 +11,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.acceptance.conftest import Command
-from tests.steps import assert_chain, assert_level
+from tests.support.command import Command
+from tests.support.steps import assert_chain, assert_level
 from worker.demo.control import Control
 
 OLD = "2020-01-01T00:00:00.0000000Z"

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.steps import assert_chain, assert_level, load, prove, tick
+from tests.support.steps import assert_chain, assert_level, load, prove, tick
 from worker.demo.control import Control
 from worker.errors import LeaseError, SyncError
 from worker.model import instant

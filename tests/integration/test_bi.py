@@ -18,9 +18,9 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
-from tests.dictionary import SOURCES, TARGET, dictionary, examples, sources
-from tests.dictionary import load as load_made_up
-from tests.steps import load, prove
+from tests.support.steps import load, prove
+from tools.dictionary import SOURCES, TARGET, dictionary, examples, sources
+from tools.dictionary import load as load_made_up
 from worker.demo.control import Control
 from worker.embedded import server as embedded
 from worker.errors import StoreError

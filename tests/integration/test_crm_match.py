@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.steps import load
+from tests.support.steps import load
 from worker.demo.control import Control
 from worker.embedded.cluster import find_binaries
 from worker.sync.pipeline import Pipeline

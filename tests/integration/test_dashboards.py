@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,44 +12,20 @@ import pytest
 import yaml
 
 from benchmarks.made_up import fill
-from tests.conftest import new_database
-from tests.steps import load, prove, tick
+from tests.support.dashboards import BOARDS, FOLDER, board, queries
+from tests.support.databases import new_database
+from tests.support.steps import load, prove, tick
 from worker.demo.control import Control
 from worker.store.analysis import refresh_history
 from worker.sync.pipeline import Pipeline
 
-ROOT = Path(__file__).parent.parent.parent
-FOLDER = ROOT / "dashboards" / "grafana"
-BOARDS = sorted((FOLDER / "dashboards").glob("*.json"))
+ROOT = Path(__file__).parents[2]
 REFERRALS = 20_000
 SMALL = 500
 """Reading a table of fewer rows again costs nothing."""
 
 KINDS = {"stat", "timeseries", "table", "barchart"}
 """Kinds of panels that show text as text."""
-
-
-def board(path: Path) -> dict[str, Any]:
-    tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return tree
-
-
-def queries() -> Iterator[tuple[str, str]]:
-    """Give every query with its macros filled in, the time being the last three years."""
-    for path in BOARDS:
-        tree = board(path)
-        for variable in tree["templating"]["list"]:
-            yield f"{tree['title']}: variable {variable['name']}", variable["query"]
-        for panel in tree["panels"]:
-            for target in panel["targets"]:
-                yield f"{tree['title']}: {panel['title']}", expanded(target["rawSql"])
-
-
-def expanded(sql: str) -> str:
-    sql = re.sub(r"\$__timeFilter\(((?:[^()]|\([^()]*\))*)\)", r"\1 BETWEEN now() - interval '3 years' AND now()", sql)
-    sql = sql.replace("$account", "'contoso','other'")
-    assert "$" not in sql, f"a macro that this test does not know: {sql}"
-    return sql
 
 
 def test_every_board_is_whole() -> None:

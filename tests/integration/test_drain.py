@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from tests.integration.test_save import page, referral
+from tests.support.pages import page, referral
 from worker.errors import SourceUnavailable, StoreError
 from worker.model import instant
 from worker.model.counts import Counts, WatermarkCheckpoint, WindowCheckpoint

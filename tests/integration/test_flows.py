@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.steps import assert_chain, assert_level, listing_requests, load, prove, tick
+from tests.support.steps import assert_chain, assert_level, listing_requests, load, prove, tick
 from worker.demo.control import Control
 from worker.sync.pipeline import Pipeline
 

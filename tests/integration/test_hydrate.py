@@ -8,7 +8,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from tests.steps import assert_chain, assert_level, listing_requests, load, prove, tick
+from tests.support.steps import assert_chain, assert_level, listing_requests, load, prove, tick
 from worker.demo.control import Control
 from worker.store import capabilities
 from worker.sync.hydrate import only_by_id

@@ -11,9 +11,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.receiver import Receiver, receiver
-from tests.steps import load as load_all
-from tests.steps import prove, tick
+from tests.support.receiver import Receiver, receiver
+from tests.support.referrals import incoming
+from tests.support.steps import load as load_all
+from tests.support.steps import prove, tick
 from worker.config.models import Settings
 from worker.config.sources import load
 from worker.demo.control import Control
@@ -59,19 +60,6 @@ def settings(*channels: str, **keys: Any) -> Settings:
             if not dash or of == name:
                 variables[prefix + (own or key).upper()] = value if isinstance(value, str) else json.dumps(value)
     return load(variables)
-
-
-def incoming(days_left: float, **more: Any) -> dict[str, Any]:
-    """A referral that waits for an answer, with so many days left."""
-    expires = datetime.now(UTC) + timedelta(days=days_left)
-    return {
-        "direction": "Incoming",
-        "status": "New",
-        "substatus": "Pending",
-        "acceptedDateTime": None,
-        "closedDateTime": None,
-        "expirationDateTime": f"{expires:%Y-%m-%dT%H:%M:%S}.0000000Z",
-    } | more
 
 
 async def introduced(pipeline: Pipeline, chosen: Settings, taking: Receiver) -> None:

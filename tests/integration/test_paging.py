@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.steps import assert_level, prove
+from tests.support.steps import assert_level, prove
 from worker.demo.control import Control
 from worker.errors import SourceContradicted, SourceError
 from worker.model import instant

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -14,7 +12,8 @@ import asyncpg
 import msgspec
 import pytest
 
-from tests.steps import ACCOUNT, assert_chain, load, tick
+from tests.support.referrals import personal
+from tests.support.steps import ACCOUNT, assert_chain, load, tick
 from worker import wiring
 from worker.config.models import Settings
 from worker.config.sources import load as load_settings
@@ -25,7 +24,7 @@ from worker.model.mapping import map_pages
 from worker.model.privacy import AfterExpiry, Privacy
 from worker.model.record import Page, decode_record
 from worker.store import leases, privacy, sql
-from worker.store.database import Database, open_database
+from worker.store.database import Database
 from worker.store.leases import Run
 from worker.store.save import save
 from worker.sync import account
@@ -43,12 +42,6 @@ SELECT string_agg(t::text, ' ') FROM (
 """
 
 
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    async with open_database(database_url, connections=8) as opened:
-        yield opened
-
-
 def settings(url: str, origin: str, folder: Path, contacts: str, after_expiry: str = "history") -> Settings:
     return load_settings(
         {
@@ -61,17 +54,6 @@ def settings(url: str, origin: str, folder: Path, contacts: str, after_expiry: s
         },
         folder,
     )
-
-
-def personal(records: dict[str, Any]) -> set[str]:
-    """Collect what must not be found anywhere: whatever names a customer's people, phones, notes."""
-    found = set()
-    for record in records.values():
-        for contact in (record.get("customerProfile") or {}).get("team") or ():
-            found |= {contact.get("email"), contact.get("phoneNumber")}
-        found |= {member.get("phoneNumber") for member in record.get("team") or ()}
-        found |= {(record.get("details") or {}).get("notes"), (record.get("inviteContext") or {}).get("notes")}
-    return {json.dumps(value)[1:-1] for value in found if value}
 
 
 async def leaks(db: asyncpg.Connection, secrets: set[str]) -> list[str]:

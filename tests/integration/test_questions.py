@@ -20,8 +20,8 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import pytest
 
-from tests.conftest import new_database
-from tests.steps import load, open_simulated, prove, tick
+from tests.support.databases import new_database
+from tests.support.steps import load, open_simulated, prove, tick
 from worker.demo.behaviour import Behaviour
 from worker.demo.control import Control
 from worker.store.analysis import refresh_history

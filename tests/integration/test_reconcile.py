@@ -7,7 +7,7 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
-from tests.steps import assert_chain, assert_level, load, prove, tick
+from tests.support.steps import assert_chain, assert_level, load, prove, tick
 from worker.demo.control import Control
 from worker.errors import SourceError, SyncError, VanishedError
 from worker.store import queries

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from tests.steps import assert_level, load, tick
+from tests.support.steps import assert_level, load, tick
 from worker.demo.control import Control
 from worker.model import instant
 from worker.model.counts import Counts

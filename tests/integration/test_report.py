@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.steps import load, tick
+from tests.support.steps import load, tick
 from worker.demo.control import Control
 from worker.model.escape import line
 from worker.store import view_settings

@@ -17,16 +17,17 @@ import asyncpg
 import msgspec
 import pytest
 
-from tests.conftest import new_database
-from tests.recorder import COPY, Recorder
-from tests.steps import crash
+from tests.support.databases import new_database
+from tests.support.pages import ENCODE, NOON, page, referral
+from tests.support.recorder import COPY, Recorder
+from tests.support.steps import crash
 from worker.demo.data import make_referrals
 from worker.embedded import server as embedded
 from worker.errors import LeaseError, StoreError, StoreUnavailable
 from worker.model import instant
 from worker.model.counts import Counts, WatermarkCheckpoint
 from worker.model.mapping import map_pages
-from worker.model.record import Page, decode_record
+from worker.model.record import Page
 from worker.model.schema import CHILDREN, NESTED
 from worker.store import leases, migrate, queries
 from worker.store.database import Database, open_database
@@ -34,31 +35,11 @@ from worker.store.erase import forget
 from worker.store.leases import Run
 from worker.store.save import mark_deleted, save
 
-ENCODE = msgspec.json.Encoder(decimal_format="number").encode
-NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    async with open_database(database_url, connections=8) as opened:
-        yield opened
-
 
 @pytest.fixture
 async def run(database: Database) -> AsyncIterator[Run]:
     async with leases.run(database, "contoso", "incremental") as current:
         yield current
-
-
-def referral(number: int = 1, minute: int = 0, **members: Any) -> dict[str, Any]:
-    stamp = f"2024-05-01T10:{minute:02}:00.0000001Z"
-    return {"id": f"r{number}", "engagementId": f"e{number}", "createdDateTime": "2024-05-01T09:00:00Z",
-            "updatedDateTime": stamp, "status": "New"} | members  # fmt: skip
-
-
-def page(*trees: dict[str, Any] | bytes, seconds: int = 0, by_id: bool = False) -> Page:
-    records = [decode_record(tree if isinstance(tree, bytes) else ENCODE(tree)) for tree in trees]
-    return Page(records, None, NOON + timedelta(seconds=seconds), by_id=by_id)
 
 
 async def put(database: Database, run: Run, *pages: Page, through: str | None = None) -> Counts:

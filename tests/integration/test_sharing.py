@@ -6,7 +6,6 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -14,7 +13,7 @@ from functools import partial
 import asyncpg
 import pytest
 
-from tests.integration.test_save import page, referral
+from tests.support.pages import page, referral
 from worker.daemon.jobs import kinds_of_all, put
 from worker.daemon.planner import next_due
 from worker.errors import LeaseError, StoreError
@@ -23,7 +22,7 @@ from worker.model.instant import Instant
 from worker.model.mapping import map_pages
 from worker.model.window import TimeField, Window
 from worker.store import backfills, leases, queue, retention, schedules
-from worker.store.database import Database, open_database
+from worker.store.database import Database
 from worker.store.queue import Job, PoolDriver
 from worker.store.save import save
 from worker.store.schedules import Kind
@@ -32,12 +31,6 @@ MINUTE = timedelta(minutes=1)
 SYNC = {"incremental": Kind("incremental", "1m", next_due(MINUTE, "UTC"), priority=10, at_once=True)}
 NAMES = [f"a{number:02}" for number in range(40)]
 JOBS = "SELECT count(*) FROM queue.pgqueuer"
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    async with open_database(database_url, connections=8) as opened:
-        yield opened
 
 
 @pytest.fixture

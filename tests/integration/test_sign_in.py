@@ -8,9 +8,9 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,13 @@ import trustme
 from aiohttp import web
 from cryptography.fernet import Fernet
 
-from tests.secure import CONFIGURED, SECRET, Secure, environment, secure_simulator
-from tests.steps import ACCOUNT, MEASURED
+from tests.support.secure import CONFIGURED, SECRET, Secure, environment, secure_simulator
+from tests.support.steps import ACCOUNT, MEASURED
 from worker import wiring
 from worker.auth import microsoft, refresh
 from worker.config.models import Settings
 from worker.config.sources import load as load_settings
-from worker.demo.behaviour import Behaviour
 from worker.demo.control import Control
-from worker.demo.simulator import TOKENS
 from worker.errors import ConfigError, PermissionRefused, SignInError, SourceUnavailable, StoreError, SyncError
 from worker.store import queries, tokens
 from worker.store.database import Database, open_database
@@ -56,31 +54,6 @@ async def main():
 configure("info", "json")
 asyncio.run(main())
 """
-
-
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
-    with secure_simulator(tmp_path_factory.mktemp("tls")) as running:
-        yield running
-
-
-@pytest.fixture
-async def service(secure: Secure) -> AsyncIterator[Control]:
-    async with secure.control() as control:
-        await control.reset(30)
-        await control.clear_faults()
-        await control.clear_requests()
-        await control.behaviour(**asdict(Behaviour(client_secret=SECRET)))
-        await control.clock(0)
-        await control.tokens(revoke="all", revoke_refresh="all")
-        await control.tokens(add_refresh=TOKENS)
-        yield control
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    async with open_database(database_url, connections=8) as opened:
-        yield opened
 
 
 @pytest.fixture

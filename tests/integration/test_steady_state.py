@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.steps import assert_level, listing_requests, load, tick
+from tests.support.steps import assert_level, listing_requests, load, tick
 from worker.demo.control import Control
 from worker.model import instant
 from worker.model.instant import from_datetime, shift

@@ -31,8 +31,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.conftest import new_database
-from tests.steps import TALLY, assert_chain, assert_level, load, prove, tick
+from tests.support.databases import new_database
+from tests.support.steps import TALLY, assert_chain, assert_level, load, prove, tick
 from worker.auth.tokens import static_token
 from worker.demo.behaviour import Behaviour
 from worker.demo.control import Control
@@ -196,9 +196,18 @@ class LyingApi(RuleBasedStateMachine):
 
     # -- the source ------------------------------------------------------------------------------------------------
 
-    @initialize(count=st.integers(0, 30), fixed=FIXED, first=CHANGING, overlap=st.sampled_from((0, 600)))
-    def begin(self, count: int, fixed: dict[str, Any], first: dict[str, Any], overlap: int) -> None:
+    @initialize(
+        count=st.integers(0, 30),
+        together=st.booleans(),
+        fixed=FIXED,
+        first=CHANGING,
+        overlap=st.sampled_from((0, 600)),
+    )
+    def begin(self, count: int, together: bool, fixed: dict[str, Any], first: dict[str, Any], overlap: int) -> None:
+        """Records created `together` lie in one window of a backfill, which then has many pages."""
         self.do(self.control.reset(count, seed=count))
+        if together:
+            self.do(self._create_together())
         self.do(self.control.behaviour(**fixed, **first))
         self.pipeline = Pipeline(
             "contoso",
@@ -207,6 +216,11 @@ class LyingApi(RuleBasedStateMachine):
             timedelta(seconds=overlap),
             max_vanished_percent=100,
         )
+
+    async def _create_together(self) -> None:
+        for second, key in enumerate((await self._known())[1:]):
+            created = f"2026-06-01T00:00:{second:02}Z"
+            await self.control.update(key, {"createdDateTime": created}, silent=True)
 
     @rule(count=st.integers(1, 12), tied=st.booleans())
     def create(self, count: int, tied: bool) -> None:

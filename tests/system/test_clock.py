@@ -7,7 +7,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.acceptance.test_daemon import daemon, until
+from tests.support.conditions import until
+from tests.support.daemon import daemon
 from worker.demo.control import Control
 
 LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), Path("missing"))

@@ -14,8 +14,8 @@ import asyncpg
 import pytest
 import yaml
 
-from tests.dictionary import SOURCES
-from tests.dictionary import load as load_made_up
+from tools.dictionary import SOURCES
+from tools.dictionary import load as load_made_up
 
 ROOT = Path(__file__).parent.parent.parent
 DBT = ROOT / ".venv" / "dbt" / "bin" / "dbt"

@@ -16,8 +16,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,11 +27,10 @@ import pytest
 import yaml
 from cryptography.fernet import Fernet
 
-from tests.acceptance.test_daemon import free_port, until
-from tests.acceptance.test_login import browse
-from tests.secure import SECRET, Secure, secure_simulator
+from tests.support.conditions import until
+from tests.support.daemon import free_port
+from tests.support.secure import SECRET, Secure, browse
 from worker import RELEASE
-from worker.demo.behaviour import Behaviour
 from worker.demo.control import Control
 
 ROOT = Path(__file__).parent.parent.parent
@@ -191,20 +190,6 @@ def test_the_demo(container: Container) -> None:
     assert told.returncode == 0, told.stderr
     assert "First load: 300 referrals" in told.stdout
     assert "nothing is left running" in told.stdout
-
-
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
-    with secure_simulator(tmp_path_factory.mktemp("tls")) as running:
-        yield running
-
-
-@pytest.fixture
-async def service(secure: Secure) -> AsyncIterator[Control]:
-    async with secure.control() as control:
-        await control.reset(30)
-        await control.behaviour(**asdict(Behaviour(client_secret=SECRET)))
-        yield control
 
 
 async def test_a_person_signs_in_and_the_daemon_answers_its_health_check(

@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,8 +17,10 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from tests.acceptance.test_daemon import at_least, daemon, free_port, rows, until
-from tests.steps import assert_chain, assert_level
+from tests.support.command import PIPE, run_command, start_command
+from tests.support.conditions import at_least, rows, until
+from tests.support.daemon import daemon, free_port
+from tests.support.steps import assert_chain, assert_level
 from worker.demo.control import Control
 from worker.store import migrate
 
@@ -77,13 +78,9 @@ async def _listening(process: subprocess.Popen[bytes], port: int) -> None:
     await until(answers, "PgBouncer listening")
 
 
-async def command(environment: dict[str, str], folder: Path, *arguments: str) -> tuple[int | None, str]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "worker", *arguments, cwd=folder, env=environment,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    told, errors = await process.communicate()
-    return process.returncode, (told + errors).decode()
+async def command(environment: dict[str, str], folder: Path, *arguments: str) -> tuple[int, str]:
+    ended = await asyncio.to_thread(run_command, environment, folder, *arguments)
+    return ended.returncode, ended.stdout + ended.stderr
 
 
 @pytest.fixture
@@ -155,9 +152,7 @@ async def test_paused_beyond_its_lease_it_is_refused(
 ) -> None:
     await simulator.reset(600)
     await simulator.behaviour(page_size=20, latency=0.1)
-    paused = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "worker", "backfill", cwd=tmp_path, env=behind, stderr=subprocess.PIPE
-    )
+    paused = await start_command(behind, tmp_path, "backfill", stderr=PIPE)
     await until(at_least(db, 1), "loading")
     paused.send_signal(signal.SIGSTOP)
     await db.execute(

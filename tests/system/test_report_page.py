@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.system.test_pgbouncer import command
+from tests.support.browser import browse
+from tests.support.command import run_command
 from worker.demo.control import Control
-
-CHROMIUM = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
-
-
-async def browse(folder: Path, page: str, *options: str) -> str:
-    """Open the page at an address in a browser with a profile of its own; what it prints."""
-    process = await asyncio.create_subprocess_exec(
-        shutil.which("chromium") or "/usr/bin/chromium",
-        *CHROMIUM,
-        f"--user-data-dir={folder / 'profile'}",
-        *options,
-        page,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    told, _ = await asyncio.wait_for(process.communicate(), 60)
-    return told.decode()
 
 
 @pytest.mark.parametrize(
@@ -50,10 +28,10 @@ async def test_it_is_drawn(
     await simulator.create(
         [{"name": "<script>document.title='owned'</script>", "status": "New", "substatus": "Pending"}]
     )
-    assert (await command(environment, tmp_path, "sync"))[0] == 0
+    assert run_command(environment, tmp_path, "sync").returncode == 0
     page = tmp_path / "report.html"
-    code, told = await command(environment, tmp_path, "report", "--out", str(page))
-    assert code == 0, told
+    written = run_command(environment, tmp_path, "report", "--out", str(page))
+    assert written.returncode == 0, written.stderr
     dom = await browse(tmp_path, page.as_uri(), "--dump-dom")
     assert "<title>Referrals of contoso</title>" in dom, "no script has changed it"
     assert "<script" not in dom
@@ -97,10 +75,10 @@ async def test_on_a_phone_nothing_is_clipped_or_too_small(
         ]
     )  # fmt: skip
     environment |= {"REFERRAL_SYNC_ACCOUNTS__CONTOSO__LABEL": "Contoso" * 11}
-    assert (await command(environment, tmp_path, "migrate"))[0] == 0
-    assert (await command(environment, tmp_path, "sync"))[0] == 0
+    assert run_command(environment, tmp_path, "migrate").returncode == 0
+    assert run_command(environment, tmp_path, "sync").returncode == 0
     page = tmp_path / "report.html"
-    assert (await command(environment, tmp_path, "report", "--out", str(page)))[0] == 0
+    assert run_command(environment, tmp_path, "report", "--out", str(page)).returncode == 0
     frame = tmp_path / "phone.html"
     frame.write_text(MEASURE.replace("PAGE", page.name))
     dom = await browse(

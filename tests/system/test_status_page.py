@@ -8,8 +8,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.acceptance.test_daemon import daemon, until
-from tests.system.test_report_page import browse
+from tests.support.browser import browse
+from tests.support.conditions import until
+from tests.support.daemon import daemon
 from worker.demo.control import Control
 
 

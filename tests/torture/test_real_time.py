@@ -9,12 +9,10 @@ from pathlib import Path
 
 import asyncpg
 
-from tests.acceptance.test_daemon import at_least, daemon, until
-from tests.steps import TALLY, assert_chain, assert_level
-from tests.system.conftest import environment
+from tests.support.conditions import at_least, until
+from tests.support.daemon import daemon
+from tests.support.steps import TALLY, assert_chain, assert_level
 from worker.demo.control import Control
-
-__all__ = ["environment"]
 
 
 async def test_taken_over_within_a_minute_and_refused_afterwards(

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from tests.steps import TALLY
+from tests.support.steps import TALLY
 
 CHECKOUT = Path(__file__).parent.parent.parent
 AT_ONCE = 3

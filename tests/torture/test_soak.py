@@ -12,7 +12,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,15 +23,14 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from tests.acceptance.conftest import environment
-from tests.acceptance.test_daemon import free_port, until
-from tests.proxy import Proxy
-from tests.steps import TALLY, assert_chain, assert_level, crash
+from tests.support.command import WORKER, run_command
+from tests.support.conditions import until
+from tests.support.daemon import free_port
+from tests.support.proxy import Proxy
+from tests.support.steps import TALLY, assert_chain, assert_level, crash
 from worker.demo.control import Control
 from worker.embedded import server as embedded
 from worker.store import migrate
-
-__all__ = ["environment"]
 
 BROKEN = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 API_FAULTS: tuple[dict[str, object], ...] = (
@@ -98,7 +96,7 @@ class Daemon:
         with self.log.open("ab") as output:
             listen = {"REFERRAL_SYNC_HTTP__LISTEN": f"127.0.0.1:{free_port()}"}
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "worker", "run"],
+                [*WORKER, "run"],
                 cwd=self.folder,
                 env=self.variables | listen,
                 stdout=output,
@@ -175,7 +173,7 @@ async def test_an_hour_of_faults_ends_equal_to_the_source(
             for each in daemons:
                 each.start()
             await soak(simulator, server, to_api, daemons, minutes * 60)
-            await settle(simulator, server, variables, daemons)
+            await settle(simulator, server, variables, tmp_path, daemons)
             async with server.connection() as db:
                 await assert_level(db, simulator)
                 await assert_chain(db)
@@ -302,7 +300,9 @@ async def sample(daemons: list[Daemon]) -> None:
                 daemon.sample()
 
 
-async def settle(simulator: Control, server: Server, variables: dict[str, str], daemons: list[Daemon]) -> None:
+async def settle(
+    simulator: Control, server: Server, variables: dict[str, str], folder: Path, daemons: list[Daemon]
+) -> None:
     """Let nothing go wrong any more: the daemons follow by themselves, and a reconcile verifies the copy."""
     await simulator.clear_faults()
     TALLY["requests to the API"] += len(await simulator.requests())
@@ -321,22 +321,11 @@ async def settle(simulator: Control, server: Server, variables: dict[str, str], 
         await daemon.end(signal.SIGTERM)
         daemon.process = None
     for command in (["sync"], ["reconcile", "--accept-vanished"]):
-        ended = await asyncio.to_thread(run, variables, *command)
+        ended = await asyncio.to_thread(run_command, variables, folder, *command)
         assert ended.returncode == 0, ended.stderr
-    told = json.loads((await asyncio.to_thread(run, variables, "status", "--json")).stdout)
+    told = json.loads((await asyncio.to_thread(run_command, variables, folder, "status", "--json")).stdout)
     account = told["accounts"][0]
     assert account["verified_through"] is not None, account
-
-
-def run(variables: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "worker", *arguments],
-        env=variables,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
 
 
 async def assert_counts(db: asyncpg.Connection) -> None:

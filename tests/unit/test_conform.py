@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.columns import OUTPUT, columns
+from tools.columns import OUTPUT, columns
 from worker.demo.data import make_referrals
 from worker.model.mapping import Mapped, Reject, Row, map_pages, map_record
 from worker.model.naming import shown

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.dictionary import LOG_EVENTS, log_events
+from tools.dictionary import LOG_EVENTS, log_events
 from worker import logs
 
 ROOT = Path(__file__).parent.parent.parent

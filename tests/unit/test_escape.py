@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
-from tests.unit.test_status_page import ROW, RUN
+from tests.support.status_rows import ROW, RUN
 from worker import cli
 from worker import logs as log_lines
 from worker.commands import render

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.messages import DEAL, DOCS, HEALTH, NOW, OLD, document, examples, frame, happening
+from tools.messages import DEAL, DOCS, HEALTH, NOW, OLD, document, examples, frame, happening
 from worker.auth.tokens import mfa_of
 from worker.model.events import Kind
 from worker.notify import messages

@@ -1,4 +1,4 @@
-"""`python -m tests.recorder`: record what this worker sends, before a new revision is added.
+"""`python -m tests.support.recorder`: record what this worker sends, before a new revision is added.
 
 Writes `tests/integration/writers/REVISION.json` for the newest revision that there is. The next one then has an earlier
 worker to be upgraded under (`test_upgrade.py`).
@@ -20,7 +20,8 @@ from uuid import UUID
 import asyncpg
 from asyncpg.connection import LoggedQuery
 
-from tests.steps import ACCOUNT
+from tests.support.pages import page, referral
+from tests.support.steps import ACCOUNT
 from worker.embedded import server as embedded
 from worker.model.counts import WatermarkCheckpoint
 from worker.model.mapping import map_pages
@@ -28,7 +29,7 @@ from worker.store import leases, migrate
 from worker.store.database import Database, open_database
 from worker.store.save import mark_deleted, save
 
-WRITERS = Path(__file__).parent / "integration" / "writers"
+WRITERS = Path(__file__).parents[1] / "integration" / "writers"
 TICKS = 12
 COPY = "COPY"
 """How a call begins that copies rows: its arguments are schema, table, columns, and rows in its text form."""
@@ -99,8 +100,6 @@ def _json(value: Any) -> Any:
 
 
 def _detailed(number: int, tick: int = 0) -> dict[str, Any]:
-    from tests.integration.test_save import referral  # noqa: PLC0415 - which counts statements with this recorder
-
     return referral(
         number, tick, status="Active" if tick else "New", details={"dealValue": 100 + tick},
         team=[{"email": "seller@example.com"}],
@@ -109,8 +108,6 @@ def _detailed(number: int, tick: int = 0) -> dict[str, Any]:
 
 async def work(database: Database, recorder: Recorder) -> tuple[list[Any], list[Any]]:
     """Do a first page, then ticks with changes, new referrals, rejects and one referral marked gone."""
-    from tests.integration.test_save import page  # noqa: PLC0415 - as above
-
     first: list[Any] = []
     for tick in range(TICKS + 1):
         trees = [_detailed(number) for number in range(TICKS)]

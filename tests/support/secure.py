@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import aiohttp
 import trustme
 
 from worker.demo.control import Control
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CONFIGURED = "simulator"
 SECRET = "a-client-secret"
 
@@ -53,6 +54,13 @@ def secure_simulator(folder: Path, *, expired: bool = False) -> Iterator[Secure]
             yield Secure(origin, ca_file)
         finally:
             process.terminate()
+
+
+async def browse(secure: Secure, address: str) -> str:
+    """Do what the browser of a person does who is signed in already; return where it ends."""
+    tls = ssl.create_default_context(cafile=str(secure.ca_file))
+    async with aiohttp.ClientSession() as session, session.get(address, ssl=tls, allow_redirects=False) as answer:
+        return answer.headers["Location"]
 
 
 def environment(database_url: str, secure: Secure, key_file: Path, **account: str) -> dict[str, str]:

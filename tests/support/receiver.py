@@ -21,7 +21,7 @@ import aiohttp
 from aiohttp import web
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def receiver(folder: Path) -> Iterator[Receiver]:
     """Run one until the end of the block."""
     file = folder / "received.jsonl"
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.receiver", str(file)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tests.support.receiver", str(file)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as process:
         try:
             assert process.stdout is not None
