@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import asyncpg
 import pytest
 
-from tests.odd_api import PAGE, OddApi, Record, made_up, served
-from tests.steps import load, open_simulated, prove, tick
+from tests.support.odd_api import PAGE, OddApi, Record, made_up, served
+from tests.support.steps import load, open_simulated, prove, tick
 from worker.errors import SyncError
 
 LIVE = "SELECT id, payload FROM partner_center.referrals WHERE deleted_at IS NULL"
