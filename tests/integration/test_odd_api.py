@@ -183,3 +183,47 @@ async def test_a_clock_far_ahead_moves_no_watermark_past_our_own(database_url: s
         api.records[edited] |= {"name": "edited", "updatedDateTime": now}
         await tick(pipeline)
     assert (await copy(db))[edited]["name"] == "edited"
+
+
+class StaleFilter(OddApi):
+    """What is asked for by time comes from an index that lags; what is asked for without is of now."""
+
+    before: Record | None = None
+
+    def filtered(self, rows: list[Record]) -> list[Record]:
+        return [self.before if self.before and row["id"] == self.before["id"] else row for row in rows]
+
+
+async def test_a_newer_version_that_only_the_whole_listing_shows_is_taken(
+    database_url: str, db: asyncpg.Connection
+) -> None:
+    api = StaleFilter(made_up(150))
+    async with served(api) as origin, open_simulated(database_url, origin) as pipeline:
+        await load(pipeline)
+        key, api.before = next(iter(api.records.items()))
+        api.records[key] = api.before | {"name": "edited", "updatedDateTime": "2025-01-20T00:00:00.0000000Z"}
+        assert (await prove(pipeline)).unverified == ""
+    assert await copy(db) == api.records
+
+
+async def test_what_is_older_by_id_does_not_displace_what_is_listed(database_url: str, db: asyncpg.Connection) -> None:
+    """Answers by id have members that the list lacks, and lag behind it."""
+
+    class Lags(OtherCase):
+        before: Record | None = None
+
+        def shown(self, record: Record) -> Record:
+            return record
+
+        def by_id(self, referral_id: str) -> Record | int:
+            if self.before is not None and referral_id == self.before["id"]:
+                return self.before | {"registrations": []}
+            return super().by_id(referral_id)
+
+    api = Lags(made_up(50))
+    async with served(api) as origin, open_simulated(database_url, origin) as pipeline:
+        await load(pipeline)
+        key, api.before = next(iter(api.records.items()))
+        api.records[key] = api.before | {"name": "edited", "updatedDateTime": "2025-01-20T00:00:00.0000000Z"}
+        assert (await prove(pipeline)).unverified == ""
+    assert (await copy(db))[key]["name"] == "edited"

@@ -67,15 +67,18 @@ async def save(
     raise AssertionError("unreachable")
 
 
-async def mark_deleted(database: Database, run: Run, ids: list[str]) -> int:
-    """Mark rows that a complete listing and a request by id no longer have; returns how many were not marked before."""
+async def mark_deleted(database: Database, run: Run, ids: list[str], before: datetime | None = None) -> int:
+    """Mark rows that a complete listing and a request by id no longer have; returns how many were not marked before.
+
+    One that was seen after the moment `before` is left alone: it came back while the listing was read.
+    """
     async with database.transaction() as connection:
         await leases.check(connection, run)
         now: datetime = await connection.fetchval("SELECT now()")
         still_there = {
             record["id"]: max(now, record["valid_from"] + SHORTEST_VERSION)
             for record in await connection.fetch(sql.LOCK, run.account, ids)
-            if record["deleted_at"] is None
+            if record["deleted_at"] is None and (before is None or record["observed_at"] < before)
         }
         if still_there:
             await write_deleted(connection, run, still_there)

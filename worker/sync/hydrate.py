@@ -11,7 +11,7 @@ import structlog
 
 from worker.errors import PermissionRefused, SourceRejected
 from worker.model.decide import Verdict
-from worker.model.mapping import lacking, map_pages
+from worker.model.mapping import NEVER, lacking, map_pages, version_of
 from worker.model.record import Listing, Page, Record, spelled
 from worker.source.client import Client
 from worker.store import capabilities
@@ -105,7 +105,7 @@ async def _changed(pipeline: Pipeline, lacking_members: set[str], page: Page) ->
 
 
 async def _fetched(pipeline: Pipeline, page: Page, changed: set[str]) -> tuple[list[Page], list[Record]]:
-    """Fetch by id what changed; what cannot be had that way is left to the list."""
+    """Fetch by id what changed; what cannot be had that way, or only of an older version, is left to the list."""
     allowed = asyncio.Semaphore(pipeline.concurrency)
 
     async def fetch(referral_id: str) -> Page | None:
@@ -118,5 +118,5 @@ async def _fetched(pipeline: Pipeline, page: Page, changed: set[str]) -> tuple[l
 
     answers = await asyncio.gather(*(fetch(key) for key in sorted(changed)))
     by_id = [answer for answer in answers if answer is not None]
-    had = {answer.records[0].id for answer in by_id}
-    return by_id, [record for record in page.records if record.id not in had]
+    had = {row.id: row.version for row in map_pages(by_id).rows}
+    return by_id, [record for record in page.records if had.get(record.id or "", NEVER) < version_of(record)]

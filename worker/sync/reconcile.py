@@ -12,7 +12,7 @@ import structlog
 from worker.errors import PermissionRefused, SourceContradicted, SyncError, VanishedError
 from worker.model.counts import Counts
 from worker.model.instant import MIN_VALUE, Instant, floor_second
-from worker.model.mapping import Mapped, Row, map_pages
+from worker.model.mapping import NEVER, Mapped, Row, map_pages
 from worker.model.record import Ended, Page, spelled
 from worker.model.strategy import Paging, Strategy
 from worker.model.window import TimeField, Window
@@ -70,14 +70,14 @@ class Doubt:
 
 @dataclass(slots=True)
 class _Compared:
-    """What the listing was seen to hold so far: its ids, those of the copy that it lacks, and how it ended.
+    """What the listing was seen to hold so far: its ids and versions, the ids that it lacks, and how it ended.
 
     Those that it lacks stand with their window; `unlisted` of them are there by id, and were lacking again when their
     windows were read again.
     """
 
     counts: Counts = field(default_factory=Counts)
-    shown: set[str] = field(default_factory=set)
+    shown: dict[str, Instant] = field(default_factory=dict)
     missing: dict[str, Window] = field(default_factory=dict)
     doubts: dict[str, Doubt] = field(default_factory=dict)
     ends: set[Ended] = field(default_factory=set)
@@ -111,7 +111,7 @@ async def reconcile(pipeline: Pipeline, run: Run, *, accept_vanished: bool = Fal
             continue
         if found.unlisted > await _allowed(pipeline):
             return await _unverified(pipeline, run, found, UNLISTED.format(count=found.unlisted))
-        run.vanished = await mark_deleted(pipeline.database, run, gone) if gone else 0
+        run.vanished = await mark_deleted(pipeline.database, run, gone, began) if gone else 0
         if unsettled:
             doubt = UNSETTLED.format(count=len(unsettled), example=unsettled[0])
             return await _unverified(pipeline, run, found, doubt)
@@ -146,7 +146,6 @@ async def _compare(pipeline: Pipeline, run: Run, field: TimeField, strategy: Str
         seen = await one_pass(pipeline, run, found, window, strategy)
         known = await positions.listed_here(pipeline.database, pipeline.account, window, began)
         found.missing.update(dict.fromkeys(known - seen, window))
-        found.shown |= seen
     if strategy.paging is not Paging.SWEEP:
         pipeline.progress(Step(pipeline.account, "reconcile", found.counts, len(windows), total))
         left_out = dict[str, Instant]()
@@ -224,6 +223,8 @@ async def _read(pipeline: Pipeline, run: Run, found: _Compared, listing: AsyncGe
 
     def observe(mapped: Mapped, saved: Counts) -> None:
         seen.update(mapped.ids)
+        for referral_id, version in mapped.versions:
+            found.shown[referral_id] = max(version, found.shown.get(referral_id, NEVER))
         found.counts += saved
 
     def end(page: Page) -> None:

@@ -8,12 +8,13 @@ far as that can be proven whole, and else by the other time field.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Container
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 
 from worker.errors import SourceContradicted
-from worker.model.mapping import MAX_ID_LENGTH
+from worker.model.instant import Instant
+from worker.model.mapping import MAX_ID_LENGTH, NEVER, version_of
 from worker.model.record import Ended, Page, Record
 from worker.model.strategy import Paging, Strategy
 from worker.model.window import TimeField, Window
@@ -25,12 +26,12 @@ EVERYTHING = Strategy(Paging.SWEEP, evidence="asked for without order or filter"
 
 
 async def elsewhere(
-    pipeline: Pipeline, run: Run | None, field: TimeField, shown: Container[str] | None = None
+    pipeline: Pipeline, run: Run | None, field: TimeField, shown: Mapping[str, Instant] | None = None
 ) -> AsyncGenerator[Page]:
     """Give the records of the listing that lack `field`, found in some other way than by it.
 
-    And, where the ids that windows of the field have `shown` are given, those that are not among them. The last page
-    says UNPROVEN where there is no other way that can be relied on.
+    And, where it is given what windows of the field have `shown`, in which version, those that are not among it or are
+    newer. The last page says UNPROVEN where there is no other way that can be relied on.
     """
     ended: Ended | None = None
     try:
@@ -47,15 +48,15 @@ async def elsewhere(
         yield _new(page, field, shown, page.ended)
 
 
-def _new(page: Page, field: TimeField, shown: Container[str] | None, ended: Ended | None) -> Page:
+def _new(page: Page, field: TimeField, shown: Mapping[str, Instant] | None, ended: Ended | None) -> Page:
     records = [record for record in page.records if _is_new(record, field, shown)]
     return replace(page, records=records, through=None, ended=ended)
 
 
-def _is_new(record: Record, field: TimeField, shown: Container[str] | None) -> bool:
+def _is_new(record: Record, field: TimeField, shown: Mapping[str, Instant] | None) -> bool:
     referral_id = record.id
-    if shown is not None and referral_id is not None and len(referral_id) <= MAX_ID_LENGTH and referral_id not in shown:
-        return True
+    if shown is not None and referral_id is not None and len(referral_id) <= MAX_ID_LENGTH:
+        return shown.get(referral_id, NEVER) < version_of(record)
     return not record.fault and record.time(field) is None
 
 
