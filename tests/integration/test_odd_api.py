@@ -200,8 +200,8 @@ async def test_a_newer_version_that_only_the_whole_listing_shows_is_taken(
     api = StaleFilter(made_up(150))
     async with served(api) as origin, open_simulated(database_url, origin) as pipeline:
         await load(pipeline)
-        key, api.before = next(iter(api.records.items()))
-        api.records[key] = api.before | {"name": "edited", "updatedDateTime": "2025-01-20T00:00:00.0000000Z"}
+        key, api.before = list(api.records.items())[75]
+        api.records[key] = api.before | {"name": "edited", "updatedDateTime": "2025-02-20T00:00:00.0000000Z"}
         assert (await prove(pipeline)).unverified == ""
     assert await copy(db) == api.records
 
