@@ -227,3 +227,54 @@ async def test_what_is_older_by_id_does_not_displace_what_is_listed(database_url
         api.records[key] = api.before | {"name": "edited", "updatedDateTime": "2025-01-20T00:00:00.0000000Z"}
         assert (await prove(pipeline)).unverified == ""
     assert (await copy(db))[key]["name"] == "edited"
+
+
+async def test_without_links_the_whole_listing_is_read_by_skipping(database_url: str, db: asyncpg.Connection) -> None:
+    class NoLinks(HidesOne):
+        def next_place(self, at: int, shown: int, rows: int, order: str) -> int | None:
+            del at, shown, rows, order
+            return None
+
+    api = NoLinks(made_up(150))
+    async with served(api) as origin, open_simulated(database_url, origin) as pipeline:
+        await load(pipeline)
+        try:
+            told = (await prove(pipeline)).unverified
+        except SyncError:
+            told = "refused is right as well"
+    assert told or await copy(db) == api.records
+
+
+async def test_members_that_only_some_records_have_by_id_are_fetched(database_url: str, db: asyncpg.Connection) -> None:
+    class Registered(OddApi):
+        def by_id(self, referral_id: str) -> Record | int:
+            found = super().by_id(referral_id)
+            closed = not isinstance(found, int) and found["status"] == "Closed"
+            return found | {"registrations": [{"id": "r"}]} if closed and not isinstance(found, int) else found
+
+    records = made_up(60)
+    for key in sorted(records)[:3]:
+        records[key]["status"] = "New"
+    assert await brought_over(Registered(records), database_url) == ""
+    registered = {key for key, record in (await copy(db)).items() if "registrations" in record}
+    assert registered == {key for key, record in records.items() if record["status"] == "Closed"}
+
+
+async def test_a_referral_that_is_listed_in_another_case_from_now_on_stays_one(
+    database_url: str, db: asyncpg.Connection
+) -> None:
+    class Respelled(OddApi):
+        other = ""
+
+        def shown(self, record: Record) -> Record:
+            return record | {"id": record["id"].upper()} if record["id"] == self.other else record
+
+        def by_id(self, referral_id: str) -> Record | int:
+            return super().by_id(referral_id.lower())
+
+    api = Respelled(made_up(50))
+    async with served(api) as origin, open_simulated(database_url, origin) as pipeline:
+        await load(pipeline)
+        api.other = next(iter(api.records))
+        assert (await prove(pipeline)).unverified == ""
+    assert len(await copy(db)) == len(api.records)

@@ -54,7 +54,7 @@ async def only_by_id(client: Client, plain: Listing | None = None) -> set[str] |
     """
     listing = plain if plain is not None else await client.list("")
     lacked, compared = set[str](), False
-    for listed in [record for record in listing.records if record.id is not None][:PARITY_RECORDS]:
+    for listed in _various([record for record in listing.records if record.id is not None])[:PARITY_RECORDS]:
         try:
             page = await client.fetch(listed.id or "")
         except PermissionRefused:
@@ -63,6 +63,12 @@ async def only_by_id(client: Client, plain: Listing | None = None) -> set[str] |
             compared = True
             lacked |= lacking(page.records[0].tree, listed.tree or {})
     return lacked if compared else None
+
+
+def _various(records: list[Record]) -> list[Record]:
+    """Put the first record of each status first: a registration is no matter of a new referral."""
+    first = {str(record.member("status")): record for record in reversed(records)}
+    return [*reversed(first.values()), *(record for record in records if record not in first.values())]
 
 
 async def _lacking_in_list(pipeline: Pipeline, run: Run | None) -> set[str]:

@@ -20,6 +20,7 @@ from worker.source.paging import pages
 from worker.store import capabilities, positions
 from worker.store.leases import Run
 from worker.store.save import mark_deleted, save, undecided
+from worker.store.spelling import is_guid
 from worker.sync.backfill import choose_field, newest_updated, windows_to_read
 from worker.sync.drain import drain, writing
 from worker.sync.hydrate import hydrated
@@ -295,15 +296,18 @@ async def confirmed_by_id(pipeline: Pipeline, listed: Row) -> Page | None:
 async def _deleted_at_source(
     pipeline: Pipeline, run: Run, found: _Compared, strategy: Strategy, *, accept_vanished: bool
 ) -> list[str]:
-    """Ask for each missing referral by id. One that answers is stored, and makes its window's listing doubtful.
+    """Ask for each missing referral by id, unless it is listed in another case, which is the same referral.
+
+    One that answers is stored, and makes its window's listing doubtful.
 
     Such a window is read again until two passes agree: only what they lack as well is deleted.
     """
     missing = dict(found.missing)
     live, allowed = await positions.live_count(pipeline.database, pipeline.account), await _allowed(pipeline)
     gone, there, doubtful = list[str](), set[str](), set[Window]()
+    respelled = {referral_id.lower() for referral_id in found.shown if is_guid(referral_id)}
     for referral_id in sorted(missing):
-        page = await look(pipeline, referral_id)
+        page = await look(pipeline, referral_id) if referral_id.lower() not in respelled else None
         if page is not None:
             await save(pipeline.database, run, map_pages([page]))
             doubtful.add(missing[referral_id])

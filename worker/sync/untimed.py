@@ -19,6 +19,7 @@ from worker.model.record import Ended, Page, Record
 from worker.model.strategy import Paging, Strategy
 from worker.model.window import TimeField, Window
 from worker.source.paging import pages
+from worker.source.scan import skipped
 from worker.store.leases import Run
 from worker.sync.pipeline import Pipeline, downgrade, strategy_for
 
@@ -41,6 +42,8 @@ async def elsewhere(
                 yield _new(page, field, shown, None if ended is Ended.UNPROVEN else ended)
     except SourceContradicted:
         ended = None
+        async for listing in skipped(pipeline.client):
+            yield _new(Page(listing.records, None, listing.observed_at), field, shown, None)
     if ended not in (None, Ended.UNPROVEN):
         return
     other = TimeField.UPDATED if field is TimeField.CREATED else TimeField.CREATED
