@@ -179,7 +179,7 @@ class LyingApi(RuleBasedStateMachine):
             await self.control.behaviour(ties="by_id")
             assert not (await reconcile_once(self.pipeline)).unverified
         for row in await self.db.fetch("SELECT field, paging, evidence FROM sync.capabilities"):
-            note(f"{row['field']} was read by {row['method']}: {row['evidence']}")
+            note(f"{row['field']} was read by {row['paging']}: {row['evidence']}")
         await assert_same_as_source(self.db, self.control)
         await assert_chain(self.db)
         before = await self.db.fetch("SELECT id, xmin::text FROM partner_center.referrals ORDER BY id")
