@@ -288,6 +288,17 @@ async def test_since_reads_again(command: Command, simulator: Control, db: async
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE id = $1", lost) == 1
 
 
+async def test_a_command_that_is_asked_to_wait_has_status_say_so(command: Command, simulator: Control) -> None:
+    await simulator.reset(10)
+    assert command("sync").returncode == 0
+    await simulator.faults({"kind": "status", "status": 429, "retry_after": "3600", "times": -1})
+    told = command("sync")
+    assert told.returncode == 1
+    assert "wait 3600 s" in told.stderr
+    assert "backing off" in command("status").stdout
+    await simulator.clear_faults()
+
+
 async def test_one_account_failing_leaves_the_others(
     command: Command, simulator: Control, db: asyncpg.Connection
 ) -> None:

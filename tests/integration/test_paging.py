@@ -30,7 +30,7 @@ from worker.sync.backfill import backfill
 from worker.sync.incremental import incremental
 from worker.sync.pipeline import Pipeline
 from worker.sync.run import recorded
-from worker.sync.untimed import without_time
+from worker.sync.untimed import elsewhere
 
 ALL = Window(TimeField.UPDATED)
 KEYSET, SCAN, SWEEP = (Strategy(method) for method in Paging)
@@ -465,7 +465,7 @@ async def test_a_sweep_that_broke_off_is_not_whole_because_newer_records_lie_beh
         await simulator.update(key, {"createdDateTime": created})
     await simulator.behaviour(page_size=1, link_omitted="every_fifth", untimed="hidden")
     try:
-        found = [page async for page in without_time(pipeline, None, TimeField.CREATED)]
+        found = [page async for page in elsewhere(pipeline, None, TimeField.CREATED)]
     except SourceContradicted:
         return  # refused is right as well: what must not be is an end without that record
     assert keys[-1] in {record.id for page in found for record in page.records} or found[-1].ended is Ended.UNVERIFIED

@@ -262,7 +262,6 @@ class Jobs:
         except SourceUnavailable as busy:
             if busy.retry_after is not None:
                 _log.warning("run_deferred", account=name, retry_seconds=round(busy.retry_after))
-                await schedules.put_backoff(self.database, name, busy.retry_after, str(busy))
             raise
 
 

@@ -9,7 +9,7 @@ impossible, a missing id above all, rejects a record: this one, never the page.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -31,6 +31,9 @@ from worker.model.window import TimeField
 
 MAX_ID_LENGTH = 200
 """Longer ids cannot be a key: a B-tree entry ends at about 2,700 bytes. The API's are GUIDs of 36."""
+
+NEVER = Instant(-1)
+"""Below the version of every record."""
 
 _CANONICAL = msgspec.json.Encoder(decimal_format="number", order="deterministic")
 """Keys of dictionaries in order; the members of a structure are in order by themselves."""
@@ -105,7 +108,13 @@ class Mapped:
     @property
     def ids(self) -> set[str]:
         """The ids that can be read."""
-        return {row.id for row in self.rows} | {reject.id for reject in self.rejects if reject.id is not None}
+        return {referral_id for referral_id, _ in self.versions}
+
+    @property
+    def versions(self) -> Iterator[tuple[str, Instant]]:
+        """The ids that can be read, each with a version that was shown."""
+        yield from ((row.id, row.version) for row in self.rows)
+        yield from ((reject.id, reject.version) for reject in self.rejects if reject.id is not None)
 
     def without(self, ids: Container[str | None]) -> Mapped:
         """Return it without the records of some ids."""
@@ -134,6 +143,11 @@ def map_pages(pages: Iterable[Page]) -> Mapped:
     return mapped
 
 
+def version_of(record: Record) -> Instant:
+    """Return a record's version: its `updatedDateTime`, 0 where the source gave none."""
+    return record.time(TimeField.UPDATED) or MIN_VALUE
+
+
 def map_record(
     record: Record, observed_at: datetime, *, by_id: bool = False, unknown_fields: set[str] | None = None
 ) -> Row | RejectedRecord:
@@ -143,7 +157,7 @@ def map_record(
     record_id = record.id
     if record_id is None or len(record_id) > MAX_ID_LENGTH:
         return RejectedRecord(None, record.raw, "the id is missing, empty or too long", "id")
-    version = record.time(TimeField.UPDATED) or MIN_VALUE
+    version = version_of(record)
     try:
         structure, values, children, conformed = _read(record)
         etag, content_hash = text(record.member("eTag")), _hash(structure, conformed.rest if conformed else None)

@@ -7,7 +7,7 @@ judged by itself. Numbers are kept as exact decimals from here to the database.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -133,6 +133,20 @@ class Page:
     observed_at: datetime
     ended: Ended | None = None
     by_id: bool = False
+
+
+def spelled(page: Page, referral_id: str) -> Page:
+    """Return the answer to a request by id under the id that was asked for: its own may be of another case.
+
+    Else one referral would be two, where the listing writes its ids otherwise.
+    """
+    records = [
+        record
+        if record.id == referral_id or record.tree is None
+        else encode_record({**record.tree, "id": referral_id}, repaired=record.repaired)
+        for record in page.records
+    ]
+    return replace(page, records=records)
 
 
 def parse_listing(body: bytes, *, observed_at: datetime, server_time: Instant | None = None) -> Listing:

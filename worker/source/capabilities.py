@@ -9,15 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from worker.errors import SourceContradicted
+from worker.errors import PermissionRefused, SourceContradicted
 from worker.model.instant import Instant, render, shift
 from worker.model.odata import list_query, query_of_next_link
-from worker.model.record import Listing
+from worker.model.record import Listing, Record
 from worker.model.strategy import Paging, Strategy
 from worker.model.window import TimeField
 from worker.source.capability import try_query
-from worker.source.checks import sane_newest, times_of
+from worker.source.checks import key_of, sane_newest, times_of
 from worker.source.client import Client
+
+MAX_LOOKS = 3
 
 _MINUTE = timedelta(minutes=1)
 
@@ -67,8 +69,10 @@ async def _judged(client: Client, field: TimeField, asc: Listing, desc: Listing)
         return Strategy(Paging.SWEEP, evidence="too few records to see an order", conclusive=False)
     if [record.id for record in asc.records] == [record.id for record in desc.records] or up[0] > down[-1]:
         return Strategy(Paging.SWEEP, evidence=f"$orderby={field.value} asc and desc gave the same")
+    if asc.next_link is not None and not {key_of(one) for one in asc.records} ^ {key_of(one) for one in desc.records}:
+        return Strategy(Paging.SWEEP, evidence=f"$orderby={field.value} orders within a page only")
     links = await _links_carry_on(client, asc, desc)
-    found = await _probe_filter(client, field, up, down)
+    found = await _probe_filter(client, field, asc, desc)
     if found.paging is Paging.SCAN and not links and asc.next_link is not None:
         return Strategy(Paging.SWEEP, evidence=f"{found.evidence}; links do not carry the order on", links=False)
     return replace(found, links=links, page_size=max(len(asc.records), len(desc.records)))
@@ -91,8 +95,9 @@ async def _links_carry_on(client: Client, asc: Listing, desc: Listing) -> bool:
     return bool(seconds[0]) and bool(seconds[1]) and seconds[0] != seconds[1]
 
 
-async def _probe_filter(client: Client, field: TimeField, up: list[Instant], down: list[Instant]) -> Strategy:
-    """Ask for the newer part and see that the older records stay out and the newer ones come."""
+async def _probe_filter(client: Client, field: TimeField, asc: Listing, desc: Listing) -> Strategy:
+    """Ask for the newer part and see that the older records stay out and the newer ones come, all of them."""
+    up, down = times_of(asc.records, field), times_of(desc.records, field)
     lower = _dividing_time(up, down)
     if lower is None:
         return Strategy(Paging.SCAN, evidence="times too close to see whether a filter works", conclusive=False)
@@ -108,9 +113,27 @@ async def _probe_filter(client: Client, field: TimeField, up: list[Instant], dow
         if not expected & {*times} or min(times) < shift(lower, -_MINUTE) or times != sorted(times):
             reasons.append(f"{form} was not honoured")
             continue
+        known = [one for one in (*asc.records, *desc.records) if lower <= (one.time(field) or lower) <= times[-1]]
+        if await _leaves_out(client, field, known, filtered):
+            reasons.append(f"{form} left out records that it must show")
+            continue
         upper = await _bounded_above(client, field, lower, max(down), quoted=quoted)
         return Strategy(Paging.KEYSET, quoted, upper, f"{form} showed only newer records, in order")
     return Strategy(Paging.SCAN, evidence="; ".join(reasons))
+
+
+async def _leaves_out(client: Client, field: TimeField, known: list[Record], filtered: Listing) -> bool:
+    """Say whether an answer lacks a record between its ends that is still of the same time when asked for by id."""
+    there = {key_of(record) for record in filtered.records}
+    lacking = [one for one in known if one.id and one.time(field) and key_of(one) not in there]
+    for record in lacking[:MAX_LOOKS]:
+        try:
+            now = await client.fetch(record.id or "")
+        except PermissionRefused:
+            return True
+        if now is not None and now.records[0].time(field) == record.time(field):
+            return True
+    return False
 
 
 def _dividing_time(up: list[Instant], down: list[Instant]) -> Instant | None:

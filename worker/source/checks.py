@@ -18,6 +18,9 @@ from worker.model.window import TimeField, Window
 FUTURE = timedelta(minutes=5)
 """A record dated later than this after the answer's own Date is stored, but moves no checkpoint."""
 
+CLOCKS = timedelta(days=1)
+"""An answer's Date that is further ahead of our clock than this is a wrong one."""
+
 ROUNDING = timedelta(minutes=1)
 """A server may round the filter's literal down by up to this; then it shows too much, which is harmless."""
 
@@ -98,7 +101,8 @@ def beyond(window: Window, time: Instant | None) -> bool:
 
 def latest_allowed(listing: Listing) -> Instant:
     """Return the latest time that may move a checkpoint, by the server's own clock, else by ours."""
-    return shift(listing.server_time or from_datetime(listing.observed_at), FUTURE)
+    ours = from_datetime(listing.observed_at)
+    return shift(ours if listing.server_time is None else min(listing.server_time, shift(ours, CLOCKS)), FUTURE)
 
 
 def sane_newest(listing: Listing, field: TimeField) -> Instant | None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from worker.errors import SourceContradicted, SourceRejected
 from worker.model.odata import query_of_next_link
 from worker.model.record import Listing
+from worker.source.checks import key_of
 from worker.source.client import Client
 
 MAX_REPEATS = 5
@@ -18,20 +19,23 @@ _FORGOTTEN = frozenset({400, 404, 410})
 async def linked(client: Client, listing: Listing) -> AsyncGenerator[tuple[Listing, bool]]:
     """Follow links from a listing on; yields each answer and whether no link leads on from it.
 
-    Raises SourceContradicted when a link comes twice, when ever new links lead to the same records, and when the server
-    does not accept its own: it has forgotten it, or the link lacks what the first query said.
+    Raises SourceContradicted when a link comes twice, when ever new links lead to the same records, one page
+    for ever or all of them over again, and when the server does not accept its own: it has forgotten it, or the link
+    lacks what the first query said.
     """
-    seen = set[str]()
-    shown, repeats = list[str | None](), 0
+    seen, known = set[str](), set[str | bytes]()
+    shown, repeats, fresh, stale = list[str | bytes](), 0, 0, 0
     while True:
-        ids = [record.id for record in listing.records]
+        ids = [key_of(record) for record in listing.records]
         repeats = repeats + 1 if ids == shown else 0
         shown = ids
+        fresh, stale = (fresh, stale + 1) if known.issuperset(ids) else (fresh + 1, 0)
+        known.update(ids)
         yield listing, listing.next_link is None
         if listing.next_link is None:
             return
         query = query_of_next_link(listing.next_link)
-        if query in seen or repeats >= MAX_REPEATS:
+        if query in seen or repeats >= MAX_REPEATS or stale > fresh + MAX_REPEATS:
             raise SourceContradicted(
                 "The API's next page links go in a circle, so its listing would never end.",
                 "Nothing past this page was read; the next run begins anew.",

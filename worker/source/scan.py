@@ -157,13 +157,31 @@ async def _other_looks(client: Client, field: TimeField) -> AsyncIterator[Listin
             yield listing
 
 
-async def _skips(client: Client, order: list[str | bytes]) -> bool:
-    """Return whether the server was seen to skip as asked: by one row, so that what came second comes first."""
+async def _skips(client: Client, order: list[str | bytes], *, whole: bool = True) -> bool:
+    """Return whether the server was seen to skip as asked: by one row, so that what came second comes first.
+
+    `order` is the `whole` listing, or its first page.
+    """
     shifted = await try_query(client, "$skip=1")
     if shifted is None:
         return False
     moved = [key_of(record) for record in shifted.records]
+    moved = moved if whole else moved[: len(order) - 1]
     return moved != order[: len(moved)] and moved == order[1 : 1 + len(moved)] if moved else len(order) == 1
+
+
+async def skipped(client: Client) -> AsyncGenerator[Listing]:
+    """Give the listing without order and filter by `$skip`, as far as that is seen to be honoured; verifies no end."""
+    first, known, at = await client.list(""), set[str | bytes](), 0
+    order = [key_of(record) for record in first.records]
+    if not await _skips(client, order, whole=False):
+        return
+    listing: Listing | None = first
+    while listing is not None and not known.issuperset(keys := {key_of(record) for record in listing.records}):
+        yield listing
+        known |= keys
+        at += len(listing.records)
+        listing = await try_query(client, f"$skip={at}")
 
 
 async def ends_after(client: Client, records: int, query: str = "") -> bool:

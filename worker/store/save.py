@@ -72,15 +72,18 @@ async def save(
     raise AssertionError("unreachable")
 
 
-async def mark_deleted(database: Database, lease: Lease, ids: list[str]) -> int:
-    """Mark rows that a complete listing and a request by id no longer have; returns how many were not marked before."""
+async def mark_deleted(database: Database, lease: Lease, ids: list[str], before: datetime | None = None) -> int:
+    """Mark rows that a complete listing and a request by id no longer have; returns how many were not marked before.
+
+    One that was seen after the moment `before` is not marked: it came back while the listing was read.
+    """
     async with database.transaction() as connection:
         await leases.check(connection, lease)
         now: datetime = await connection.fetchval("SELECT now()")
         live_keys = {
             record["id"]: max(now, record["valid_from"] + SHORTEST_VERSION)
             for record in await connection.fetch(sql.LOCK, lease.account, ids)
-            if record["deleted_at"] is None
+            if record["deleted_at"] is None and (before is None or record["observed_at"] < before)
         }
         if live_keys:
             await write_deleted(connection, lease, live_keys)
@@ -281,20 +284,20 @@ async def judge(database: Database, account: str, rows: list[Row], privacy: Priv
 
 async def undecided(
     database: Database, account: str, rows: list[Row], privacy: Privacy, only_by_id: set[str]
-) -> list[tuple[Row, set[str]]]:
-    """Return the newest rows that only a request by id can decide on, with the members that each lacks.
+) -> list[tuple[Row, Instant, set[str]]]:
+    """Return the newest rows that only a request by id can decide on, with the stored version and what each lacks.
 
-    Those of an older version than the copy has lack none. Others lack members which the copy has of the same version,
-    and which are not `only_by_id`: saving keeps such members, for one list answer may lack more than another. Writes
-    and locks nothing.
+    Those of an older version than the copy has lack no members. Others lack members which the copy has of the same
+    version, and which are not `only_by_id`: saving keeps such members, for one list answer may lack more than another.
+    Writes and locks nothing.
     """
     newest = newest_of_each(rows)
     async with database.transaction() as connection:
         stored = await _look(connection, account, [row.id for row in newest])
         differ = {row.id: row for row in newest if row.id in stored and _differs_at_its_version(row, stored[row.id])}
         existing = await connection.fetch(sql.READ, account, list(differ)) if differ else []
-    found: list[tuple[Row, set[str]]] = [
-        (row, set()) for row in newest if decide(row, stored.get(row.id)) is Verdict.OLDER
+    found: list[tuple[Row, Instant, set[str]]] = [
+        (row, stored[row.id].version, set()) for row in newest if decide(row, stored.get(row.id)) is Verdict.OLDER
     ]
     for record in existing:
         row = differ[record["id"]]
@@ -304,7 +307,7 @@ async def undecided(
             shown = with_contacts_of(row.record, before.record) if keeps else row.record
             lacks = lacking(before.record.tree or {}, shown.tree or {}) - only_by_id - {"eTag"}
             if lacks:
-                found.append((row, lacks))
+                found.append((row, row.version, lacks))
     return found
 
 

@@ -190,8 +190,18 @@ async def take_history(database: Database) -> bool:
 
 
 async def put_backoff(database: Database, account: str, seconds: float, why: str) -> None:
-    """Record until when the API asked to back off, for every process that works on the account."""
+    """Record until when the API asked to back off, for every process that works on the account.
+
+    Also where no daemon has made its rows yet: `ensure` then finds one without a schedule, and sets it.
+    """
     async with database.transaction() as connection:
+        await connection.execute(
+            """
+            INSERT INTO sync.schedules (account, kind, spec, due_at) VALUES ($1, 'incremental', '', 'infinity')
+            ON CONFLICT DO NOTHING
+            """,
+            account,
+        )
         await connection.execute(
             """
             UPDATE sync.schedules SET not_before = now() + make_interval(secs => $2), because = $3 WHERE account = $1

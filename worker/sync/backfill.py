@@ -28,7 +28,7 @@ from worker.sync.hydrate import hydrated, list_is_partial
 from worker.sync.pipeline import Pipeline, Step
 from worker.sync.run import Run
 from worker.sync.strategy import downgrade, ends_of, strategy_for
-from worker.sync.untimed import without_time
+from worker.sync.untimed import elsewhere
 
 WINDOWS_PER_READER = 8
 """Many more windows than readers, so that a dense one does not leave the others idle."""
@@ -268,7 +268,7 @@ async def _read_untimed(pipeline: Pipeline, run: Run, field: TimeField) -> Count
         counts += saved
 
     async with writing(pipeline.database, run, observe) as writer:
-        await drain(hydrated(pipeline, run, without_time(pipeline, run, field)), writer, lambda _: None)
+        await drain(hydrated(pipeline, run, elsewhere(pipeline, run, field)), writer, lambda _: None)
     return counts
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from worker.model.counts import Counts
 from worker.model.mapping import map_pages
-from worker.model.record import Page
+from worker.model.record import Page, spelled
 from worker.store.spelling import stored_ids
 from worker.sync.pipeline import Pipeline
 from worker.sync.run import Run, store
 
 
 async def fetch_as_known(pipeline: Pipeline, referral_id: str) -> Page | None:
-    """Ask for a referral as it was given, and else as it is stored, or in lower case."""
+    """Ask for a referral as it is stored, and else as it was given, or in lower case."""
     stored = await stored_ids(pipeline.database, pipeline.account, referral_id)
-    for spelling in dict.fromkeys((referral_id, *stored, referral_id.lower())):
+    for spelling in dict.fromkeys((*stored, referral_id, referral_id.lower())):
         if (page := await pipeline.client.fetch(spelling)) is not None:
-            return page
+            return spelled(page, stored[0]) if len(stored) == 1 else page
     return None
 
 

@@ -11,8 +11,8 @@ import structlog
 
 from worker.errors import PermissionRefused, SourceRejected
 from worker.model.decide import Verdict
-from worker.model.mapping import Mapped, MappedPage, lacking
-from worker.model.record import Listing, Page
+from worker.model.mapping import NEVER, Mapped, MappedPage, lacking
+from worker.model.record import Listing, Page, Record, spelled
 from worker.source.client import Client
 from worker.store import capabilities
 from worker.store.save import judge
@@ -40,10 +40,10 @@ async def hydrated(pipeline: Pipeline, run: Run | None, found: AsyncGenerator[Pa
         async for page in found:
             listed = mapped(run, page)
             if partial and (changed := await _changed(pipeline, lacking_members, listed.mapped)):
-                by_id = await _fetched(pipeline, changed)
+                by_id = [mapped(run, answer) for answer in await _fetched(pipeline, changed)]
                 for one in by_id:
-                    yield mapped(run, one)
-                had = {one.records[0].id for one in by_id}
+                    yield one
+                had = _as_new(listed.mapped, by_id)
                 rest = [record for record in page.records if record.id not in had]
                 yield MappedPage(replace(page, records=rest), listed.mapped.without(had))
             else:
@@ -57,7 +57,7 @@ async def only_by_id(client: Client, plain: Listing | None = None) -> set[str] |
     """
     listing = plain if plain is not None else await client.list("")
     lacked, compared = set[str](), False
-    for listed in [record for record in listing.records if record.id is not None][:PARITY_RECORDS]:
+    for listed in _various([record for record in listing.records if record.id is not None])[:PARITY_RECORDS]:
         try:
             page = await client.fetch(listed.id or "")
         except PermissionRefused:
@@ -66,6 +66,12 @@ async def only_by_id(client: Client, plain: Listing | None = None) -> set[str] |
             compared = True
             lacked |= lacking(page.records[0].tree, listed.tree or {})
     return lacked if compared else None
+
+
+def _various(records: list[Record]) -> list[Record]:
+    """Put the first record of each status first: a registration is no matter of a new referral."""
+    first = {str(record.member("status")): record for record in reversed(records)}
+    return [*reversed(first.values()), *(record for record in records if record not in first.values())]
 
 
 async def _lacking_in_list(pipeline: Pipeline, run: Run | None) -> set[str]:
@@ -113,9 +119,16 @@ async def _fetched(pipeline: Pipeline, changed: set[str]) -> list[Page]:
     async def fetch(referral_id: str) -> Page | None:
         async with allowed:
             try:
-                return await pipeline.client.fetch(referral_id)
+                answer = await pipeline.client.fetch(referral_id)
             except (PermissionRefused, SourceRejected):
                 return None
+        return spelled(answer, referral_id) if answer is not None else None
 
     answers = await asyncio.gather(*(fetch(key) for key in sorted(changed)))
     return [answer for answer in answers if answer is not None]
+
+
+def _as_new(listed: Mapped, by_id: list[MappedPage]) -> set[str]:
+    """Return the ids whose answer by id is of the version that the list showed, or a newer one."""
+    had = {row.id: row.version for one in by_id for row in one.mapped.rows}
+    return {referral_id for referral_id, version in listed.versions if had.get(referral_id, NEVER) >= version}

@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from worker.errors import StoreError, SyncError
+from worker.errors import SourceUnavailable, StoreError, SyncError
 from worker.model.counts import Checkpoint, Counts, Facts, values
 from worker.model.lag import Lag
 from worker.model.mapping import Mapped, MappedPage, map_pages
@@ -84,7 +84,8 @@ async def recorded(
 ) -> AsyncIterator[Run]:
     """Run under the lease of this kind of work, with a limit on its time, and log what is worth a look.
 
-    A run that changed something asks for the refresh of what dashboards read, which follows once for many runs.
+    A run that changed something asks for the refresh of what dashboards read, which follows once for many runs. For how
+    long the API asked to wait is recorded for all processes.
     """
     before = pipeline.client.traffic
     await privacy.enforce(pipeline.database, pipeline.privacy)
@@ -110,6 +111,13 @@ async def recorded(
                         f"The {kind} of {pipeline.account} took longer than {RUN_HOURS[kind]} hours and was ended.",
                         "What it stored stands; the next run goes on there.",
                     ) from None
+                except SourceUnavailable as busy:
+                    if busy.retry_after is not None:
+                        with suppress(StoreError):
+                            await schedules.put_backoff(
+                                pipeline.database, pipeline.account, busy.retry_after, str(busy)
+                            )
+                    raise
                 finally:
                     run.facts += Facts.of(pipeline.client.traffic.since(before)) + run.lag.facts()
                     record.facts = run.facts
