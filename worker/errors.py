@@ -12,6 +12,7 @@
     │   └── SourceContradicted it answered, and the answer contradicts itself
     ├── StoreError            the database refused or is in the wrong state
     │   └── StoreUnavailable  it may work later: connection lost, starting up
+    │       └── CommitsLost   it came back without what it had confirmed
     ├── LeaseError            another process holds this work, or took it over
     └── DeletionCapError      more rows are no longer listed than may be marked at once; action required
 
@@ -101,6 +102,10 @@ class StoreError(SyncError):
 
 class StoreUnavailable(StoreError):
     """The database may answer later."""
+
+
+class CommitsLost(StoreUnavailable):
+    """The database crashed, or a standby took over, without the latest commits of this run, which ends there."""
 
 
 class LeaseError(SyncError):

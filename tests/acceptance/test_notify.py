@@ -71,6 +71,7 @@ def ready(running: Daemon) -> Condition:
     return answers
 
 
+@pytest.mark.long
 @pytest.mark.timeout(7200)
 async def test_killed_at_any_moment_nothing_is_lost_and_little_repeated(
     told: dict[str, str], simulator: Control, db: asyncpg.Connection, taking: Receiver, tmp_path: Path, rounds: int
@@ -112,6 +113,7 @@ async def test_killed_at_any_moment_nothing_is_lost_and_little_repeated(
         assert [number for number in range(created) if f"Deal {number}" not in names] == []
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 async def test_a_flood_is_one_summary(
     told: dict[str, str], simulator: Control, db: asyncpg.Connection, taking: Receiver, tmp_path: Path, command: Command
@@ -150,6 +152,7 @@ async def test_a_dead_channel_holds_up_no_sync_and_no_other_channel(
             assert await running.stop() == 0
 
 
+@pytest.mark.long
 async def test_an_outage_of_the_database_loses_nothing(
     told: dict[str, str], simulator: Control, taking: Receiver, tmp_path: Path, server_folder: Path
 ) -> None:

@@ -14,9 +14,9 @@ from worker.model.instant import Instant, render, shift
 from worker.model.odata import list_query, query_of_next_link
 from worker.model.record import Listing, Record
 from worker.model.strategy import Paging, Strategy
-from worker.model.window import TimeField
+from worker.model.window import TimeField, Window
 from worker.source.capability import try_query
-from worker.source.checks import key_of, sane_newest, times_of
+from worker.source.checks import ROUNDING, holds, key_of, sane_newest, times_of
 from worker.source.client import Client
 
 MAX_LOOKS = 3
@@ -113,7 +113,8 @@ async def _probe_filter(client: Client, field: TimeField, asc: Listing, desc: Li
         if not expected & {*times} or min(times) < shift(lower, -_MINUTE) or times != sorted(times):
             reasons.append(f"{form} was not honoured")
             continue
-        known = [one for one in (*asc.records, *desc.records) if lower <= (one.time(field) or lower) <= times[-1]]
+        within = Window(field, shift(lower, ROUNDING), times[-1])
+        known = [one for one in (*asc.records, *desc.records) if (time := one.time(field)) and holds(within, time)]
         if await _leaves_out(client, field, known, filtered):
             reasons.append(f"{form} left out records that it must show")
             continue
@@ -123,9 +124,12 @@ async def _probe_filter(client: Client, field: TimeField, asc: Listing, desc: Li
 
 
 async def _leaves_out(client: Client, field: TimeField, known: list[Record], filtered: Listing) -> bool:
-    """Say whether an answer lacks a record between its ends that is still of the same time when asked for by id."""
+    """Return whether an answer lacks a record between its ends that is still of the same time when asked for by id.
+
+    Not those just above the filter's literal, which the server may round up.
+    """
     there = {key_of(record) for record in filtered.records}
-    lacking = [one for one in known if one.id and one.time(field) and key_of(one) not in there]
+    lacking = [one for one in known if one.id and key_of(one) not in there]
     for record in lacking[:MAX_LOOKS]:
         try:
             now = await client.fetch(record.id or "")

@@ -16,7 +16,7 @@ from typing import TypeVar
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from worker.errors import LeaseError, StoreError, StoreUnavailable
+from worker.errors import CommitsLost, LeaseError, StoreError
 from worker.model.privacy import Privacy
 from worker.store.database import Database
 from worker.store.owner import has_exited, owner_name
@@ -105,7 +105,7 @@ async def check(connection: PoolConnectionProxy, lease: Lease) -> None:
 
     Everything that is written as a run begins with this. What the run stores of people must still be what is asked
     for, and stays so until the transaction ends: raises StoreError when another process changed that. Raises
-    StoreUnavailable when PostgreSQL crashed without the latest commits, which nothing may then pass over.
+    CommitsLost when PostgreSQL crashed without the latest commits, which nothing may then pass over.
     """
     saved = lease.confirmed.number
     await connection.execute(f"SELECT pg_advisory_xact_lock_shared({RULES_LOCK})")
@@ -138,9 +138,9 @@ async def check(connection: PoolConnectionProxy, lease: Lease) -> None:
 
 
 def require_saved(stored: int | None, saved: int) -> None:
-    """Raise StoreUnavailable where less is stored than was confirmed."""
+    """Raise CommitsLost where less is stored than was confirmed."""
     if (stored or 0) < saved:
-        raise StoreUnavailable(
+        raise CommitsLost(
             "PostgreSQL crashed, or a standby took over, without the latest pages that this run had stored.",
             "The next run reads them again: the checkpoint went back with them.",
         )

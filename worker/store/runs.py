@@ -13,7 +13,15 @@ from typing import Any
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from worker.errors import DeletionCapError, LeaseError, SignInError, StoreError, StoreUnavailable, SyncError
+from worker.errors import (
+    CommitsLost,
+    DeletionCapError,
+    LeaseError,
+    SignInError,
+    StoreError,
+    StoreUnavailable,
+    SyncError,
+)
 from worker.model.counts import Counts, Facts, values
 from worker.model.privacy import Privacy
 from worker.store import leases, sql
@@ -181,6 +189,9 @@ async def _finish_surely(database: Database, record: Record, outcome: str, error
     while True:
         try:
             return await _finish(database, record, outcome, message)
+        except CommitsLost as lost:
+            await _finish_surely(database, record, "failed", str(lost))
+            raise
         except StoreUnavailable:
             if time.monotonic() - began >= patience:
                 if outcome == "done":
@@ -197,7 +208,8 @@ async def _finish(database: Database, record: Record, outcome: str, error: str) 
         async with database.transaction() as connection:
             counted = await connection.fetchrow(sql.FINISH_RUN, lease.id, outcome, error, *learned)
             if counted is not None:
-                leases.require_saved(sum(counted.values()), lease.confirmed.number)
+                if outcome == "done":
+                    leases.require_saved(sum(counted.values()), lease.confirmed.number)
                 totals = _totals(outcome, Counts(*counted.values()), facts)
                 numbers = [float(value) for value in totals.values()]
                 await connection.execute(_ADD_TOTALS, lease.account, lease.kind, list(totals), numbers)
