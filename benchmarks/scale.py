@@ -399,6 +399,7 @@ async def main(names: list[str]) -> int:
                     await SCENES[scene](stage)
                     stage.seconds[scene] = time.monotonic() - began
                 if os.environ.get("KEEP_LOGS"):
+                    Path(os.environ["KEEP_LOGS"]).mkdir(parents=True, exist_ok=True)
                     for log in stage.folder.glob("worker-*.log"):
                         Path(os.environ["KEEP_LOGS"], log.name).write_bytes(log.read_bytes())
             finally:
