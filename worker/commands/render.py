@@ -44,7 +44,7 @@ def status(row: dict[str, Any]) -> str:
         "verified through": moment(row["verified_through"])
         + (f" ({row['verified_by']})" if row["verified_by"] else ""),
         "referrals": f"{row['live_referrals'] or 0:,} listed, {row['deleted_referrals'] or 0:,} deleted at the source",
-        "rejects": f"{row['open_rejects'] or 0:,} open",
+        "rejected records": f"{row['open_rejects'] or 0:,} open",
         "last run": f"{last}, {moment(row['last_run_at'])}",
     }
     lines |= _sign_in_lines(row) | _lag_lines(row)

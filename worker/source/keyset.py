@@ -53,7 +53,8 @@ async def keyset(client: Client, window: Window, strategy: Strategy, anchor: Anc
         if anchor is not None:
             anchor = await _check_anchor(client, window, strategy, anchor, listing, done=ended is not None)
         if ended is not None or moved:
-            yield Page(listing.records, _through(listing, window, done=ended is not None), listing.observed_at, ended)
+            records = _without_repeated(listing.records, bound)
+            yield Page(records, _through(listing, window, done=ended is not None), listing.observed_at, ended)
             if ended is not None:
                 return
             bound, doubts = _bound_of(listing, window, newest), 0
@@ -75,6 +76,12 @@ async def keyset(client: Client, window: Window, strategy: Strategy, anchor: Anc
 
 def _bound_of(listing: Listing, window: Window, newest: Instant | None) -> _Bound | None:
     return None if newest is None else _Bound(newest, [r for r in listing.records if r.time(window.field) == newest])
+
+
+def _without_repeated(records: list[Record], bound: _Bound | None) -> list[Record]:
+    """Leave out what the page before showed word for word: it shows that the two join, and would be counted twice."""
+    shown = {record.raw for record in bound.records} if bound is not None else set()
+    return [record for record in records if record.raw not in shown]
 
 
 async def _ask(client: Client, window: Window, strategy: Strategy, lower: Instant | None) -> Listing:
