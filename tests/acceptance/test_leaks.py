@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
 from cryptography.fernet import Fernet
 
 from tests.support.command import SYSTEM, run_command
@@ -29,6 +30,7 @@ FAULTS = (
 )
 
 
+@pytest.mark.long
 async def test_nothing_leaks(database_url: str, secure: Secure, service: Control, tmp_path: Path) -> None:
     key, http_token, configured = Fernet.generate_key().decode(), secrets.token_hex(16), secrets.token_hex(16)
     (tmp_path / "keys").touch(mode=0o600)

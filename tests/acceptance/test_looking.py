@@ -141,6 +141,7 @@ async def test_an_account_that_is_not_configured_is_named_and_can_be_removed(
     assert command("account", "remove", "contoso", **renamed).returncode == 1
 
 
+@pytest.mark.long
 async def test_an_account_at_work_is_not_removed(
     command: Command, simulator: Control, database_url: str, db: asyncpg.Connection
 ) -> None:
