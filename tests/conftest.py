@@ -27,8 +27,9 @@ from worker.demo.simulator import TOKENS
 from worker.embedded import server as embedded
 from worker.store import migrate
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell; what tests start inherits it
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+for ignored, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(ignored) is signal.SIG_IGN:  # as in the background of a shell; what tests start inherits it
+        signal.signal(ignored, handler)
 
 settings.register_profile("suite", deadline=None)  # how long something takes is never asserted
 settings.load_profile("suite")

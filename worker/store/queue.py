@@ -28,7 +28,7 @@ from pgqueuer.domain.types import Channel
 from pgqueuer.ports.driver import Driver, NotifyCallback
 
 from worker.errors import StoreError, StoreUnavailable
-from worker.store.database import Database
+from worker.store.database import Database, store_error
 
 SCHEMA = "queue"
 CHANNEL = Channel("referral_sync_queue")
@@ -143,10 +143,12 @@ def queries(driver: PoolDriver) -> Queries:
 
 
 async def require_tables(database: Database) -> None:
-    """Raise StoreError unless the engine's tables are as the pinned release of it makes them."""
+    """Raise StoreError unless the engine's tables are as the pinned release makes them; StoreUnavailable in outages."""
     try:
         plan = await _queries(PoolDriver(database)).plan_upgrade()
     except asyncpg.PostgresError as error:
+        if isinstance(outage := store_error(error), StoreUnavailable):
+            raise outage from error
         raise StoreError(
             f"The tables of the queue cannot be read: {error}", "Grant the worker's role its schema."
         ) from error
