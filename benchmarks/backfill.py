@@ -108,9 +108,9 @@ def asked(url: str, *, post: bool = False) -> str:
 
 
 @asynccontextmanager
-async def source(records: int, latency: float) -> AsyncIterator[str]:
-    """Start the source; gives its origin."""
-    command = [sys.executable, "-m", "benchmarks.source", str(records), str(latency)]
+async def source(*arguments: float) -> AsyncIterator[str]:
+    """Start the source with its command line's arguments; gives its origin."""
+    command = [sys.executable, "-m", "benchmarks.source", *map(str, arguments)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None  # noqa: S101 - a pipe was asked for
         try:

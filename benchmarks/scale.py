@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from benchmarks.backfill import say
+from benchmarks.backfill import say, source
 from benchmarks.stage import (
     ACCOUNTS,
     BIG,
@@ -39,7 +39,6 @@ from benchmarks.stage import (
     must_answer,
     must_be_as_many,
     must_be_on_time,
-    source,
     start_delays,
     until,
 )
@@ -391,7 +390,7 @@ async def main(names: list[str]) -> int:
         (stage.folder / "pg").mkdir()
         await stage.open_database()
         await migrate.upgrade(stage.url)
-        async with source() as stage.origin:
+        async with source(BIG, BIG_PAGE_SECONDS, RECORDS) as stage.origin:
             try:
                 for scene in names or SCENES:
                     began = time.monotonic()

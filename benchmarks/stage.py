@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -172,18 +172,6 @@ class Stage:
             "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'referral-sync'"
         )
         return found
-
-
-@asynccontextmanager
-async def source() -> AsyncIterator[str]:
-    """Start the source; gives its origin."""
-    command = [sys.executable, "-m", "benchmarks.source", str(BIG), str(BIG_PAGE_SECONDS), str(RECORDS)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None  # noqa: S101 - a pipe was asked for
-        try:
-            yield (await asyncio.to_thread(process.stdout.readline)).strip()
-        finally:
-            process.terminate()
 
 
 async def until(condition: Callable[[], Awaitable[object]], patience: float) -> float:

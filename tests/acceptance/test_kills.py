@@ -101,7 +101,7 @@ async def test_killed_at_each_commit(
     assert database.hostname is not None
     assert database.port is not None
     async with Proxy(database.hostname, database.port) as proxy:
-        url = database._replace(netloc=database.netloc.replace(str(database.port), str(proxy.port))).geturl()
+        url = proxy.url_of(environment["REFERRAL_SYNC_DATABASE__URL"])
         commits = range(2, 40) if rounds > 1 else random.Random(moment).sample(range(3, 10), 3)
         for number in commits:
             process = await start_command(

@@ -44,15 +44,10 @@ async def test_postgresql_stopped_at_once_and_started_again(
     await simulator.reset(1200)
     await simulator.behaviour(page_size=20, latency=0.1)
     with tempfile.TemporaryDirectory(prefix="referral-sync-", dir=server_folder) as folder:
-        port = ""
         async with embedded.server(Path(folder), settings={"fsync": "on"}) as url:
             await migrate.upgrade(url)
-            port = str(urlsplit(url).port)
-            proxy = Proxy("127.0.0.1", int(port))
-            async with proxy:
-                through_proxy = (
-                    urlsplit(url)._replace(netloc=urlsplit(url).netloc.replace(port, str(proxy.port))).geturl()
-                )
+            async with Proxy("127.0.0.1", urlsplit(url).port or 0) as proxy:
+                through_proxy = proxy.url_of(url)
                 async with daemon(environment, tmp_path, REFERRAL_SYNC_DATABASE__URL=through_proxy) as running:
                     db = await asyncpg.connect(url)
                     await until(at_least(db, 100), "loading")
@@ -89,8 +84,7 @@ async def test_postgresql_restarted_while_the_daemon_starts(
     await simulator.reset(40)
     with tempfile.TemporaryDirectory(prefix="referral-sync-", dir=server_folder) as folder:
         async with embedded.server(Path(folder)) as url, Proxy("127.0.0.1", urlsplit(url).port or 0) as proxy:
-            port = str(urlsplit(url).port)
-            through_proxy = urlsplit(url)._replace(netloc=urlsplit(url).netloc.replace(port, str(proxy.port))).geturl()
+            through_proxy = proxy.url_of(url)
             db = await asyncpg.connect(url)
             async with daemon(environment, tmp_path, REFERRAL_SYNC_DATABASE__URL=through_proxy) as running:
 
@@ -131,7 +125,7 @@ async def test_a_half_open_line_to_the_database(
     parts = urlsplit(environment["REFERRAL_SYNC_DATABASE__URL"])
     assert parts.port is not None
     async with Proxy("127.0.0.1", parts.port) as proxy:
-        url = parts._replace(netloc=parts.netloc.replace(str(parts.port), str(proxy.port))).geturl()
+        url = proxy.url_of(environment["REFERRAL_SYNC_DATABASE__URL"])
         async with daemon(environment, tmp_path, REFERRAL_SYNC_DATABASE__URL=url) as running:
             await until(rows(db, 60), "loaded")
             proxy.flowing.clear()
@@ -151,7 +145,7 @@ async def test_a_sync_that_lost_the_database_is_tried_again_when_it_is_back(
     parts = urlsplit(environment["REFERRAL_SYNC_DATABASE__URL"])
     assert parts.port is not None
     async with Proxy("127.0.0.1", parts.port) as proxy:
-        url = parts._replace(netloc=parts.netloc.replace(str(parts.port), str(proxy.port))).geturl()
+        url = proxy.url_of(environment["REFERRAL_SYNC_DATABASE__URL"])
         behind = {"REFERRAL_SYNC_DATABASE__URL": url, "REFERRAL_SYNC_SCHEDULE__INCREMENTAL": "1h"}
         async with daemon(environment, tmp_path, **behind) as running:
             await until(rows(db, 60), "loaded")

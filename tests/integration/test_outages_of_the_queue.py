@@ -58,7 +58,7 @@ async def line(database_url: str) -> AsyncIterator[Line]:
     parts = urlsplit(database_url)
     target = parts.hostname or "", parts.port or 0
     async with Proxy(*target) as proxy:
-        through = parts._replace(netloc=parts.netloc.replace(str(parts.port), str(proxy.port))).geturl()
+        through = proxy.url_of(database_url)
         async with (
             open_database(through, connections=6) as database,
             open_database(database_url, connections=1) as direct,

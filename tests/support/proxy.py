@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
 COMMIT = b"Q\x00\x00\x00\x0cCOMMIT;\x00"
 """PostgreSQL's wire message for the end of a transaction, as asyncpg sends it."""
@@ -55,6 +56,11 @@ class Proxy:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def url_of(self, target: str) -> str:
+        """Return a database's URL with this proxy in the place of its port."""
+        parts = urlsplit(target)
+        return parts._replace(netloc=parts.netloc.replace(str(parts.port), str(self.port))).geturl()
 
     def reset_all(self) -> None:
         """Cut every connection with RST."""

@@ -164,8 +164,7 @@ async def test_an_hour_of_faults_ends_equal_to_the_source(
         server = Server(data_dir, to_database)
         await server.start()
         await migrate.upgrade(server.url)
-        own = urlsplit(server.url)
-        through = own._replace(netloc=own.netloc.replace(str(own.port), str(to_database.port))).geturl()
+        through = to_database.url_of(server.url)
         variables = environment | SCHEDULE | {"REFERRAL_SYNC_DATABASE__URL": through}
         variables["REFERRAL_SYNC_API__BASE_URL"] = f"http://127.0.0.1:{to_api.port}"
         daemons = [Daemon(name, variables, tmp_path) for name in "ab"]
