@@ -51,6 +51,7 @@ COMMENT ON FUNCTION bi.sign_of(integer) IS 'The character of a code point; null 
 CREATE FUNCTION bi.decoded(encoded text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE
         WHEN strpos(encoded, '&') = 0 THEN encoded
+        WHEN strpos(replace(encoded, '&amp;', ''), '&') = 0 THEN replace(encoded, '&amp;', '&')
         WHEN encoded ~ '&(?!amp;|lt;|gt;|quot;|#39;)[#A-Za-z]' THEN bi.decode_entities(encoded)
         ELSE replace(replace(replace(replace(replace(encoded, '&lt;', '<'), '&gt;', '>'), '&quot;', '"'), '&#39;', ''''), '&amp;', '&')
     END;
@@ -59,7 +60,8 @@ COMMENT ON FUNCTION bi.decoded(text) IS 'As decode_entities, and quick where the
 CREATE FUNCTION bi.local_day(at timestamptz, country text) RETURNS date LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE
         WHEN at IS NULL THEN NULL
-        WHEN extract(epoch FROM at)::numeric % 900 <> 0 THEN (at AT TIME ZONE 'UTC')::date
+        WHEN date_trunc('minute', at AT TIME ZONE 'UTC') <> at AT TIME ZONE 'UTC' OR date_part('minute', at AT TIME ZONE 'UTC')::integer % 15 <> 0
+            THEN (at AT TIME ZONE 'UTC')::date
         WHEN country IN ('NZ', 'TO', 'WS', 'KI', 'FJ') THEN (at AT TIME ZONE 'UTC' + interval '14 hours')::date
         ELSE (at AT TIME ZONE 'UTC' + interval '12 hours')::date
     END;
@@ -148,18 +150,9 @@ SELECT
         WHEN r.direction = 'Incoming' THEN 'Partner'
         ELSE 'Unknown'
     END AS sourced_by,
-    coalesce(r.customer_marketplace_intent, (
-        SELECT string_agg(q.item_id, ', ' ORDER BY q.position) FROM partner_center.referral_requirements q
-        WHERE q.referral_key = r.referral_key AND q.kind = 'attribute' AND lower(q.item_type) = 'customermarketplaceintent'
-    )) AS marketplace_intent,
-    (
-        SELECT string_agg(q.item_id, ', ' ORDER BY q.position) FROM partner_center.referral_requirements q
-        WHERE q.referral_key = r.referral_key AND q.kind = 'attribute' AND lower(q.item_type) = 'solutionarea'
-    ) AS solution_area,
-    (
-        SELECT string_agg(q.item_id, ', ' ORDER BY q.position) FROM partner_center.referral_requirements q
-        WHERE q.referral_key = r.referral_key AND q.kind = 'attribute' AND lower(q.item_type) = 'solutionplay'
-    ) AS solution_play,
+    coalesce(r.customer_marketplace_intent, q.marketplace_intent) AS marketplace_intent,
+    q.solution_area,
+    q.solution_play,
     r.consent_to_share_with_microsoft_sellers AS is_shared_with_microsoft,
     r.invite_assistance_request_code AS assistance_request_code,
     r.invited_by_organization_id AS inviter_id,
@@ -169,14 +162,30 @@ SELECT
     r.call_to_action,
     r.customer_state,
     r.customer_region,
-    (
-        SELECT string_agg(i.external_id, ', ' ORDER BY i.position) FROM partner_center.referral_customer_ids i
-        WHERE i.referral_key = r.referral_key AND lower(i.profile_type) = 'duns'
-    ) AS customer_duns,
+    i.duns AS customer_duns,
     r.expires_at
 FROM partner_center.referrals r
 CROSS JOIN bi.settings z
 LEFT JOIN sync.accounts a ON a.account = r.account
+LEFT JOIN ( -- in one pass, and not at all where none of these columns is asked for: a look for each referral takes seconds
+    SELECT referral_key,
+        string_agg(item_id, ', ') FILTER (WHERE attribute = 'customermarketplaceintent') AS marketplace_intent,
+        string_agg(item_id, ', ') FILTER (WHERE attribute = 'solutionarea') AS solution_area,
+        string_agg(item_id, ', ') FILTER (WHERE attribute = 'solutionplay') AS solution_play
+    FROM (
+        SELECT referral_key, item_id, lower(item_type) AS attribute FROM partner_center.referral_requirements
+        WHERE kind = 'attribute' ORDER BY referral_key, position
+    ) ordered
+    GROUP BY referral_key
+) q ON q.referral_key = r.referral_key
+LEFT JOIN (
+    SELECT referral_key, string_agg(external_id, ', ') AS duns
+    FROM (
+        SELECT referral_key, external_id FROM partner_center.referral_customer_ids
+        WHERE lower(profile_type) = 'duns' ORDER BY referral_key, position
+    ) ordered
+    GROUP BY referral_key
+) i ON i.referral_key = r.referral_key
 WHERE r.deleted_at IS NULL;
 COMMENT ON VIEW bi.referrals IS 'One row for each referral that the source lists now. Names are decoded; the copy itself keeps them as received.';
 
@@ -323,7 +332,8 @@ LEFT JOIN partner_center.referral_versions before
 WHERE v.change <> 'changed' OR v.changed_columns && ARRAY['status', 'substatus'];
 COMMENT ON VIEW bi.status_changes IS 'Each change of status or substatus since the referral was first seen; the first sight, deleted and back are changes too.';
 
--- The version before is looked up for each change: a join of all of history with itself takes seconds for the latest few.
+-- An outer join and a CASE, so that PostgreSQL knows how many rows come of it: then all changes are one pass over history,
+-- and the latest few a look at the version before each.
 CREATE VIEW bi.value_changes AS
 SELECT
     v.account,
@@ -337,14 +347,11 @@ SELECT
     bi.decoded(r.customer_name) AS customer,
     v.recorded_at
 FROM partner_center.referral_history v
-CROSS JOIN LATERAL (
-    SELECT b.deal_value, b.currency FROM partner_center.referral_versions b
-    WHERE b.account = v.account AND b.referral_id = v.referral_id AND b.valid_from < v.valid_from
-    ORDER BY b.valid_from DESC LIMIT 1
-) before
+LEFT JOIN partner_center.referral_versions before
+    ON before.account = v.account AND before.referral_id = v.referral_id AND before.valid_to = v.valid_from
 LEFT JOIN partner_center.referrals r ON r.account = v.account AND r.id = v.referral_id
 WHERE v.changed_columns && '{deal_value,currency,payload}'::text[]
-    AND (before.deal_value, before.currency) IS DISTINCT FROM (v.deal_value, v.currency);
+    AND CASE WHEN before.valid_to IS NOT NULL THEN (before.deal_value, before.currency) IS DISTINCT FROM (v.deal_value, v.currency) ELSE false END;
 COMMENT ON VIEW bi.value_changes IS 'Each change of a deal''s value since it was first seen. Values are in the currency beside them.';
 
 -- Where in a record each column is, for showing what changed; not those that hold personal data.
