@@ -139,7 +139,7 @@ SELECT
     bi.is_awaiting(r.status, r.substatus, r.accepted_at, r.closed_at) AS is_awaiting,
     bi.local_day(r.closing_at, r.customer_country) AS closing_on,
     r.status IS DISTINCT FROM 'Closed'
-        AND bi.local_day(r.closing_at, r.customer_country) < (now() AT TIME ZONE z.timezone)::date AS is_past_expected_close,
+        AND bi.local_day(r.closing_at, r.customer_country) < (now() AT TIME ZONE (SELECT timezone FROM bi.settings))::date AS is_past_expected_close,
     bi.deal_type(
         bi.category(r.type, r.qualification, r.invited_by_organization_id), r.type, r.invited_by_organization_id,
         r.organization_id, r.consent_to_share_with_microsoft_sellers, r.invite_assistance_request_code
@@ -165,7 +165,6 @@ SELECT
     i.duns AS customer_duns,
     r.expires_at
 FROM partner_center.referrals r
-CROSS JOIN bi.settings z
 LEFT JOIN sync.accounts a ON a.account = r.account
 LEFT JOIN ( -- in one pass, and not at all where none of these columns is asked for: a look for each referral takes seconds
     SELECT referral_key,
