@@ -18,7 +18,7 @@ _ROWS, _CHILDREN = 64, 1_000
 _NULL = "\\N"
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 _SPACES = bytes.maketrans(b"\t\n\r", b"   ")
-_escape = re.compile(rb"\\(?:[\\ntrNTR]|[uU]00(?:09|0[aAdD]|5[cC]))")
+_escape = re.compile(rb"\\(?:[\\ntrNTR]|[uU]00(?:09|0[aA]|0[dD]|5[cC]))")
 """What has a meaning of its own in this form stands in a string of JSON as one of these, or not at all."""
 
 
