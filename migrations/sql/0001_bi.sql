@@ -115,7 +115,7 @@ SELECT
     bi.decoded(r.customer_name) AS customer_name,
     r.customer_size,
     r.customer_country,
-    r.customer_city,
+    bi.decoded(r.customer_city) AS customer_city,
     r.created_at,
     r.updated_at,
     r.accepted_at,
@@ -160,7 +160,7 @@ SELECT
     r.offer_id,
     r.referral_source,
     r.call_to_action,
-    r.customer_state,
+    bi.decoded(r.customer_state) AS customer_state,
     r.customer_region,
     i.duns AS customer_duns,
     r.expires_at
@@ -211,7 +211,8 @@ ORDER BY r.respond_by;
 COMMENT ON VIEW bi.awaiting_response IS 'What still awaits our answer? The most urgent first; an incoming referral that nobody answers in 14 days expires. Referrals whose direction the source does not say are not in it: bi.data_quality counts those that may wait.';
 
 CREATE VIEW bi.team AS
-SELECT r.account, r.id AS referral_id, m.position, m.first_name, m.last_name, lower(m.email) AS email, m.title
+SELECT r.account, r.id AS referral_id, m.position, bi.decoded(m.first_name) AS first_name, bi.decoded(m.last_name) AS last_name,
+    lower(m.email) AS email, m.title
 FROM partner_center.referral_team_members m
 JOIN partner_center.referrals r ON r.referral_key = m.referral_key AND r.deleted_at IS NULL;
 COMMENT ON VIEW bi.team IS 'Our own people on each referral; business data. Their phone numbers are in bi.team_phones.';
@@ -235,41 +236,41 @@ GROUP BY account, customer_name, customer_country;
 COMMENT ON VIEW bi.customers IS 'One row for each customer name and country, without spam.';
 
 CREATE VIEW bi.solutions AS
-SELECT r.account, r.id AS referral_id, s.position, s.solution_id, bi.decoded(s.name) AS name, s.solution_type, s.type, s.publisher_name, s.price, s.quantity, s.currency
+SELECT r.account, r.id AS referral_id, s.position, s.solution_id, bi.decoded(s.name) AS name, s.solution_type, s.type, bi.decoded(s.publisher_name) AS publisher_name, s.price, s.quantity, s.currency
 FROM partner_center.referral_solutions s
 JOIN partner_center.referrals r ON r.referral_key = s.referral_key AND r.deleted_at IS NULL;
 COMMENT ON VIEW bi.solutions IS 'The solutions of each referral.';
 
 CREATE VIEW bi.industries AS
-SELECT r.account, r.id AS referral_id, q.item_id AS industry, q.item_name AS name
+SELECT r.account, r.id AS referral_id, q.item_id AS industry, bi.decoded(q.item_name) AS name
 FROM partner_center.referral_requirements q
 JOIN partner_center.referrals r ON r.referral_key = q.referral_key AND r.deleted_at IS NULL
 WHERE q.kind = 'industry';
 COMMENT ON VIEW bi.industries IS 'The industries of each referral: one row for each.';
 
 CREATE VIEW bi.products AS
-SELECT r.account, r.id AS referral_id, q.item_id AS product, q.item_name AS name
+SELECT r.account, r.id AS referral_id, q.item_id AS product, bi.decoded(q.item_name) AS name
 FROM partner_center.referral_requirements q
 JOIN partner_center.referrals r ON r.referral_key = q.referral_key AND r.deleted_at IS NULL
 WHERE q.kind = 'product';
 COMMENT ON VIEW bi.products IS 'The Microsoft products of each referral: one row for each.';
 
 CREATE VIEW bi.services AS
-SELECT r.account, r.id AS referral_id, q.item_id AS service, q.item_name AS name
+SELECT r.account, r.id AS referral_id, q.item_id AS service, bi.decoded(q.item_name) AS name
 FROM partner_center.referral_requirements q
 JOIN partner_center.referrals r ON r.referral_key = q.referral_key AND r.deleted_at IS NULL
 WHERE q.kind = 'service';
 COMMENT ON VIEW bi.services IS 'The services of each referral: one row for each.';
 
 CREATE VIEW bi.sales_plays AS
-SELECT r.account, r.id AS referral_id, q.item_id AS sales_play, q.item_name AS name
+SELECT r.account, r.id AS referral_id, q.item_id AS sales_play, bi.decoded(q.item_name) AS name
 FROM partner_center.referral_requirements q
 JOIN partner_center.referrals r ON r.referral_key = q.referral_key AND r.deleted_at IS NULL
 WHERE q.kind = 'sales_play';
 COMMENT ON VIEW bi.sales_plays IS 'The sales plays of each referral: one row for each.';
 
 CREATE VIEW bi.offers AS
-SELECT r.account, r.id AS referral_id, q.item_id AS offer, q.item_name AS name
+SELECT r.account, r.id AS referral_id, q.item_id AS offer, bi.decoded(q.item_name) AS name
 FROM partner_center.referral_requirements q
 JOIN partner_center.referrals r ON r.referral_key = q.referral_key AND r.deleted_at IS NULL
 WHERE q.kind = 'offer';
@@ -739,7 +740,7 @@ GROUP BY s.account, s.open_rejects;
 COMMENT ON VIEW bi.data_quality IS 'Where a wrong picture would come from: what is missing, odd or rejected, for each account.';
 
 CREATE VIEW bi.customer_contacts AS
-SELECT r.account, r.id AS referral_id, c.position, c.first_name, c.last_name, c.email, c.phone_number, c.title
+SELECT r.account, r.id AS referral_id, c.position, bi.decoded(c.first_name) AS first_name, bi.decoded(c.last_name) AS last_name, c.email, c.phone_number, c.title
 FROM partner_center.referral_customer_contacts c
 JOIN partner_center.referrals r ON r.referral_key = c.referral_key AND r.deleted_at IS NULL;
 COMMENT ON VIEW bi.customer_contacts IS 'People at the customer. Personal data: only for bi_reader_pii.';
