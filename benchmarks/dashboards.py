@@ -41,6 +41,8 @@ FROM generate_series(1, $1::integer) n
 """
 CHANGE = """
 UPDATE partner_center.referrals SET deal_value = deal_value + 1
+WHERE id IN (SELECT 'r' || n FROM generate_series(1, 1000) n);
+INSERT INTO sync.stale_stages SELECT referral_key FROM partner_center.referrals
 WHERE id IN (SELECT 'r' || n FROM generate_series(1, 1000) n)
 """
 FORGET = """
