@@ -13,7 +13,6 @@ import pytest
 from tests.support.command import Command
 from tests.support.runs import leased
 from worker.demo.control import Control
-from worker.store import leases
 from worker.store.database import open_database
 
 UNKNOWNS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14)
@@ -150,7 +149,7 @@ async def test_an_account_at_work_is_not_removed(
     async with open_database(database_url, connections=2) as database, leased(database, "contoso", "reconcile"):
         told = await asyncio.to_thread(command, "account", "remove", "contoso")
     assert told.returncode == 1
-    assert leases.OWNER in told.stderr
+    assert database.owner in told.stderr
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals") == 5
 
 

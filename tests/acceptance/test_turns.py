@@ -104,7 +104,7 @@ async def test_work_of_a_living_process_is_named(
     async with open_database(database_url, connections=2) as database, leased(database, "contoso", "refresh"):
         result = await asyncio.to_thread(command, "refresh", key)
     assert result.returncode == 1
-    assert leases.OWNER in result.stderr
+    assert database.owner in result.stderr
     assert "does not show" not in result.stderr, "nothing is said of what was not asked"
     assert await at_least(db, 20)()
 

@@ -22,7 +22,7 @@ from worker.model.counts import WindowCheckpoint
 from worker.model.instant import Instant
 from worker.model.mapping import Mapped
 from worker.model.window import TimeField, Window
-from worker.store import backfills, checkpoints, leases
+from worker.store import backfills, checkpoints
 from worker.store.save import save
 from worker.sync.pipeline import Pipeline
 
@@ -170,7 +170,7 @@ async def test_it_runs_beside_syncs_and_edits(pipeline: Pipeline, simulator: Con
 async def test_a_second_one_learns_who_runs(pipeline: Pipeline, simulator: Control) -> None:
     await simulator.reset(5)
     async with leased(pipeline.database, "contoso", "backfill"):
-        with pytest.raises(LeaseError, match=leases.OWNER):
+        with pytest.raises(LeaseError, match=pipeline.database.owner):
             await backfill_all(pipeline)
 
 

@@ -26,7 +26,7 @@ from tests.support.steps import ACCOUNT
 from worker.embedded import server as embedded
 from worker.model.counts import WatermarkCheckpoint
 from worker.model.mapping import map_pages
-from worker.store import leases, migrate
+from worker.store import migrate
 from worker.store.database import Database, open_database
 from worker.store.save import mark_deleted, save
 
@@ -134,8 +134,8 @@ async def main() -> None:
     with tempfile.TemporaryDirectory(prefix="referral-sync-") as folder:
         async with embedded.server(Path(folder)) as url:
             await migrate.upgrade(url)
-            with recorder.listening(), mock.patch.object(leases, "OWNER", "former:1:00000000"):
-                async with open_database(url, connections=2) as database:
+            with recorder.listening():
+                async with open_database(url, connections=2, owner="former:1:00000000") as database:
                     first, then = await work(database, recorder)
     told = {"statements": list(recorder.statements), "first": first, "then": then}
     text = ",\n".join(

@@ -26,7 +26,6 @@ from worker.notify import outbox, records
 from worker.source.client import open_session
 from worker.store import queries, queue, schedules
 from worker.store.database import Database, open_database
-from worker.store.leases import OWNER
 from worker.wiring import database_url, pool_size, prepare_database
 
 CHANNELS_AT_ONCE = 4
@@ -65,7 +64,7 @@ async def serve(settings: Settings) -> None:
             await schedules.ensure(database, channels, of_channels, of_all=False)
 
         async def work(stopped: asyncio.Event, pulse: Pulse) -> None:
-            member = Member(OWNER, RELEASE, fingerprint(settings))
+            member = Member(database.owner, RELEASE, fingerprint(settings))
             every = kinds | of_all | of_channels
             planning = plan_until(
                 stopped, database, member, [*accounts, *channels], every, partial(put, every), workers.wake, pulse

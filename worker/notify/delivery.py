@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
-from uuid import UUID
+from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
 import structlog
@@ -72,7 +72,7 @@ async def digest_now(database: Database, settings: Settings, name: str) -> Page:
 async def test(settings: Settings, name: str) -> str:
     """Send one message to a channel and return the name of its service; raises ChannelError when it did not arrive."""
     async with open_channel(name, settings.notify.channels[name].url.get_secret_value()) as opened:
-        await opened.send(messages.test(name), f"test-{leases.OWNER}")
+        await opened.send(messages.test(name), f"test-{uuid4()}")
         return opened.service
 
 
@@ -117,7 +117,7 @@ async def _send_due(database: Database, settings: Settings, name: str) -> int:
     try:
         while sent < AT_ONCE:
             async with database.transaction() as connection:
-                message = await outbox.claim(connection, name)
+                message = await outbox.claim(connection, name, database.owner)
             if message is None:
                 break
             async with database.transaction() as connection:

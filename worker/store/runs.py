@@ -127,7 +127,7 @@ async def _record_failure(
             """,
             account,
             kind,
-            leases.OWNER,
+            database.owner,
             outcome,
             _storable(error),
             seconds,
@@ -151,7 +151,7 @@ async def _begin(
 ) -> Lease:
     lease = lease_name(kind, slot)
     async with database.transaction() as connection:
-        fence = await leases.take(connection, account, lease)
+        fence = await leases.take(connection, account, lease, database.owner)
         abandoned = await connection.execute(
             """
             UPDATE sync.runs SET outcome = 'abandoned', finished_at = now(),
@@ -171,11 +171,11 @@ async def _begin(
             account,
             kind,
             slot,
-            leases.OWNER,
+            database.owner,
             fence,
             due_at,
         )
-    return Lease(run_id, account, kind, fence, slot, privacy)
+    return Lease(run_id, account, kind, database.owner, fence, slot, privacy)
 
 
 async def _finish_surely(database: Database, record: Record, outcome: str, error: str) -> None:
