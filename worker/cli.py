@@ -10,9 +10,8 @@ from typing import Annotated, Literal
 import typer
 
 from worker import RELEASE
+from worker.commands.outlet import Outlet, ask, tell
 from worker.commands.process import (
-    OUT,
-    ask,
     finish,
     for_accounts,
     ids_of,
@@ -21,7 +20,6 @@ from worker.commands.process import (
     print_error,
     refuse,
     run_process,
-    tell,
 )
 from worker.errors import SyncError
 
@@ -47,7 +45,7 @@ def main() -> None:
 
 def _version(asked: bool) -> None:
     if asked:
-        OUT.print(f"referral-sync {RELEASE}")
+        tell(f"referral-sync {RELEASE}")
         raise typer.Exit
 
 
@@ -178,7 +176,7 @@ def health() -> None:
 
         from worker.daemon.health import ask_health  # noqa: PLC0415
 
-        OUT.print(await to_thread(ask_health, settings.http.listen))
+        tell(await to_thread(ask_health, settings.http.listen))
         return 0
 
     finish(work())
@@ -290,7 +288,7 @@ def config() -> None:
     """Show the effective configuration, secrets masked."""
     from worker.config.render import render  # noqa: PLC0415 - keeps `--help` quick
 
-    OUT.print(render(load_settings()), end="")
+    tell(render(load_settings()), end="")
 
 
 notify = typer.Typer(
@@ -404,4 +402,4 @@ def demo(
     """See it all in a minute: a database, a simulated Partner Center, a backfill, changes, a sync, and what BI sees."""
     from worker.demo.tour import tour  # noqa: PLC0415 - only this command needs it
 
-    finish(tour(count, OUT, keep=keep))
+    finish(tour(count, Outlet(), keep=keep))

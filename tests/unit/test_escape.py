@@ -13,12 +13,12 @@ import structlog
 from tests.support.status_rows import ROW, RUN
 from worker import logs as log_lines
 from worker.commands import process, render
-from worker.commands.outlet import Outlet
+from worker.commands.outlet import tell, warn
 from worker.errors import ConfigError, SyncError
 from worker.logs import LibraryFormatter, configure, traced
 from worker.model.escape import block, line
 from worker.store.rejects import Kept
-from worker.web.report import PAGES
+from worker.web.pages import load_templates
 from worker.web.status_page import Part, status_page
 
 STEERING = "\x1b]0;owned\x07 \x9b31m \u202eevil\u2066 \u200f\x00\x7f\r\u2028"
@@ -44,10 +44,9 @@ def test_what_steers_is_shown_and_what_reads_is_left() -> None:
 
 
 def test_every_print_passes_the_outlet(capsys: pytest.CaptureFixture[str]) -> None:
-    assert isinstance(process.OUT, Outlet), "what every command prints with"
-    assert isinstance(process.ERR, Outlet)
-    process.OUT.print(f"a\n{STEERING} [bold]x[/] :warning:")
-    assert capsys.readouterr().out == f"a\n{SHOWN} [bold]x[/] :warning:\n"
+    tell(f"a\n{STEERING} [bold]x[/] :warning:")
+    warn(STEERING)
+    assert capsys.readouterr() == (f"a\n{SHOWN} [bold]x[/] :warning:\n", f"{SHOWN}\n")
 
 
 @pytest.mark.parametrize("error", [SyncError(f"a\n{STEERING}", STEERING), ConfigError([f"a\n{STEERING}"], STEERING)])
@@ -71,10 +70,13 @@ def test_what_is_stored_is_shown_on_its_own_line() -> None:
 
 def test_pages_show_what_would_make_a_text_read_as_another() -> None:
     row = ROW | {"account": STEERING, "last_error": STEERING, "last_run_outcome": "failed"}
-    page = status_page(Part([row]), [RUN | {"account": STEERING, "kind": STEERING}], [(STEERING, STEERING, NOW)], NOW)
+    templates = load_templates()
+    page = status_page(
+        Part([row]), [RUN | {"account": STEERING, "kind": STEERING}], [(STEERING, STEERING, NOW)], NOW, templates
+    )
     assert not SIGNS & set(page)
     assert SHOWN in page
-    assert PAGES.from_string("{{ a }} {{ b|safe }}").render(a="<\u202e", b="<b>") == r"&lt;\u202e <b>"
+    assert templates.from_string("{{ a }} {{ b|safe }}").render(a="<\u202e", b="<b>") == r"&lt;\u202e <b>"
 
 
 @pytest.mark.parametrize("form", ["console", "json"])

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from worker import wiring
 from worker.auth.tokens import mfa_of
-from worker.commands.process import OUT
+from worker.commands.outlet import tell
 from worker.commands.unknowns import Answer, answers
 from worker.config.models import Settings
 from worker.errors import StoreError, SyncError
@@ -160,8 +160,8 @@ async def show_findings(settings: Settings) -> int:
     """Print each finding with its fix; returns the worst exit code."""
     worst = 0
     async for finding in look(settings):
-        OUT.print(line(f"{finding.state:4}  {finding.subject}: {finding.found}"))
+        tell(line(f"{finding.state:4}  {finding.subject}: {finding.found}"))
         if finding.fix:
-            OUT.print(line(f"      {finding.fix}"))
+            tell(line(f"      {finding.fix}"))
         worst = max(worst, finding.exit_code)
     return worst

@@ -26,6 +26,7 @@ from worker.notify import outbox, records
 from worker.source.client import open_session
 from worker.store import queries, queue, schedules
 from worker.store.database import Database, open_database
+from worker.web.pages import load_templates
 from worker.wiring import database_url, pool_size, prepare_database
 
 CHANNELS_AT_ONCE = 4
@@ -77,6 +78,7 @@ async def serve(settings: Settings) -> None:
             prepare=prepare,
             reachable=partial(queries.reachable, database),
             queries=_queries(settings, database, workers),
+            templates=load_templates(),
             work=work,
             listen=settings.http.listen,
             token=settings.http.token.get_secret_value(),

@@ -8,25 +8,13 @@ from decimal import Decimal
 from itertools import groupby
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment
 
-from worker.model.escape import block
 from worker.web import charts
 
 Row = Mapping[str, Any]
 Rows = Mapping[str, Sequence[Row]]
 """What `store.analysis` returns: rows by part of the report."""
-
-PAGES = Environment(
-    loader=PackageLoader("worker.web"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    finalize=lambda value: block(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
-)
-"""The templates; whatever is put into them is escaped, also what would make a text read as another."""
 
 NOT_BACKFILLED = ("never ran", "loading")
 """Healths of an account whose copy is not there yet: what is counted of it says nothing."""
@@ -37,11 +25,11 @@ FEW_HOURS = 48
 _MONEY_SHOWN = _NAMED = 2
 
 
-def report(rows: Rows, now: datetime) -> str:
-    """Write the page; whatever strangers wrote into names stands in it as text."""
+def report(rows: Rows, now: datetime, templates: Environment) -> str:
+    """Write the page with its templates; whatever strangers wrote into names stands in it as text."""
     accounts = rows["accounts"]
     trends = _trends(rows["money"])
-    return PAGES.get_template("report.html").render(
+    return templates.get_template("report.html").render(
         now=now,
         rows=rows,
         figures=rows["figures"][0],

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from jinja2 import Environment
+
 from worker.model.pace import seconds_left
-from worker.web.report import PAGES, ago
+from worker.web.report import ago
 
 SOON = timedelta(days=14)
 """A sign-in that lapses sooner is shown as a warning."""
@@ -21,14 +23,6 @@ PER_PAGE = 50
 
 REFRESH_SECONDS = 30
 _BAR_WIDTH, _BAR_HEIGHT = 6, 40
-_STYLE = PAGES.get_template("style.css").render() + PAGES.get_template("status.css").render()
-_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-
-POLICY = (
-    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-)
-"""The page's Content-Security-Policy: nothing but its own style sheet, known by its hash."""
-
 
 RUNS_SHOWN = 60
 """Places of the chart, so that a bar is as wide after one run as after many."""
@@ -105,6 +99,7 @@ def status_page(
     runs: Sequence[Mapping[str, Any]],
     upcoming: Sequence[tuple[str, str, datetime]],
     now: datetime,
+    templates: Environment,
 ) -> str:
     """Write the page from rows of `sync.status`, recent runs (newest first) and what is due next."""
     of_account = defaultdict[str, list[Mapping[str, Any]]](list)
@@ -113,8 +108,8 @@ def status_page(
     due = defaultdict[str, list[tuple[str, str]]](list)
     for account, kind, moment in upcoming:
         due[account].append((kind, until(moment, now)))
-    return PAGES.get_template("status.html").render(
-        style=_STYLE,
+    return templates.get_template("status.html").render(
+        style=_style(templates),
         refresh=REFRESH_SECONDS,
         now=now,
         part=part,
@@ -133,6 +128,18 @@ def status_page(
         sign_in=lambda row: sign_in(row, now),
         verdict=lambda row: verdict(row, now),
     )
+
+
+def policy(templates: Environment) -> str:
+    """Return the page's Content-Security-Policy: nothing but its own style sheet, known by its hash."""
+    known = base64.b64encode(hashlib.sha256(_style(templates).encode()).digest()).decode()
+    return (
+        f"default-src 'none'; style-src 'sha256-{known}'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    )
+
+
+def _style(templates: Environment) -> str:
+    return templates.get_template("style.css").render() + templates.get_template("status.css").render()
 
 
 def verdict(row: Mapping[str, Any], now: datetime) -> tuple[str, str]:
