@@ -124,7 +124,8 @@ async def test_a_first_backfill_shows_how_far_it_is(
         shown = await asyncio.to_thread(command, "status")
         assert "contoso: loading" in shown.stdout
         assert re.search(
-            r"loading  +[1-9]\d* records so far, [1-9]\d* of \d+ windows, about \d+ (s|min) left", shown.stdout
+            r"loading  +[1-9]\d* of \d+ windows, [1-9][\d,]* records since [\d:]+ UTC; ready in about \d+ (s|min)",
+            shown.stdout,
         )
     finally:
         process.kill()

@@ -9,18 +9,16 @@ from typing import Any
 import pytest
 
 from tests.support.status_rows import NOW, ROW, RUN
+from worker.model.pace import Loading, loading, until
 from worker.web.pages import load_templates
 from worker.web.status_page import (
     PER_PAGE,
-    Loading,
     Part,
     bars,
     chart,
-    loading,
     part_of,
     sign_in,
     status_page,
-    until,
     verdict,
 )
 

@@ -11,7 +11,7 @@ from worker.model import instant
 from worker.model.counts import Counts
 from worker.model.decide import Verdict
 from worker.model.escape import line
-from worker.model.pace import seconds_left
+from worker.model.pace import duration, loading, seconds_left
 
 if TYPE_CHECKING:
     from worker.store.rejects import Kept
@@ -52,7 +52,7 @@ def status(row: dict[str, Any]) -> str:
         "last error": row["last_run_outcome"] in ("failed", "refused", "abandoned") and row["last_error"],
         "backing off": row["backing_off_until"]
         and f"until {moment(row['backing_off_until'])}: {row['backing_off_because']}",
-        "loading": row["loading_since"] and loading(row, datetime.now(UTC)),
+        "loading": under_way.text if (under_way := loading(row, datetime.now(UTC))) else "",
         "not verified": row["not_verified"],
         "last reconcile": row["last_reconcile_error"],
         "note": not row["configured"]
@@ -85,19 +85,10 @@ def _lag_lines(row: dict[str, Any]) -> dict[str, str]:
     return lines
 
 
-def loading(row: dict[str, Any], now: datetime) -> str:
-    """Say how far the first backfill of an account is, and how long the rest takes if it goes on so."""
-    done, windows = row["loading_windows_done"], row["loading_windows"]
-    left = estimate((now - row["loading_since"]).total_seconds(), done, windows)
-    return f"{row['loading_records']:,} records so far, {done} of {windows} windows, {left}"
-
-
 def estimate(elapsed: float, done: int, total: int) -> str:
     """Say how long the rest takes if it goes on as so far."""
     left = seconds_left(elapsed, done, total)
-    if left is None:
-        return "estimating"
-    return f"about {left:.0f} s left" if left < 90 else f"about {left / 60:.0f} min left"  # noqa: PLR2004 - a minute and a half
+    return "estimating" if left is None else f"about {duration(left)} left"
 
 
 def channel(row: dict[str, Any]) -> str:

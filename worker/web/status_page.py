@@ -12,7 +12,7 @@ from typing import Any
 
 from jinja2 import Environment
 
-from worker.model.pace import seconds_left
+from worker.model.pace import loading, until
 from worker.web.report import ago
 
 SOON = timedelta(days=14)
@@ -58,14 +58,6 @@ class Chart:
     scale: list[str]
     first: datetime
     legend: list[tuple[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Loading:
-    """How far the first backfill is: in words, and as a share from 0 to 1 where that is known."""
-
-    text: str
-    share: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,23 +171,6 @@ def fix(row: Mapping[str, Any]) -> list[str]:
     return ["see what is refused: referral-sync check"]
 
 
-def loading(row: Mapping[str, Any], now: datetime) -> Loading | None:
-    """Say how far the first backfill of an account is, and when it may be done at the pace until now."""
-    since = row.get("loading_since")
-    if since is None:
-        return None
-    windows, done = row.get("loading_windows") or 0, row.get("loading_windows_done") or 0
-    progress = f"{row.get('loading_records') or 0:,} records since {since:%H:%M} UTC"
-    if not windows:
-        return Loading(f"{progress}.", None)
-    progress = f"{done:,} of {windows:,} windows, {progress}"
-    left = seconds_left((now - since).total_seconds(), done, windows)
-    if left is None:
-        return Loading(f"{progress}.", 0.0)
-    ready = until(now + timedelta(seconds=left), now).replace("in ", "in about ")
-    return Loading(f"{progress}; ready {ready}.", done / windows)
-
-
 def sign_in(row: Mapping[str, Any], now: datetime) -> tuple[str, str]:
     """Say how long the sign-in lasts, with a word for its colour."""
     if row["sign_in_refused_at"] is not None:
@@ -208,14 +183,6 @@ def sign_in(row: Mapping[str, Any], now: datetime) -> tuple[str, str]:
 
 def _lapses_soon(row: Mapping[str, Any], now: datetime) -> bool:
     return row["sign_in_lapses_at"] is not None and row["sign_in_lapses_at"] - now < SOON
-
-
-def until(moment: datetime, now: datetime) -> str:
-    """Say how long it is until a moment."""
-    seconds = max(0, round((moment - now).total_seconds()))
-    if seconds < 90:  # noqa: PLR2004 - minutes say no more below that
-        return f"in {seconds} s"
-    return f"in {seconds // 60} min" if seconds < 2 * 3600 else f"in {seconds // 3600} h"
 
 
 def chart(runs: Sequence[Mapping[str, Any]]) -> Chart:
