@@ -380,16 +380,21 @@ def simulate(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any behaviour, such as filter_updated=reject."),
     ] = None,
+    tls: Annotated[
+        tuple[str, str] | None, typer.Option(metavar="CERTIFICATE KEY", help="Files to serve https with.")
+    ] = None,
+    until_stdin_ends: Annotated[bool, typer.Option("--until-stdin-ends", hidden=True)] = False,
 ) -> None:
     """Serve a simulated Partner Center; its token is `simulator`.
 
     Example: referral-sync simulate --count 1000 --set filter_updated=ignore
     """
     from worker.demo.behaviour import Behaviour  # noqa: PLC0415 - only this command needs it
-    from worker.demo.simulator import run as serve  # noqa: PLC0415 - the same
+    from worker.demo.simulator import run  # noqa: PLC0415 - the same
 
     behaviour = Behaviour(page_size=page_size, latency=latency)
-    raise typer.Exit(serve(behaviour, options or (), count, seed, host=host, port=port))
+    code = run(behaviour, options or (), count, seed, host=host, port=port, tls=tls, until_stdin_ends=until_stdin_ends)
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -234,7 +234,7 @@ def _table(title: str, rows: list[asyncpg.Record]) -> Table:
 @asynccontextmanager
 async def _simulator(count: int) -> AsyncIterator[str]:
     """Run the simulator as a process of its own, which ends with this one; its origin. Ctrl-C is for this one only."""
-    command = [sys.executable, "-m", "worker.demo.simulator", "--until-stdin-ends", "--count", str(count), "--port=0"]
+    command = [sys.executable, "-m", "worker", "simulate", "--until-stdin-ends", "--count", str(count), "--port=0"]
     with subprocess.Popen(  # noqa: ASYNC220, S603 - our own module; waiting for its first line is all there is to do
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
