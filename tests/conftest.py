@@ -54,8 +54,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what the session came to."""
     if TALLY:
-        told = ", ".join(f"{number:,} {what}" for what, number in sorted(TALLY.items()))
-        terminalreporter.write_line(f"in all: {told}")
+        totals = ", ".join(f"{number:,} {what}" for what, number in sorted(TALLY.items()))
+        terminalreporter.write_line(f"in all: {totals}")
 
 
 @pytest.fixture(scope="session")

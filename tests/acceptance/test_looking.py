@@ -54,10 +54,10 @@ async def test_explain_tells_all_of_one_referral(command: Command, simulator: Co
 async def test_explain_without_the_api(command: Command, simulator: Control) -> None:
     await simulator.reset(20)
     command("sync")
-    told = command("explain", await one(simulator), REFERRAL_SYNC_ACCOUNTS__CONTOSO__ACCESS_TOKEN="expired")
-    assert told.returncode == 0
-    assert "at the source: cannot be said" in told.stdout
-    assert "expired" not in told.stdout.replace("has expired", "")
+    result = command("explain", await one(simulator), REFERRAL_SYNC_ACCOUNTS__CONTOSO__ACCESS_TOKEN="expired")
+    assert result.returncode == 0
+    assert "at the source: cannot be said" in result.stdout
+    assert "expired" not in result.stdout.replace("has expired", "")
 
 
 async def test_rejected_records_are_listed_without_their_contents_and_replayed(
@@ -102,8 +102,8 @@ async def test_forget_leaves_nothing(command: Command, simulator: Control, db: a
         assert command("forget", nobody).returncode == 2
     assert command("forget", "e").returncode == 1
     assert await db.fetchval("SELECT count(*) FROM sync.rejected_records") == 2, "records that merely have an e in them"
-    told = command("forget", f" {key.upper()} ")
-    assert told.returncode == 0
+    result = command("forget", f" {key.upper()} ")
+    assert result.returncode == 0
     for table, column in (
         ("partner_center.referrals", "id"),
         ("partner_center.referral_history", "referral_id"),
@@ -129,8 +129,8 @@ async def test_an_account_that_is_not_configured_is_named_and_can_be_removed(
     for key in [key for key in environment if "CONTOSO" in key]:
         del environment[key]
     command("sync", **renamed)
-    told = command("status", **renamed)
-    assert "account remove contoso" in told.stdout
+    result = command("status", **renamed)
+    assert "account remove contoso" in result.stdout
     removed = command("account", "remove", "contoso", **renamed)
     assert removed.returncode == 0, removed.stderr
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE account = 'contoso'") == 0
@@ -147,29 +147,29 @@ async def test_an_account_at_work_is_not_removed(
     await simulator.reset(5)
     command("sync")
     async with open_database(database_url, connections=2) as database, leased(database, "contoso", "reconcile"):
-        told = await asyncio.to_thread(command, "account", "remove", "contoso")
-    assert told.returncode == 1
-    assert database.owner in told.stderr
+        result = await asyncio.to_thread(command, "account", "remove", "contoso")
+    assert result.returncode == 1
+    assert database.owner in result.stderr
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals") == 5
 
 
 @pytest.mark.parametrize("count", [0, 300])
 async def test_the_doctor_answers_every_unknown(count: int, command: Command, simulator: Control) -> None:
     await simulator.reset(count)
-    told = command("check")
-    assert told.returncode == 0, told.stdout
-    numbers = [int(one) for one in re.findall(r"contoso: \((\d+)\) ", told.stdout)]
+    result = command("check")
+    assert result.returncode == 0, result.stdout
+    numbers = [int(one) for one in re.findall(r"contoso: \((\d+)\) ", result.stdout)]
     assert numbers == sorted(numbers)
     assert set(numbers) == set(UNKNOWNS)
-    assert told.stdout.count("In force: ") >= len(UNKNOWNS) - 1
+    assert result.stdout.count("In force: ") >= len(UNKNOWNS) - 1
 
 
 async def test_the_doctor_sees_what_the_server_does(command: Command, simulator: Control) -> None:
     await simulator.reset(300)
     await simulator.behaviour(thin_list=True, filter_updated="reject", count="total", link="relative")
-    told = command("check").stdout
-    assert "changed records are fetched by id" in told
-    assert "(1) filter on updatedDateTime: updatedDateTime ge" in told
-    assert "read by scan" in told
-    assert "300, with 100 rows on the page" in told
-    assert "relative" in told
+    output = command("check").stdout
+    assert "changed records are fetched by id" in output
+    assert "(1) filter on updatedDateTime: updatedDateTime ge" in output
+    assert "read by scan" in output
+    assert "300, with 100 rows on the page" in output
+    assert "relative" in output

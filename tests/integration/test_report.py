@@ -261,11 +261,11 @@ def test_a_day_without_a_row_had_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "text"),
     [(0.3, "0.3 (7 h)"), (-1.5, "-1.5 (-36 h)"), (1.9, "1.9 (46 h)"), (2, "2"), (13.6, "14"), (None, "")],
 )
-def test_hours_stand_beside_few_days(value: float | None, told: str) -> None:
-    assert days(value) == told
+def test_hours_stand_beside_few_days(value: float | None, text: str) -> None:
+    assert days(value) == text
 
 
 @pytest.mark.parametrize(

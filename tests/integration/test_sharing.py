@@ -101,9 +101,9 @@ async def test_who_backs_off_is_not_due_for_any_worker(database: Database, db: a
     await schedules.move_due(database, NAMES, SYNC, partial(put, SYNC))
     assert await db.fetchval("SELECT dedupe_key FROM queue.pgqueuer") == f"incremental:{NAMES[1]}"
     assert await schedules.backing_off(database, NAMES[0]) > 3500
-    told = await db.fetchrow("SELECT * FROM sync.status WHERE account = $1", NAMES[0])
-    assert told is not None
-    assert told["backing_off_because"] == "HTTP 429"
+    status = await db.fetchrow("SELECT * FROM sync.status WHERE account = $1", NAMES[0])
+    assert status is not None
+    assert status["backing_off_because"] == "HTTP 429"
 
 
 async def test_history_is_refreshed_once_for_many_runs_and_once_a_minute_at_most(
@@ -165,9 +165,9 @@ def test_variables_of_the_environment_do_not_rename_the_engines_tables() -> None
     names = ("TRIGGER", "FUNCTION", "CHANNEL", "QUEUE_TABLE", "PGQUEUER_PREFIX", "PGQUEUER_SCHEMA", "SCHEDULES_TABLE")
     code = "from worker.store.queue import install_sql; print(install_sql())"
     environment = {"PATH": os.environ["PATH"], **dict.fromkeys(names, "elsewhere")}
-    told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert "CREATE TABLE queue.pgqueuer (" in told.stdout
-    assert "elsewhere" not in told.stdout
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert "CREATE TABLE queue.pgqueuer (" in done.stdout
+    assert "elsewhere" not in done.stdout
 
 
 async def test_a_job_of_a_kind_that_nobody_knows_stays_for_who_does_and_goes_in_the_end(

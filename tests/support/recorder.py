@@ -66,10 +66,10 @@ class Recorder:
 
         async def copied(connection: asyncpg.Connection, table: str, **named: Any) -> str:
             sent = [piece async for piece in named.pop("source")]
-            told = await copy(connection, table, source=_pieces(sent), **named)
+            outcome = await copy(connection, table, source=_pieces(sent), **named)
             call = (named.get("schema_name"), table, list(named["columns"]), b"".join(sent).decode())
             asyncio.get_running_loop().call_soon(self.add, COPY, call)  # as its loggers are called
-            return told
+            return outcome
 
         with (
             mock.patch.object(asyncpg.Connection, "__init__", opened),
@@ -137,9 +137,9 @@ async def main() -> None:
             with recorder.listening():
                 async with open_database(url, connections=2, owner="former:1:00000000") as database:
                     first, then = await work(database, recorder)
-    told = {"statements": list(recorder.statements), "first": first, "then": then}
+    recording = {"statements": list(recorder.statements), "first": first, "then": then}
     text = ",\n".join(
-        f'"{key}": [\n' + ",\n".join(json.dumps(one) for one in lines) + "\n]" for key, lines in told.items()
+        f'"{key}": [\n' + ",\n".join(json.dumps(one) for one in lines) + "\n]" for key, lines in recording.items()
     )
     (WRITERS / f"{migrate.newest()}.json").write_text("{\n" + text + "\n}\n", encoding="utf-8")
 

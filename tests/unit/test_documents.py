@@ -96,8 +96,8 @@ def test_the_map_of_the_architecture_is_what_is_there() -> None:
     folders = {f"{path.parent.name}/" for path in WORKER.glob("*/__init__.py")}
     files = {path.name for path in WORKER.glob("*.py")} - {"__init__.py", "__main__.py"}
     assert mapped.keys() == folders | files
-    for folder, told in mapped.items():
-        _, named, modules = told.partition(": ")
+    for folder, about in mapped.items():
+        _, named, modules = about.partition(": ")
         if folder.endswith("/") and named:
             there = {path.stem for path in (WORKER / folder).glob("*.py")} - {"__init__"}
             assert set(modules.split(", ")) == there, folder

@@ -68,14 +68,14 @@ def test_many_fit_and_are_counted() -> None:
 def test_nothing_is_said_to_wait_only_where_all_accounts_are_fresh() -> None:
     nothing = Waiting(0, 0, [])
     for accounts, said in (((HEALTH,), True), ((HEALTH, OLD), False), ((OLD,), False)):
-        told = frame(*accounts)
-        page = messages.digest(messages.awaiting_title(nothing, told), nothing, [], told)
+        framed = frame(*accounts)
+        page = messages.digest(messages.awaiting_title(nothing, framed), nothing, [], framed)
         assert ("othing awaits" in page.title + page.text(32_768) + page.html()) == said
 
 
 def test_what_cannot_be_counted_is_said() -> None:
-    told = frame(replace(HEALTH, unknown_direction=2, rejects=1))
-    text = messages.digest("x", Waiting(0, 0, []), [], told).text(32_768)
+    framed = frame(replace(HEALTH, unknown_direction=2, rejects=1))
+    text = messages.digest("x", Waiting(0, 0, []), [], framed).text(32_768)
     assert "2 referrals without a direction may await an answer too." in text
     assert "1 record could not be stored, and may too" in text
 

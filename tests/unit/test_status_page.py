@@ -97,9 +97,9 @@ def test_of_a_thousand_accounts_the_worst_are_on_the_first_page_and_any_is_found
     assert [row["account"] for row in part_of(rows, "label 123", "", NOW).rows] == ["a0123"], "what people call it"
     for page in ("0", "-1", "x", "9" * 99, "٣"):
         assert part_of(rows, "", page, NOW).page in (1, first.pages)
-    told = status_page(part_of(rows, '"><script>', "", NOW), [], [], NOW, load_templates())
-    assert "No account has such a name" in told
-    assert "<script>" not in told
+    text = status_page(part_of(rows, '"><script>', "", NOW), [], [], NOW, load_templates())
+    assert "No account has such a name" in text
+    assert "<script>" not in text
 
 
 def test_it_is_drawn_without_accounts_and_without_runs() -> None:
@@ -155,6 +155,6 @@ def test_bars_stand_apart_and_within_the_chart() -> None:
     assert drawn[0].height == max(bar.height for bar in drawn), "the oldest stands first"
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(-5, "in 0 s"), (30, "in 30 s"), (300, "in 5 min"), (9_000, "in 2 h")])
-def test_what_is_due(seconds: int, told: str) -> None:
-    assert until(NOW + timedelta(seconds=seconds), NOW) == told
+@pytest.mark.parametrize(("seconds", "text"), [(-5, "in 0 s"), (30, "in 30 s"), (300, "in 5 min"), (9_000, "in 2 h")])
+def test_what_is_due(seconds: int, text: str) -> None:
+    assert until(NOW + timedelta(seconds=seconds), NOW) == text

@@ -115,8 +115,8 @@ async def _work(pipeline: Pipeline, control: Control, out: Console) -> None:
     with _watched(pipeline) as watched:
         counts = await account.sync_account(watched)
     out.print(f"Backfill: {counts.inserted} referrals in {time.monotonic() - began:.1f} s.")
-    told = await _change(control)
-    out.print(f"At the source: {told}.")
+    changes = await _change(control)
+    out.print(f"At the source: {changes}.")
     await control.clear_requests()
     counts = await account.sync_account(pipeline)
     requests = len(await control.requests())
