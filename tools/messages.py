@@ -55,19 +55,19 @@ E-mail gets HTML with the same words:
 
 
 def frame(*accounts: Health) -> Frame:
-    """What holds for the examples."""
+    """Return what holds for the examples."""
     return Frame(NOW, ZoneInfo("Europe/Berlin"), "https://partner.example.com/referrals/{id}", accounts or (HEALTH,))
 
 
 def happening(kind: Kind, deal: Deal | None = DEAL, /, **more: str | None) -> Occurrence:
-    """An event of the examples."""
+    """Make an event of the examples."""
     at = NOW - timedelta(minutes=7)
     referral = deal.id if deal else ""
     return Occurrence(1, "contoso", "Contoso EMEA", kind, referral, "", at, at, "incremental", more, deal)
 
 
 def examples() -> dict[str, Page]:
-    """One message of each kind."""
+    """Make one message of each kind."""
     closed = replace(DEAL, status="Closed", substatus="Won", is_awaiting=False, respond_by=None)
     other = replace(
         DEAL, name="Analytics for 40 plants", customer="Northwind", country="FR", value=Decimal(80500), sellers=()

@@ -346,7 +346,7 @@ async def test_bad_records_are_rejected_and_the_rest_is_stored(
     assert "2 rejected" in result.stdout
     assert await count(db, "sync.rejected_records") == 2
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE id = $1", future) == 1
-    assert await db.fetchval("SELECT position_at < now() + interval '5 minutes' FROM sync.watermarks")
+    assert await db.fetchval("SELECT checkpoint_at < now() + interval '5 minutes' FROM sync.watermarks")
 
 
 async def test_edits_between_a_partial_backfill_and_the_first_backfill_are_not_lost(

@@ -196,7 +196,7 @@ async def test_edits_during_a_backfill_come_with_the_first_sync(
     stored = set[str]()
     while len(stored) < 40:
         stored = {row["id"] for row in await db.fetch("SELECT id FROM partner_center.referrals")}
-    # First what was loaded already, then what is still to come: the newest that is stored is then no safe position.
+    # First what was loaded already, then what is still to come: the newest that is stored is then no safe checkpoint.
     for key in (*sorted(stored)[:5], *sorted(known - stored)[-5:]):
         await simulator.update(key, {"salesStage": "Propose"})
     await loading

@@ -125,7 +125,7 @@ async def test_changes_within_the_overlap_arrive_and_are_measured(
 
 
 async def test_lag_near_the_overlap_is_warned_of(pipeline: Pipeline, db: asyncpg.Connection) -> None:
-    await db.execute("INSERT INTO sync.watermarks (account, position) VALUES ('contoso', 1)")
+    await db.execute("INSERT INTO sync.watermarks (account, checkpoint) VALUES ('contoso', 1)")
     for late, warned in ((299.0, False), (301.0, True)):
         await db.execute(
             """

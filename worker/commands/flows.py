@@ -26,7 +26,7 @@ async def sync(pipeline: Pipeline, *, since: Instant | None, dry_run: bool) -> s
 
 
 async def backfill(pipeline: Pipeline, *, asked: Range, processes: int | None, verify: bool) -> str:
-    """Load a range, shared among so many processes, and reconcile afterwards where `verify` asks for it."""
+    """Backfill a range, shared among so many processes, and reconcile afterwards where `verify` asks for it."""
     number = processes if processes is not None else pipeline.processes
     summary = render.counts(await backfills.backfill(pipeline, asked, number, WAIT))
     if verify:
@@ -98,7 +98,7 @@ class Explain:
         return ""
 
     def exit_code(self) -> int:
-        """1 where nobody knows it."""
+        """Return 1 where nobody knows it."""
         return 0 if self._known else 1
 
 

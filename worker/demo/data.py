@@ -39,7 +39,7 @@ def make_referrals(
     tie_share: float = 0.06,
     tie_size: int = 6,
 ) -> list[dict[str, Any]]:
-    """`count` referrals ordered by creation, created in the `span_days` before `newest` (aware), denser near its end.
+    """Make `count` referrals in order of creation, in the `span_days` before `newest` (aware), denser near it.
 
     No time is after `newest`, and at least one `updatedDateTime` is `newest` itself. About `tie_share` of the rows
     share their `updatedDateTime` in groups of `tie_size`.
@@ -56,7 +56,7 @@ def make_referrals(
 
 
 def make_referral(seed: int, now: int) -> dict[str, Any]:
-    """One referral created at `now` (ticks): New if it came in, Active if it went out."""
+    """Make one referral, created at `now` (ticks): New if it came in, Active if it went out."""
     rng = Random(seed)
     category, life = _begin(rng, now, now)
     return _referral(rng, category, life, now)
@@ -187,7 +187,7 @@ def _referral(rng: Random, category: str, life: Life, updated: int) -> dict[str,
 
 
 def _with_gaps(rng: Random, record: dict[str, Any]) -> dict[str, Any]:
-    """Leaves out optional members of some records, and sends null where the schema lets objects be null."""
+    """Leave out optional members of some records, and sends null where the schema lets objects be null."""
     for name in OPTIONAL if chance(rng, 0.4) else some(rng, OPTIONAL, 0, 2):
         del record[name]
     if chance(rng, 0.02):
@@ -341,7 +341,7 @@ def _tags(rng: Random) -> list[Any]:
 
 
 def _text(rng: Random, when: int) -> str:
-    """Seven digits; one time in ten, where the last is a zero, six."""
+    """Write seven digits; one time in ten, where the last is a zero, six."""
     return ticks.render(when, 6) if when % 10 == 0 and chance(rng, 0.5) else ticks.render(when)
 
 

@@ -33,7 +33,7 @@ _HEADINGS = {
     Kind.STALE: "No fresh data",
     Kind.RECOVERED: "Recovered",
 }
-_FOUND_LATE = ("reconcile", "replay", "refresh", "backfill")
+_NOT_SYNCS = ("reconcile", "replay", "refresh", "backfill")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +150,12 @@ def digest(
 
 def awaiting_title(waiting: Waiting, frame: Frame) -> str:
     """Say in a title what awaits an answer; from an old copy only what did."""
-    late = f", {waiting.overdue:,} overdue" if waiting.overdue else ""
+    overdue = f", {waiting.overdue:,} overdue" if waiting.overdue else ""
     if all(one.is_fresh for one in frame.accounts):
         if not waiting.number:
             return "Referrals: nothing awaits an answer"
-        return f"Referrals: {counted(waiting.number, 'awaits', 'await')} an answer{late}"
-    return f"Referrals: {waiting.number:,} awaited an answer{late}" if waiting.number else "Referrals"
+        return f"Referrals: {counted(waiting.number, 'awaits', 'await')} an answer{overdue}"
+    return f"Referrals: {waiting.number:,} awaited an answer{overdue}" if waiting.number else "Referrals"
 
 
 def test(channel: str) -> Page:
@@ -205,15 +205,15 @@ def _entry(event: Occurrence, frame: Frame) -> Entry:
     deal = event.deal
     match event.kind:
         case Kind.NEW:
-            lines = [f"Created {moment(event.happened_at, frame.zone)}{_late(event, frame)}", _deadline(deal, frame)]
+            lines = [f"Created {moment(event.happened_at, frame.zone)}{_found(event, frame)}", _deadline(deal, frame)]
         case Kind.EXPIRED | Kind.CLOSED:
             ending = "Closed" if event.kind is Kind.EXPIRED else _ending(deal)
-            lines = [f"{ending} {moment(event.happened_at, frame.zone)}{_late(event, frame)}"]
+            lines = [f"{ending} {moment(event.happened_at, frame.zone)}{_found(event, frame)}"]
         case Kind.VALUE_CHANGED:
             facts = event.facts
             old = amount(facts.get("old_value"), facts.get("old_currency")) or "no value"
             new = amount(facts.get("new_value"), facts.get("new_currency")) or "no value"
-            lines = [f"From {old} to {new}, {moment(event.happened_at, frame.zone)}{_late(event, frame)}"]
+            lines = [f"From {old} to {new}, {moment(event.happened_at, frame.zone)}{_found(event, frame)}"]
         case _:
             lines = [_deadline(deal, frame)]
     return _deal_entry(deal, frame, lines)
@@ -269,10 +269,10 @@ def _ending(deal: Deal | None) -> str:
     return plain_text(deal.substatus if deal else None, 40) or "Closed"
 
 
-def _late(event: Occurrence, frame: Frame) -> str:
+def _found(event: Occurrence, frame: Frame) -> str:
     """Say when it was found, where that was not soon after it happened."""
-    late = event.recorded_at - event.happened_at
-    if event.found_by not in _FOUND_LATE and late.total_seconds() < 86_400:  # noqa: PLR2004 - a day
+    lag = event.recorded_at - event.happened_at
+    if event.found_by not in _NOT_SYNCS and lag.total_seconds() < 86_400:  # noqa: PLR2004 - a day
         return ""
     return f", found {moment(event.recorded_at, frame.zone)} by {event.found_by or 'a sync'}"
 

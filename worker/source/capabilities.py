@@ -121,7 +121,7 @@ async def _probe_filter(client: Client, field: TimeField, asc: Listing, desc: Li
 
 
 def _dividing_time(up: list[Instant], down: list[Instant]) -> Instant | None:
-    """A known time with older records more than a minute below it: a server may round its literal."""
+    """Return a known time with older records more than a minute below it: a server may round its literal."""
     candidates = [time for time in sorted({*up, *down}) if time > shift(up[0], ROUNDING)]
     return candidates[len(candidates) // 2] if candidates else None
 

@@ -185,7 +185,7 @@ async def _from_above(client: Client, window: Window) -> tuple[Instant | None, s
 
 
 def _through(listing: Listing, window: Window, *, done: bool) -> Instant | None:
-    """How far a window is complete with this answer: its last time may have more records, unless it is the end."""
+    """Return how far a window is complete with this answer: more records may have its last time, unless it ends."""
     newest = checks.sane_newest(listing, window.field)
     if window.upper is None:
         return newest

@@ -101,7 +101,7 @@ class Database:
 async def open_database(url: str, *, connections: int, owner: str | None = None) -> AsyncIterator[Database]:
     """Open a pool of at most `connections`; raises StoreError with a hint when the server cannot be used.
 
-    Its leases are held by `owner`, a new name of this process where none is given.
+    Its leases name `owner`, which is a new name of this process where none is given.
     """
     address, besides = driver_address(url)
     with translated(place(url)):

@@ -220,7 +220,7 @@ async def put_checkpoints(connection: PoolConnectionProxy, lease: Lease, checkpo
                 windows[window_id] = checkpoint.after(windows.get(window_id))
     if watermarks:
         await connection.execute(
-            "UPDATE sync.watermarks SET position = $2, moved_at = now() WHERE account = $1 AND position < $2",
+            "UPDATE sync.watermarks SET checkpoint = $2, moved_at = now() WHERE account = $1 AND checkpoint < $2",
             lease.account,
             max(watermarks),
         )

@@ -64,7 +64,7 @@ def title(accounts: Sequence[Row]) -> str:
 
 
 def _oldest(accounts: Sequence[Row]) -> Row | None:
-    """The account whose data is the oldest, of those that were backfilled."""
+    """Return the account whose data is the oldest, of those that were backfilled."""
     backfilled = [row for row in accounts if row["fresh_as_of"]]
     return min(backfilled, key=lambda row: row["fresh_as_of"], default=None)
 
@@ -75,7 +75,7 @@ def _daily(rows: Sequence[Row]) -> charts.Lines | None:
 
 
 def _trends(rows: Sequence[Row]) -> list[charts.Lines]:
-    """One small chart for each currency, those of the most deals first: they have no common scale."""
+    """Draw one small chart for each currency, those of the most deals first: they have no common scale."""
     found = charts.series(rows)
     if found is None:
         return []
@@ -84,7 +84,7 @@ def _trends(rows: Sequence[Row]) -> list[charts.Lines]:
 
 
 def _answered(row: Row) -> tuple[str, float, str, str]:
-    """A month's median; while some wait for an answer, or the month is not over, it is what is known so far."""
+    """Write a month's median; while some wait for an answer, or the month is not over, it is what is known so far."""
     duration = "nobody yet" if row["hours"] is None else hours(row["hours"])
     notes = []
     if row["unanswered"]:
