@@ -7,18 +7,17 @@ import re
 from decimal import Decimal
 
 import asyncpg
-import msgspec
 import pytest
 
 from tests.support.command import Command
 from tests.support.runs import leased
 from worker.demo.control import Control
+from worker.model.codec import encode
+from worker.source.client import ATTEMPTS
 from worker.store.database import open_database
 
 UNKNOWNS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14)
 NOBODY = "00000000-0000-0000-0000-000000000000"
-
-ENCODE = msgspec.json.Encoder(decimal_format="number").encode
 
 
 async def one(simulator: Control) -> str:
@@ -66,7 +65,7 @@ async def test_rejected_records_are_listed_without_their_contents_and_replayed(
     await simulator.reset(20)
     key = await one(simulator)
     record = (await simulator.state(full=True))["records"][key]
-    await simulator.raw(key, ENCODE(record | {"notes": "very private", "anything": Decimal("1e200000")}))
+    await simulator.raw(key, encode(record | {"notes": "very private", "anything": Decimal("1e200000")}))
     synced = command("sync")
     assert synced.returncode == 0, "rejects alone are no failure"
     assert "1 rejected" in synced.stdout
@@ -92,7 +91,7 @@ async def test_forget_leaves_nothing(command: Command, simulator: Control, db: a
     await simulator.update(key, {"status": "Closed"})
     command("sync")
     later = {"id": key, "updatedDateTime": "2999-01-01T00:00:00Z", "anything": Decimal("1e200000")}
-    await simulator.raw(key, ENCODE(later))
+    await simulator.raw(key, encode(later))
     await simulator.raw("broken", b'{"id": 7, "note": "about ' + key.encode() + b'"}')
     command("sync")
     assert await db.fetchval("SELECT count(*) FROM sync.rejected_records") == 2
@@ -162,6 +161,26 @@ async def test_the_doctor_answers_every_unknown(count: int, command: Command, si
     assert numbers == sorted(numbers)
     assert set(numbers) == set(UNKNOWNS)
     assert result.stdout.count("In force: ") >= len(UNKNOWNS) - 1
+
+
+@pytest.mark.parametrize(("status", "times", "code"), [(403, 1, 3), (500, ATTEMPTS, 1)])
+async def test_what_fails_late_is_said_of_its_account_and_the_others_are_looked_at(
+    status: int, times: int, code: int, command: Command, simulator: Control
+) -> None:
+    """The first account signs in and sees a page; then the API refuses to sort, or is broken for as long as it asks."""
+    await simulator.reset(30)
+    await simulator.faults({"kind": "status", "status": status, "times": times, "path": "orderby"})
+    result = command(
+        "check",
+        REFERRAL_SYNC_ACCOUNTS__ADATUM__AUTH="static_token",
+        REFERRAL_SYNC_ACCOUNTS__ADATUM__ACCESS_TOKEN="simulator",
+    )
+    assert result.returncode == code, result.stdout
+    assert "ok    adatum: sign-in and API" in result.stdout
+    assert "FAIL  adatum: what the API does" in result.stdout
+    assert result.stdout.count("FAIL") == 1
+    assert "ok    database" in result.stdout
+    assert "ok    contoso: (1) filter on updatedDateTime" in result.stdout
 
 
 async def test_the_doctor_sees_what_the_server_does(command: Command, simulator: Control) -> None:
