@@ -19,7 +19,7 @@ from worker.logs import LibraryFormatter, configure, traced
 from worker.model.escape import block, line
 from worker.store.rejects import Kept
 from worker.web.pages import load_templates
-from worker.web.status_page import Part, status_page
+from worker.web.status_page import Selection, status_page
 
 STEERING = "\x1b]0;owned\x07 \x9b31m \u202eevil\u2066 \u200f\x00\x7f\r\u2028"
 SIGNS = set(STEERING) - {" "} - set("]0;owned31mevil")
@@ -72,7 +72,7 @@ def test_pages_show_what_would_make_a_text_read_as_another() -> None:
     row = ROW | {"account": STEERING, "last_error": STEERING, "last_run_outcome": "failed"}
     templates = load_templates()
     page = status_page(
-        Part([row]), [RUN | {"account": STEERING, "kind": STEERING}], [(STEERING, STEERING, NOW)], NOW, templates
+        Selection([row]), [RUN | {"account": STEERING, "kind": STEERING}], [(STEERING, STEERING, NOW)], NOW, templates
     )
     assert not SIGNS & set(page)
     assert SHOWN in page

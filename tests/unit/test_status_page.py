@@ -13,7 +13,7 @@ from worker.model.pace import Loading, loading, until
 from worker.web.pages import load_templates
 from worker.web.status_page import (
     PER_PAGE,
-    Part,
+    Selection,
     bars,
     chart,
     part_of,
@@ -73,7 +73,7 @@ def test_nothing_that_strangers_wrote_is_alive() -> None:
     row["last_run_outcome"] = "failed"
     run = RUN | {"account": HOSTILE, "kind": HOSTILE, "outcome": HOSTILE}
     row |= {"health": "action required", "sign_in_refused_at": NOW}
-    text = status_page(Part([row]), [run], [(HOSTILE, HOSTILE, NOW)], NOW, load_templates())
+    text = status_page(Selection([row]), [run], [(HOSTILE, HOSTILE, NOW)], NOW, load_templates())
     page = Elements()
     page.feed(text)
     assert not page.tags & {"script", "img", "a", "iframe", "form", "link"}
@@ -103,8 +103,8 @@ def test_of_a_thousand_accounts_the_worst_are_on_the_first_page_and_any_is_found
 
 
 def test_it_is_drawn_without_accounts_and_without_runs() -> None:
-    assert "No account yet" in status_page(Part([]), [], [], NOW, load_templates())
-    assert "No run yet" in status_page(Part([ROW]), [], [], NOW, load_templates())
+    assert "No account yet" in status_page(Selection([]), [], [], NOW, load_templates())
+    assert "No run yet" in status_page(Selection([ROW]), [], [], NOW, load_templates())
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_it_is_drawn_without_accounts_and_without_runs() -> None:
     ],
 )
 def test_what_to_do_stands_beside_what_is_required(changes: dict[str, Any], command: str | None) -> None:
-    text = status_page(Part([ROW | changes]), [], [], NOW, load_templates())
+    text = status_page(Selection([ROW | changes]), [], [], NOW, load_templates())
     assert ("To fix:" in text) == (command is not None)
     assert command is None or command in text
 
@@ -132,7 +132,7 @@ def test_a_first_backfill_shows_how_far_it_is() -> None:
     assert loading(row, NOW) == Loading("0 of 40 windows, 1,000 records since 11:50 UTC.", 0.0)
     row |= {"loading_windows_done": 10}
     assert loading(row, NOW) == Loading("10 of 40 windows, 1,000 records since 11:50 UTC; ready in about 30 min.", 0.25)
-    text = status_page(Part([row]), [], [], NOW, load_templates())
+    text = status_page(Selection([row]), [], [], NOW, load_templates())
     assert "First backfill." in text
     assert '<progress max="1" value="0.250">25%</progress>' in text
     assert "never" not in text.replace("data as of</dt><dd>never", "")
@@ -143,7 +143,7 @@ def test_the_chart_has_a_scale_and_a_legend_of_what_is_in_it() -> None:
     drawn = chart(runs)
     assert drawn.scale == ["7 min", "100.0 s", "0"], "half the height is a quarter: a root scale"
     assert drawn.legend == [("done", "done"), ("refused", "refused: action required")]
-    text = status_page(Part([ROW]), runs, [], NOW, load_templates())
+    text = status_page(Selection([ROW]), runs, [], NOW, load_templates())
     assert "height is how long each took" in text
     assert "refused: action required" in text
 

@@ -23,7 +23,7 @@ from worker.daemon.listener import listening
 from worker.daemon.planner import Pulse
 from worker.errors import StoreError
 from worker.model.escape import json_text
-from worker.web.metrics import Facts, exposition
+from worker.web.metrics import Scrape, exposition
 from worker.web.status_page import part_of, policy, status_page
 
 Rows = Callable[[], Awaitable[list[dict[str, Any]]]]
@@ -92,7 +92,7 @@ async def ops_endpoint(
         return web.json_response({"status": "ready"})
 
     async def metrics(_: web.Request) -> web.Response:
-        facts = Facts(
+        scrape = Scrape(
             await queries.status(),
             await queries.totals(),
             await queries.leases(),
@@ -104,7 +104,7 @@ async def ops_endpoint(
             await queries.channels(),
             queries.by_account,
         )
-        body = await asyncio.to_thread(exposition, facts)  # takes a while where there are many accounts
+        body = await asyncio.to_thread(exposition, scrape)  # takes a while where there are many accounts
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def status(_: web.Request) -> web.Response:

@@ -40,7 +40,7 @@ KINDS = {"incremental": "incremental sync"}
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class RunBar:
     """A run in the small chart: where it stands, how high, and what it was."""
 
     x: int
@@ -54,14 +54,14 @@ class Bar:
 class Chart:
     """Recent runs: bars, the labels of the scale from the top, when the oldest began, and what the colours mean."""
 
-    bars: list[Bar]
+    bars: list[RunBar]
     scale: list[str]
     first: datetime
     legend: list[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Selection:
     """The accounts that one page shows, of `found` that match `search`, of `known` in all; pages count from 1."""
 
     rows: Sequence[Mapping[str, Any]]
@@ -72,7 +72,7 @@ class Part:
     known: int = 0
 
 
-def part_of(rows: Sequence[Mapping[str, Any]], search: str, page: str, now: datetime) -> Part:
+def part_of(rows: Sequence[Mapping[str, Any]], search: str, page: str, now: datetime) -> Selection:
     """Choose what to show: the worst first, those whose names or labels hold what is searched for."""
     text = search.strip().casefold()
     rank = {"bad": 0, "fair": 1, "good": 2}
@@ -83,11 +83,11 @@ def part_of(rows: Sequence[Mapping[str, Any]], search: str, page: str, now: date
     pages = max(1, -(-len(matching) // PER_PAGE))
     number = min(max(1, int(page) if page.isascii() and page.isdigit() and len(page) < 6 else 1), pages)  # noqa: PLR2004 - digits of any page that there can be
     shown = matching[(number - 1) * PER_PAGE : number * PER_PAGE]
-    return Part(shown, search.strip(), number, pages, len(matching), len(rows))
+    return Selection(shown, search.strip(), number, pages, len(matching), len(rows))
 
 
 def status_page(
-    part: Part,
+    part: Selection,
     runs: Sequence[Mapping[str, Any]],
     upcoming: Sequence[tuple[str, str, datetime]],
     now: datetime,
@@ -193,7 +193,7 @@ def chart(runs: Sequence[Mapping[str, Any]]) -> Chart:
     return Chart(bars(runs), [took(longest), took(longest / 4), "0"], runs[-1]["started_at"], legend)
 
 
-def bars(runs: Sequence[Mapping[str, Any]]) -> list[Bar]:
+def bars(runs: Sequence[Mapping[str, Any]]) -> list[RunBar]:
     """Lay out runs, oldest first, the newest at the right edge.
 
     Height is duration on a square root scale, so that a backfill does not flatten the syncs.
@@ -205,7 +205,7 @@ def bars(runs: Sequence[Mapping[str, Any]]) -> list[Bar]:
         height = round(3 + (_BAR_HEIGHT - 3) * (float(run["seconds"] or 0) / longest) ** 0.5, 1)
         title = f"{KINDS.get(run['kind'], run['kind'])} {run['outcome']}, {run['started_at']:%H:%M:%S} UTC, "
         title += took(float(run["seconds"] or 0))
-        drawn.append(Bar(place * (_BAR_WIDTH + 2), round(_BAR_HEIGHT - height, 1), height, run["outcome"], title))
+        drawn.append(RunBar(place * (_BAR_WIDTH + 2), round(_BAR_HEIGHT - height, 1), height, run["outcome"], title))
     return drawn
 
 
