@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.support.status_rows import NOW, ROW, RUN
-from worker.model.pace import Loading, loading, until
+from worker.model.account_state import Loading, loading, sign_in
+from worker.model.pace import until
 from worker.web.pages import load_templates
 from worker.web.status_page import (
     PER_PAGE,
@@ -17,7 +18,7 @@ from worker.web.status_page import (
     bars,
     chart,
     part_of,
-    sign_in,
+    sign_in_colour,
     status_page,
     verdict,
 )
@@ -57,12 +58,16 @@ def test_it_concludes(changes: dict[str, Any], colour: str, words: str) -> None:
 
 
 def test_a_sign_in_says_how_long_it_lasts() -> None:
-    assert sign_in(ROW | {"sign_in_lapses_at": NOW + timedelta(days=9, hours=1)}, NOW) == (
-        "fair",
-        "lapses in 9 days unless used",
+    soon, refused = {"sign_in_lapses_at": NOW + timedelta(days=9, hours=1)}, {"sign_in_refused_at": NOW}
+    assert sign_in(ROW | soon, NOW) == "lapses in 9 days unless used"
+    assert sign_in(ROW | {"sign_in_lapses_at": NOW}, NOW) == "lapses within two days unless used"
+    assert sign_in(ROW | refused, NOW) == "refused just now"
+    assert sign_in(ROW | {"sign_in_lapses_at": None}, NOW) == ""
+    colours = [sign_in_colour(ROW | one, NOW) for one in ({}, soon, refused, {"sign_in_lapses_at": None})]
+    assert colours == ["", "fair", "bad", "soft"]
+    assert "not stored here" in status_page(
+        Selection([ROW | {"sign_in_lapses_at": None}]), [], [], NOW, load_templates()
     )
-    assert sign_in(ROW | {"sign_in_refused_at": NOW}, NOW)[0] == "bad"
-    assert sign_in(ROW | {"sign_in_lapses_at": None}, NOW) == ("soft", "not stored here")
 
 
 def test_nothing_that_strangers_wrote_is_alive() -> None:

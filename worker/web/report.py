@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from decimal import Decimal
 from itertools import groupby
 from typing import Any
 
 from jinja2 import Environment
 
+from worker.model.pace import ago
 from worker.web import charts
 
 Row = Mapping[str, Any]
@@ -141,15 +142,3 @@ def days(value: Decimal | float | None) -> str:
 
 def _day(moment: datetime | date | None) -> str:
     return "" if moment is None else f"{moment:%Y-%m-%d}"
-
-
-def ago(moment: datetime | None, now: datetime) -> str:
-    """Say how long a moment is ago, in its largest unit."""
-    if moment is None:
-        return "never"
-    passed = now - moment.astimezone(UTC)
-    for size, unit in ((timedelta(days=1), "day"), (timedelta(hours=1), "hour"), (timedelta(minutes=1), "minute")):
-        number = passed // size
-        if number >= 1:
-            return f"{number} {unit}{'s' if number > 1 else ''} ago"
-    return "just now"

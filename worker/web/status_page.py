@@ -12,8 +12,8 @@ from typing import Any
 
 from jinja2 import Environment
 
-from worker.model.pace import loading, until
-from worker.web.report import ago
+from worker.model.account_state import loading, sign_in
+from worker.model.pace import ago, until
 
 SOON = timedelta(days=14)
 """A sign-in that lapses sooner is shown as a warning."""
@@ -117,7 +117,7 @@ def status_page(
         took=lambda seconds: took(float(seconds or 0)),
         loading=lambda row: loading(row, now),
         ago=lambda moment: ago(moment, now),
-        sign_in=lambda row: sign_in(row, now),
+        sign_in=lambda row: (sign_in_colour(row, now), sign_in(row, now) or "not stored here"),
         verdict=lambda row: verdict(row, now),
     )
 
@@ -171,14 +171,13 @@ def fix(row: Mapping[str, Any]) -> list[str]:
     return ["see what is refused: referral-sync check"]
 
 
-def sign_in(row: Mapping[str, Any], now: datetime) -> tuple[str, str]:
-    """Say how long the sign-in lasts, with a word for its colour."""
+def sign_in_colour(row: Mapping[str, Any], now: datetime) -> str:
+    """Return the word for the colour of how long the sign-in lasts; empty where it needs none."""
     if row["sign_in_refused_at"] is not None:
-        return "bad", f"refused {ago(row['sign_in_refused_at'], now)}"
+        return "bad"
     if row["sign_in_lapses_at"] is None:
-        return "soft", "not stored here"
-    days = int((row["sign_in_lapses_at"] - now) / timedelta(days=1))
-    return ("fair" if _lapses_soon(row, now) else ""), f"lapses in {days} days unless used"
+        return "soft"
+    return "fair" if _lapses_soon(row, now) else ""
 
 
 def _lapses_soon(row: Mapping[str, Any], now: datetime) -> bool:
