@@ -43,7 +43,10 @@ CHANGE = """
 UPDATE partner_center.referrals SET deal_value = deal_value + 1
 WHERE id IN (SELECT 'r' || n FROM generate_series(1, 1000) n)
 """
-FORGET = "TRUNCATE sync.stages, sync.estimated_stages, sync.stage_marks"
+FORGET = """
+TRUNCATE sync.stages, sync.estimated_stages, sync.stale_stages;
+INSERT INTO sync.stale_stages SELECT referral_key FROM partner_center.referral_versions
+"""
 
 
 async def main(referrals: int) -> None:

@@ -116,7 +116,7 @@ def backfill(
         one = partial(flows.help_backfill, asked=asked, reader=reader, readers=helps)
     else:
         one = partial(flows.backfill, asked=asked, processes=processes, verify=verify)
-    for_accounts(account, one, concurrency=concurrency)
+    for_accounts(account, one, concurrency=concurrency, refresh=helps is None)
 
 
 @app.command()

@@ -439,29 +439,94 @@ LEFT JOIN sync.shown_members m ON m.column_name = c.changed;
 COMMENT ON VIEW bi.changes IS 'Each change of each column since the referral was first seen, as the source wrote it. For child tables, and for what holds personal data, the name alone.';
 
 -- Before a referral was first seen, its own dates say when it was New, Active and Closed. What was observed always wins:
--- these end where the first version begins.
-CREATE VIEW sync.estimates AS
-SELECT f.account, f.referral_id, f.referral_key, f.direction, f.type, f.category, f.is_spam, f.currency, f.deal_value,
-    stage.status, stage.substatus, stage.from_at, stage.to_at,
-    stage.to_at = f.valid_from AND (stage.status, stage.substatus) IS NOT DISTINCT FROM (f.status, f.substatus) AS goes_on
+-- these end where the first version begins, which begins no stage of its own where the last of them goes on.
+CREATE VIEW sync.first_stages AS
+SELECT f.referral_key, f.account, f.referral_id, f.is_only,
+    f.direction, f.type, bi.category(f.type, f.qualification, f.invited_by_organization_id) AS category,
+    coalesce(f.is_spam, false) AS is_spam, f.currency, f.deal_value,
+    stage.step, stage.status, stage.substatus, stage.from_at, stage.to_at, stage.is_estimated,
+    stage.is_estimated AND stage.status = f.status AND had.goes_on AS goes_on
 FROM (
-    SELECT h.account, h.referral_id, h.referral_key, h.direction, h.type, h.status, h.substatus, h.currency, h.deal_value, h.valid_from,
-        bi.category(h.type, h.qualification, h.invited_by_organization_id) AS category, coalesce(h.is_spam, false) AS is_spam,
-        r.created_at,
-        CASE WHEN h.status IS DISTINCT FROM 'New' AND r.accepted_at IS NOT NULL THEN greatest(r.accepted_at, r.created_at) END AS accepted_at,
-        CASE WHEN h.status = 'Closed' AND r.closed_at IS NOT NULL THEN greatest(r.closed_at, r.created_at) END AS closed_at
-    FROM partner_center.referral_history h
-    JOIN partner_center.referrals r ON r.referral_key = h.referral_key
-    WHERE h.change = 'first' AND r.created_at < h.valid_from
+    SELECT r.referral_key, r.account, r.id AS referral_id, r.change = 'first' AS is_only,
+        CASE r.change WHEN 'first' THEN r.direction ELSE v.direction END AS direction,
+        CASE r.change WHEN 'first' THEN r.type ELSE v.type END AS type,
+        CASE r.change WHEN 'first' THEN r.qualification ELSE v.qualification END AS qualification,
+        CASE r.change WHEN 'first' THEN r.invited_by_organization_id ELSE v.invited_by_organization_id END AS invited_by_organization_id,
+        CASE r.change WHEN 'first' THEN r.is_spam ELSE v.is_spam END AS is_spam,
+        CASE r.change WHEN 'first' THEN r.currency ELSE v.currency END AS currency,
+        CASE r.change WHEN 'first' THEN r.deal_value ELSE v.deal_value END AS deal_value,
+        CASE r.change WHEN 'first' THEN r.status ELSE v.status END AS status,
+        CASE r.change WHEN 'first' THEN r.substatus ELSE v.substatus END AS substatus,
+        CASE r.change WHEN 'first' THEN r.valid_from ELSE v.valid_from END AS valid_from,
+        r.created_at, r.accepted_at, r.closed_at
+    FROM partner_center.referrals r
+    LEFT JOIN LATERAL (
+        SELECT * FROM partner_center.referral_versions
+        WHERE r.change <> 'first' AND referral_key = r.referral_key AND change = 'first' LIMIT 1
+    ) v ON true
+    WHERE r.change = 'first' OR v.change = 'first'
 ) f
-CROSS JOIN LATERAL (VALUES
-    ('New', CASE f.status WHEN 'New' THEN f.substatus ELSE 'Pending' END, f.created_at,
-        least(coalesce(f.accepted_at, f.closed_at, f.valid_from), coalesce(f.closed_at, f.valid_from), f.valid_from)),
-    ('Active', CASE f.status WHEN 'Active' THEN f.substatus ELSE 'Accepted' END, f.accepted_at,
-        least(coalesce(f.closed_at, f.valid_from), f.valid_from)),
-    ('Closed', f.substatus, f.closed_at, f.valid_from)
-) AS stage (status, substatus, from_at, to_at)
-WHERE stage.from_at < stage.to_at;
+CROSS JOIN LATERAL (
+    SELECT
+        CASE WHEN f.created_at < f.valid_from THEN f.created_at END AS created_at,
+        CASE WHEN f.created_at < f.valid_from AND f.status IS DISTINCT FROM 'New' AND f.accepted_at IS NOT NULL
+            THEN greatest(f.accepted_at, f.created_at) END AS accepted_at,
+        CASE WHEN f.created_at < f.valid_from AND f.status = 'Closed' AND f.closed_at IS NOT NULL
+            THEN greatest(f.closed_at, f.created_at) END AS closed_at
+    OFFSET 0
+) d
+CROSS JOIN LATERAL (
+    SELECT
+        coalesce(d.created_at < least(d.accepted_at, d.closed_at, f.valid_from), false) AS new,
+        coalesce(d.accepted_at < least(d.closed_at, f.valid_from), false) AS active,
+        coalesce(d.closed_at < f.valid_from, false) AS closed
+    OFFSET 0
+) was
+CROSS JOIN LATERAL (
+    SELECT CASE f.status WHEN 'New' THEN was.new WHEN 'Active' THEN was.active WHEN 'Closed' THEN was.closed ELSE false END AS goes_on
+) had
+CROSS JOIN (VALUES ('New'), ('Active'), ('Closed'), ('first version')) AS k (began)
+CROSS JOIN LATERAL (
+    SELECT
+        k.began <> 'first version' AS is_estimated,
+        CASE k.began WHEN 'first version' THEN f.status ELSE k.began END AS status,
+        CASE WHEN k.began = 'New' AND f.status IS DISTINCT FROM 'New' THEN 'Pending' WHEN k.began = 'Active' AND f.status IS DISTINCT FROM 'Active' THEN 'Accepted'
+            ELSE f.substatus END AS substatus,
+        CASE k.began WHEN 'New' THEN 1 WHEN 'Active' THEN 1 + was.new::int WHEN 'Closed' THEN 1 + was.new::int + was.active::int
+            ELSE 1 + was.new::int + was.active::int + was.closed::int END AS step,
+        CASE k.began WHEN 'New' THEN d.created_at WHEN 'Active' THEN d.accepted_at WHEN 'Closed' THEN d.closed_at
+            ELSE f.valid_from END AS from_at,
+        CASE k.began WHEN 'New' THEN least(d.accepted_at, d.closed_at, f.valid_from) WHEN 'Active' THEN least(d.closed_at, f.valid_from)
+            WHEN 'Closed' THEN f.valid_from END AS to_at
+) stage
+WHERE CASE k.began WHEN 'New' THEN was.new WHEN 'Active' THEN was.active WHEN 'Closed' THEN was.closed ELSE NOT had.goes_on END;
+COMMENT ON VIEW sync.first_stages IS 'What the first version of each referral and its own dates say of its stages, in their order. is_only: it has no other version.';
+
+-- Finding where stages begin in all of history takes seconds where there are a million versions, and few referrals
+-- change in a minute: so the stages of those are kept, and replaced when they change again. Of a referral that has its
+-- first version alone nothing is kept: a first backfill writes nothing here.
+CREATE TABLE sync.stale_stages (
+    referral_key bigint NOT NULL
+);
+COMMENT ON TABLE sync.stale_stages IS 'Referrals whose history has changed since their stages were brought up to date, some of them more than once.';
+
+CREATE FUNCTION sync.note_stale_stages() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO sync.stale_stages SELECT DISTINCT referral_key FROM touched WHERE referral_key IS NOT NULL;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER referral_versions_inserted AFTER INSERT ON partner_center.referral_versions
+    REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION sync.note_stale_stages();
+CREATE TRIGGER referral_versions_updated AFTER UPDATE ON partner_center.referral_versions
+    REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION sync.note_stale_stages();
+CREATE TRIGGER referral_versions_deleted AFTER DELETE ON partner_center.referral_versions
+    REFERENCING OLD TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION sync.note_stale_stages();
+
+CREATE VIEW sync.estimates AS
+SELECT account, referral_id, referral_key, direction, type, category, is_spam, currency, deal_value,
+    status, substatus, from_at, to_at, goes_on
+FROM sync.first_stages WHERE is_estimated AND NOT is_only;
 COMMENT ON VIEW sync.estimates IS 'What sync.estimated_stages holds of a referral once it is brought up to date.';
 
 CREATE TABLE sync.estimated_stages (
@@ -481,7 +546,7 @@ CREATE TABLE sync.estimated_stages (
     goes_on boolean,
     PRIMARY KEY (referral_key, status)
 );
-COMMENT ON TABLE sync.estimated_stages IS 'Stages before the first sight of each referral, derived from its own dates with the values of the first sight; brought up to date as sync.stages.';
+COMMENT ON TABLE sync.estimated_stages IS 'Stages before the first sight of each referral that changed since, derived from its own dates with the values of the first sight; brought up to date as sync.stages.';
 COMMENT ON COLUMN sync.estimated_stages.goes_on IS 'Whether the first version that was seen is of this very stage, and so begins none.';
 
 -- What was observed, and before the first sight what the record's own dates say. Each row begins a stage, so one pass in
@@ -496,9 +561,9 @@ FROM (
             v.change = 'deleted' AS is_deleted, false AS is_estimated
         FROM partner_center.referral_history v
         WHERE (v.change <> 'changed' OR v.changed_columns && '{status,substatus}'::text[])
-            AND NOT EXISTS (
-                SELECT FROM sync.estimated_stages e WHERE e.referral_key = v.referral_key AND e.goes_on AND v.change = 'first'
-            )
+            AND (v.change <> 'first' OR v.valid_to IS NOT NULL AND NOT EXISTS (
+                SELECT FROM sync.estimated_stages e WHERE e.referral_key = v.referral_key AND e.goes_on
+            ))
         UNION ALL
         SELECT referral_key, account, referral_id, from_at, status, substatus, false, true FROM sync.estimated_stages
     ) s
@@ -507,8 +572,6 @@ FROM (
 WHERE NOT is_deleted;
 COMMENT ON VIEW sync.stages_of IS 'What sync.stages holds of a referral once it is brought up to date.';
 
--- Finding where stages begin in all of history takes seconds where there are a million versions, and few referrals
--- change in a minute: so the stages of those are replaced.
 CREATE TABLE sync.stages (
     referral_key bigint,
     step bigint,
@@ -522,20 +585,38 @@ CREATE TABLE sync.stages (
     PRIMARY KEY (referral_key, step)
 );
 CREATE INDEX stages_referral ON sync.stages (account, referral_id);
-COMMENT ON TABLE sync.stages IS 'Stages of each referral; the worker replaces those of referrals that changed, after runs that changed something.';
+COMMENT ON TABLE sync.stages IS 'Stages of each referral that changed since it was first seen; the worker replaces those of referrals that changed, after runs that changed something.';
 
-CREATE TABLE sync.stage_marks (
-    referral_key bigint PRIMARY KEY,
-    written_by xid NOT NULL
+CREATE VIEW sync.all_stages AS
+SELECT referral_key, step, account, referral_id, status, substatus, entered_at, left_at, is_estimated
+FROM sync.stages
+UNION ALL
+SELECT f.referral_key, f.step, f.account, f.referral_id, f.status, f.substatus, f.from_at,
+    CASE WHEN NOT f.goes_on THEN f.to_at END, f.is_estimated
+FROM sync.first_stages f
+WHERE f.is_only OR (
+    f.referral_key IN (SELECT referral_key FROM sync.stale_stages)
+    AND NOT EXISTS (SELECT FROM sync.stages s WHERE s.referral_key = f.referral_key)
 );
-COMMENT ON TABLE sync.stage_marks IS 'The version of each referral''s row that its stages were derived from.';
-COMMENT ON COLUMN sync.stage_marks.written_by IS 'The transaction that wrote that row (xmin): another one has changed it since, whenever that was committed.';
+COMMENT ON VIEW sync.all_stages IS 'Stages of each referral, as of the last time that they were brought up to date.';
+
+CREATE VIEW sync.all_estimates AS
+SELECT account, direction, type, category, is_spam, currency, deal_value, status, from_at, to_at
+FROM sync.estimated_stages
+UNION ALL
+SELECT f.account, f.direction, f.type, f.category, f.is_spam, f.currency, f.deal_value, f.status, f.from_at, f.to_at
+FROM sync.first_stages f
+WHERE f.is_estimated AND (f.is_only OR (
+    f.referral_key IN (SELECT referral_key FROM sync.stale_stages)
+    AND NOT EXISTS (SELECT FROM sync.stages s WHERE s.referral_key = f.referral_key)
+));
+COMMENT ON VIEW sync.all_estimates IS 'Stages before the first sight of each referral, as of the last time that they were brought up to date.';
 
 CREATE VIEW bi.stage_durations AS
 SELECT account, referral_id AS id, step, status, substatus, entered_at, left_at,
     round((extract(epoch FROM coalesce(left_at, now()) - entered_at) / 86400)::numeric, 2) AS days,
     is_estimated
-FROM sync.stages;
+FROM sync.all_stages;
 COMMENT ON VIEW bi.stage_durations IS 'How long each referral was in each status and substatus; a reopened deal enters a stage again. While it was not listed it was in none. Stages that began before the referral was first seen begin at the record''s own dates: is_estimated. Brought up to date within a minute of a change.';
 
 -- The pipeline between the days on which it moved: adding up all versions takes seconds where there are a million.
@@ -547,7 +628,7 @@ open AS (
     FROM partner_center.referral_history v WHERE v.change <> 'deleted' AND v.status IS DISTINCT FROM 'Closed'
     UNION ALL
     SELECT account, direction, type, category, is_spam, status, currency, deal_value, from_at, to_at, true
-    FROM sync.estimated_stages WHERE status IS DISTINCT FROM 'Closed'
+    FROM sync.all_estimates WHERE status IS DISTINCT FROM 'Closed'
 ),
 moves AS (
     SELECT o.*, (m.at AT TIME ZONE (SELECT timezone FROM zone))::date AS day, m.sign

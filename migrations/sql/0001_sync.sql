@@ -109,6 +109,8 @@ CREATE TABLE sync.watermarks (
     checkpoint bigint NOT NULL,
     checkpoint_at timestamptz GENERATED ALWAYS AS (sync.at(checkpoint)) STORED,
     moved_at timestamptz NOT NULL DEFAULT now(),
+    anchor_id text,
+    anchor_version bigint,
     verified_through bigint,
     verified_through_at timestamptz GENERATED ALWAYS AS (sync.at(verified_through)) STORED,
     verified_at timestamptz,
@@ -116,6 +118,8 @@ CREATE TABLE sync.watermarks (
     not_verified text
 );
 COMMENT ON TABLE sync.watermarks IS 'How far each account is read: every updatedDateTime below the watermark is stored.';
+COMMENT ON COLUMN sync.watermarks.anchor_id IS 'The newest referral at the watermark when it moved, which the next listing must show unless it changed.';
+COMMENT ON COLUMN sync.watermarks.anchor_version IS 'The version that it had.';
 COMMENT ON COLUMN sync.watermarks.verified_through IS 'A full listing agreed with the copy about everything below this updatedDateTime.';
 COMMENT ON COLUMN sync.watermarks.verified_by IS 'How that listing was paged, and what verified that each window of it was whole.';
 COMMENT ON COLUMN sync.watermarks.not_verified IS 'Why the last reconcile could verify nothing; null where it could.';

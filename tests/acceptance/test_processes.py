@@ -37,6 +37,8 @@ async def test_several_processes_read_one_backfill_and_each_record_once(
     assert await db.fetchval("SELECT count(*) FROM sync.watermarks") == 1
     await assert_same_as_source(db, simulator)
     await assert_chain(db)
+    scans = await db.fetchval("SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'estimated_stages'")
+    assert scans == 1, "what dashboards read is refreshed by the one that was helped, once"
 
 
 async def test_one_that_helps_is_killed(

@@ -9,12 +9,17 @@ from typing import Any
 import asyncpg
 import pytest
 
+from tests.support.pages import page, referral
+from tests.support.runs import leased
 from tests.support.steps import assert_same_as_source, backfill_all, listing_requests, sync_once
 from worker.demo.control import Control
 from worker.model import instant
-from worker.model.instant import from_datetime, shift
+from worker.model.instant import Instant, from_datetime, shift
 from worker.model.lag import MAX_SAMPLES, Lag
+from worker.model.mapping import map_pages
 from worker.store import checkpoints, queries
+from worker.store.database import Database
+from worker.store.save import save
 from worker.sync.pipeline import Pipeline
 
 WRITES = """
@@ -73,6 +78,85 @@ async def test_a_sync_reads_its_own_rows_only_before_anybody_has_analysed_the_ta
     assert (await sync_once(pipeline)).updated == 20
     (after,) = (await counted(db, READ))[0]
     assert after - before < 20 * 20
+
+
+async def test_a_load_does_not_read_again_what_it_has_loaded_before_anybody_has_analysed_the_tables(
+    database: Database, db: asyncpg.Connection
+) -> None:
+    """Each save looks for its ids; PostgreSQL would take the whole account for a few rows."""
+    await db.execute("ALTER TABLE partner_center.referrals SET (autovacuum_enabled = false)")
+    (before,) = (await counted(db, READ))[0]
+    async with leased(database, "contoso", "backfill") as run:
+        for start in range(0, 2000, 50):
+            few = page(*(referral(number) for number in range(start, start + 50)))
+            assert (await save(database, run, map_pages([few]))).counts.inserted == 50
+    (after,) = (await counted(db, READ))[0]
+    assert after - before < 2000
+
+
+async def test_the_newest_row_at_the_watermark_is_known_without_a_look_at_all(
+    pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    """It is remembered as the watermark moves; where it is deleted or changed, the next newest is looked for once."""
+    await simulator.reset(300)
+    await backfill_all(pipeline)
+
+    async def known() -> tuple[str, Instant]:
+        watermark = await checkpoints.watermark(pipeline.database, pipeline.account)
+        assert watermark is not None
+        found = await checkpoints.anchor(pipeline.database, pipeline.account, Instant(0), watermark)
+        assert found is not None
+        return found
+
+    async def remembered() -> tuple[str, Instant]:
+        row = await db.fetchrow("SELECT anchor_id, anchor_version FROM sync.watermarks")
+        assert row is not None
+        return row["anchor_id"], row["anchor_version"]
+
+    async def newest() -> tuple[str, Instant]:
+        row = await db.fetchrow(
+            "SELECT id, version FROM partner_center.referrals WHERE deleted_at IS NULL ORDER BY version DESC LIMIT 1"
+        )
+        assert row is not None
+        return row["id"], row["version"]
+
+    assert await known() == await newest()
+    key = min((await simulator.state())["referrals"])
+    await simulator.update(key, {"salesStage": "Propose"})
+    await sync_once(pipeline)
+    assert await remembered() == await newest(), "with the page that moved the watermark"
+    assert await known() == await newest()
+    assert (await known())[0] == key
+    await db.execute("UPDATE partner_center.referrals SET deleted_at = now() WHERE id = $1", key)
+    assert (await remembered())[0] == key
+    assert await known() == await newest()
+    assert await remembered() == await newest()
+    watermark = await checkpoints.watermark(pipeline.database, pipeline.account)
+    assert watermark is not None
+    later = shift((await known())[1], timedelta(microseconds=1))
+    assert await checkpoints.anchor(pipeline.database, pipeline.account, later, watermark) is None, "below the window"
+
+
+async def test_a_change_of_a_row_writes_to_no_index_of_it(
+    pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    """Each would be a page of the log for each changed row after a checkpoint, and grow for ever."""
+    await simulator.reset(200)
+    await backfill_all(pipeline)
+    async with db.transaction():
+        await db.execute(
+            """
+            UPDATE partner_center.referrals SET version = version + 1, name = 'x', deal_value = 1
+            WHERE ctid IN (SELECT min(ctid) FROM partner_center.referrals GROUP BY (ctid::text::point)[0])
+            """
+        )
+        found = await db.fetchrow(
+            "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_xact_user_tables"
+            " WHERE relid = 'partner_center.referrals'::regclass"
+        )
+    assert found is not None
+    assert found["n_tup_upd"] > 10, "one of each page"
+    assert found["n_tup_hot_upd"] >= found["n_tup_upd"] - 2
 
 
 @pytest.mark.parametrize("count", [300, 3000])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from worker.commands.backfill import cores
 from worker.commands.process import finish
 
 
@@ -42,3 +43,15 @@ def test_what_a_command_does_not_need_is_not_imported(module: str, slow: tuple[s
         [sys.executable, "-c", f"import sys, {module}; print(*sys.modules)"], check=True, capture_output=True, text=True
     )
     assert not set(slow) & set(shown.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"), [("100000 100000", 1), ("50000 100000", 1), ("max 100000", None), ("?", None)]
+)
+def test_a_container_with_less_than_the_machine_has_fewer_processes(
+    quota: str, expected: int | None, tmp_path: Path
+) -> None:
+    unlimited = cores(tmp_path / "not there")
+    assert unlimited >= 1
+    (tmp_path / "cpu.max").write_text(quota)
+    assert cores(tmp_path / "cpu.max") == (expected or unlimited)

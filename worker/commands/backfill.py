@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -25,8 +26,8 @@ from worker.sync.pipeline import Pipeline, Step
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
 
-ALONE_SECONDS = 15.0
-"""A backfill that takes no longer is not worth a second process, which takes a second to start."""
+ALONE_SECONDS = 5.0
+"""A backfill that takes no longer is not worth a second process, which takes a second of a core to start."""
 
 LOOK_SECONDS = 1.0
 _STOP_SECONDS = 8.0
@@ -47,7 +48,7 @@ async def backfill(pipeline: Pipeline, asked: Range, processes: int, wait: timed
 
     The readers of `api.concurrency` are shared among them. Returns the counts of all.
     """
-    number = processes or min(os.cpu_count() or 1, pipeline.concurrency)
+    number = processes or min(cores(), pipeline.concurrency)
     if number == 1:
         return (await _own(pipeline, asked, None, wait)).counts
     counts = Counts()
@@ -64,6 +65,20 @@ async def backfill(pipeline: Pipeline, asked: Range, processes: int, wait: timed
         for helper in helpers:
             counts += await _ended(helper)
     return counts
+
+
+def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Return how many cores this process may use: those of the machine, less where it or its container is limited.
+
+    The `quota` of a container is in a file of version 2 of Linux's control groups: microseconds of CPU, or `max`, in a
+    period of so many (docs.kernel.org, "Control Group v2", `cpu.max`).
+    """
+    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    try:
+        granted, period = quota.read_text(encoding="ascii").split()
+        return max(1, min(allowed, int(granted) // int(period)))
+    except (OSError, ValueError):
+        return allowed
 
 
 async def read_windows(pipeline: Pipeline, asked: Range, reader: str, parent: int) -> Counts:

@@ -83,10 +83,12 @@ def for_accounts(
     *,
     concurrency: int | None = None,
     afterwards: Callable[[], int] = lambda: 0,
+    refresh: bool = True,
 ) -> None:
     """Do something for the chosen accounts, all of them even when one fails; the worst exit code stands.
 
-    `afterwards` concludes from what was done, so it is left out where an account failed.
+    `afterwards` concludes from what was done, so it is left out where an account failed. A process that helps another
+    leaves to that one the `refresh` of what dashboards read.
     """
     settings = load_settings()
     if concurrency is not None:
@@ -114,7 +116,8 @@ def for_accounts(
                 except SyncError as error:
                     print_error(error)
                     worst = max(worst, error.exit_code)
-            await refresh_history(database)
+            if refresh:
+                await refresh_history(database)
         return worst or afterwards()
 
     finish(work())

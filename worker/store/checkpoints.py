@@ -19,18 +19,39 @@ async def watermark(database: Database, account: str) -> Instant | None:
 
 
 async def anchor(database: Database, account: str, lower: Instant, watermark: Instant) -> tuple[str, Instant] | None:
-    """Return id and version of the newest live row from `lower` up to the watermark, which a listing must show."""
+    """Return id and version of the newest live row from `lower` up to the watermark, which a listing must show.
+
+    It is remembered beside the watermark as that moves, for an index of all versions would make each change of a row
+    write to all indexes. Where the one remembered was changed or deleted since, the rows of the account are looked
+    through, once.
+    """
     async with database.transaction() as connection:
         found = await connection.fetchrow(
             """
-            SELECT id, version FROM partner_center.referrals
-            WHERE account = $1 AND version BETWEEN $2 AND $3 AND deleted_at IS NULL ORDER BY version DESC LIMIT 1
+            SELECT r.id, r.version FROM sync.watermarks w
+            JOIN partner_center.referrals r ON r.account = w.account AND r.id = w.anchor_id
+            WHERE w.account = $1 AND w.anchor_version <= $2 AND r.version = w.anchor_version AND r.deleted_at IS NULL
             """,
             account,
-            lower,
             watermark,
         )
-    return (found["id"], Instant(found["version"])) if found else None
+        if found is None:
+            found = await connection.fetchrow(
+                """
+                SELECT id, version FROM partner_center.referrals
+                WHERE account = $1 AND version <= $2 AND deleted_at IS NULL ORDER BY version DESC LIMIT 1
+                """,
+                account,
+                watermark,
+            )
+            if found is not None:
+                await connection.execute(
+                    "UPDATE sync.watermarks SET anchor_id = $2, anchor_version = $3 WHERE account = $1",
+                    account,
+                    found["id"],
+                    found["version"],
+                )
+    return (found["id"], Instant(found["version"])) if found and found["version"] >= lower else None
 
 
 async def watermark_and_verified(database: Database, account: str) -> tuple[Instant | None, Instant | None]:

@@ -118,7 +118,7 @@ async def _save(
             rejected=len(rejects),
             pages=pages,
         )
-        await put_checkpoints(connection, lease, checkpoints)
+        await put_checkpoints(connection, lease, checkpoints, rows)
         await runs.count(connection, lease, counts)
     return counts, changes
 

@@ -29,18 +29,28 @@ def _recordset(columns: Iterable[tuple[str, str]]) -> str:
     return "jsonb_to_recordset($2::jsonb) AS d(" + ", ".join(f"{name} {kind}" for name, kind in columns) + ")"
 
 
-LOOK = """
-SELECT id, version, content_hash, etag, observed_at, deleted_at
-FROM partner_center.referrals WHERE account = $1 AND id = ANY($2::text[])
-"""
+def _of_each_id(columns: str, locking: str = "") -> str:
+    """Select columns of the rows with some ids ($2) of an account ($1), by a look into the index for each id.
+
+    Not by `id = ANY(...)`: while a table grows, or an account is new in it, PostgreSQL's statistics say that the
+    account has few rows, and it reads all of them each time.
+    """
+    return f"""
+        SELECT r.* FROM (SELECT unnest($2::text[]) AS id ORDER BY 1) d CROSS JOIN LATERAL (
+            SELECT {columns} FROM partner_center.referrals WHERE account = $1 AND id = d.id LIMIT 1{locking}
+        ) r
+    """
+
+
+LOOK = _of_each_id("id, version, content_hash, etag, observed_at, deleted_at")
 """What the copy has of some ids; decides nothing, and locks nothing."""
 
-READ = """
-SELECT id, referral_key, version, content_hash, etag, observed_at, deleted_at, valid_from, payload
-FROM partner_center.referrals WHERE account = $1 AND id = ANY($2::text[])
-"""
+_STORED = "id, referral_key, version, content_hash, etag, observed_at, deleted_at, valid_from, payload"
 
-LOCK = READ + " ORDER BY id FOR UPDATE"
+READ = _of_each_id(_STORED)
+"""The same, and what is needed to compare answers."""
+
+LOCK = _of_each_id(_STORED, " FOR UPDATE")
 """In the order of ids, so that two savers cannot deadlock."""
 
 KEYS = "SELECT nextval('partner_center.referrals_referral_key_seq') FROM generate_series(1, $1)"
@@ -59,10 +69,16 @@ CHILD_TABLES = {
 """The columns of each child table, as they are copied."""
 
 LAST_VERSIONS = """
-SELECT referral_id, max(valid_to) AS valid_to FROM partner_center.referral_versions
-WHERE account = $1 AND referral_id = ANY($2::text[]) GROUP BY referral_id
+SELECT d.id AS referral_id, v.valid_to FROM unnest($2::text[]) AS d(id) CROSS JOIN LATERAL (
+    SELECT valid_to FROM partner_center.referral_versions
+    WHERE account = $1 AND referral_id = d.id ORDER BY valid_from DESC LIMIT 1
+) v
 """
 """Which new rows are of referrals that the copy had before (erased, and shown again), and until when."""
+
+_KEY_OF_EACH = """
+CROSS JOIN LATERAL (SELECT referral_key FROM partner_center.referrals WHERE account = $1 AND id = d.id LIMIT 1) k
+"""
 
 UPDATE = f"""
 UPDATE partner_center.referrals r
@@ -71,11 +87,10 @@ SET {", ".join(f"{name} = d.{name}" for name, _ in (*_COLUMNS, _PAYLOAD))}, dele
     valid_from = coalesce(d.valid_from, r.valid_from),
     change = coalesce(d.change, r.change),
     changed_columns = CASE WHEN d.change IS NULL THEN r.changed_columns ELSE d.changed_columns END,
-    run_id = CASE WHEN d.change IS NULL THEN r.run_id ELSE $4 END
+    run_id = CASE WHEN d.change IS NULL THEN r.run_id ELSE $3 END
 FROM {_recordset((("id", "text"), *_PRESENT, *_COLUMNS, _PAYLOAD))}
-WHERE r.account = $1 AND r.id = ANY($3::text[]) AND r.id = d.id
+{_KEY_OF_EACH} WHERE r.referral_key = k.referral_key
 """
-"""The ids stand beside the document ($3 here), for a plan that reads no other rows whatever the statistics say."""
 
 END_VERSIONS = f"""
 INSERT INTO partner_center.referral_versions
@@ -85,7 +100,7 @@ SELECT r.account, r.id, r.referral_key, r.valid_from, d.valid_to::timestamptz, r
     r.changed_columns, r.version, r.run_id,
     {", ".join(f"r.{name}" for name in VERSION_COLUMNS)}, r.payload
 FROM unnest($2::text[], $3::text[]) AS d(id, valid_to)
-JOIN partner_center.referrals r ON r.account = $1 AND r.id = ANY($2::text[]) AND r.id = d.id
+CROSS JOIN LATERAL (SELECT * FROM partner_center.referrals WHERE account = $1 AND id = d.id LIMIT 1) r
 """
 """Runs before the rows change: what they hold becomes history, until the moment at which the next version begins.
 
@@ -101,12 +116,12 @@ WHERE v.account = $1 AND v.referral_id = ANY($2::text[]) AND v.referral_id = d.i
 """
 """The versions of a referral that was erased go over to its new row; the last lasts until it comes back."""
 
-MARK_DELETED = """
+MARK_DELETED = f"""
 UPDATE partner_center.referrals r
 SET deleted_at = now(), changed_at = now(), valid_from = d.valid_from::timestamptz, change = 'deleted',
-    changed_columns = '{deleted_at}', run_id = $4
+    changed_columns = '{{deleted_at}}', run_id = $4
 FROM unnest($2::text[], $3::text[]) AS d(id, valid_from)
-WHERE r.account = $1 AND r.id = ANY($2::text[]) AND r.id = d.id
+{_KEY_OF_EACH} WHERE r.referral_key = k.referral_key
 """
 
 REJECT = """
@@ -141,7 +156,7 @@ _REWRITTEN = (("payload", "jsonb"), ("content_hash", "uuid"), ("notes", "text"),
 REWRITE = f"""
 UPDATE partner_center.referrals r SET {", ".join(f"{name} = d.{name}" for name, _ in _REWRITTEN)}
 FROM {_recordset((("id", "text"), *_REWRITTEN))}
-WHERE r.account = $1 AND r.id = d.id
+{_KEY_OF_EACH} WHERE r.referral_key = k.referral_key
 """
 """Takes personal data out of what is stored; the referral has not changed."""
 

@@ -1,4 +1,7 @@
-"""The stages that referrals went through, kept beside their history: those of referrals that changed are replaced."""
+"""The stages of referrals that have a history, kept beside it: those of referrals whose history changed are replaced.
+
+Of a referral that has its first version alone nothing is kept: what `bi` shows of it is worked out from its row.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,18 @@ from worker.store.database import STATEMENT_SECONDS, Database
 AT_ONCE = 50_000
 """Referrals whose stages one transaction replaces."""
 
-LOCK_STAGES = "LOCK TABLE sync.stage_marks IN SHARE ROW EXCLUSIVE MODE"
-"""Waits for a refresh that is under way, and lets none begin; readers of `bi` are not held up."""
+LOCK_STAGES = "LOCK TABLE sync.stages IN SHARE ROW EXCLUSIVE MODE"
+"""Waits for a refresh that is under way, and lets none begin; readers of `bi` and savers are not held up."""
 
 _STALE = """
-SELECT coalesce(array_agg(referral_key), '{}') FROM (
-    SELECT referral_key FROM partner_center.referrals r FULL JOIN sync.stage_marks m USING (referral_key)
-    WHERE r.xmin IS DISTINCT FROM m.written_by LIMIT $1
-) stale
+SELECT coalesce(array_agg(referral_key), '{}')
+FROM (SELECT DISTINCT referral_key FROM sync.stale_stages ORDER BY 1 LIMIT $1) stale
 """
-"""Referrals whose row was written by another transaction than when their stages were derived, or was deleted."""
 
 _REPLACE = (
+    "DELETE FROM sync.stale_stages WHERE referral_key = ANY($1::bigint[])",
     "DELETE FROM sync.stages WHERE referral_key = ANY($1::bigint[])",
     "DELETE FROM sync.estimated_stages WHERE referral_key = ANY($1::bigint[])",
-    "DELETE FROM sync.stage_marks WHERE referral_key = ANY($1::bigint[])",
     """
     INSERT INTO sync.estimated_stages (account, referral_id, referral_key, direction, type, category, is_spam, currency,
         deal_value, status, substatus, from_at, to_at, goes_on)
@@ -35,23 +35,20 @@ _REPLACE = (
     SELECT referral_key, step, account, referral_id, status, substatus, entered_at, left_at, is_estimated
     FROM sync.stages_of WHERE referral_key = ANY($1::bigint[])
     """,
-    """
-    INSERT INTO sync.stage_marks (referral_key, written_by)
-    SELECT referral_key, xmin FROM partner_center.referrals WHERE referral_key = ANY($1::bigint[])
-    """,
 )
 
 
 async def refresh_stages(database: Database) -> None:
-    """Replace the stages of every referral that changed since they were derived."""
+    """Replace the stages of every referral whose history changed since they were derived."""
     while await _refresh_some(database) == AT_ONCE:
         pass
 
 
 async def _refresh_some(database: Database) -> int:
-    """Replace the stages of some referrals that changed; returns of how many.
+    """Replace the stages of some referrals; returns of how many.
 
-    One refresh at a time, and all of it in one snapshot: the lock, which is no query, comes before that is taken.
+    One refresh at a time, and all of it in one snapshot: the lock, which is no query, comes before that is taken. What
+    commits later stays noted.
     """
     async with database.transaction(seconds=STATEMENT_SECONDS) as connection:
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")

@@ -123,8 +123,7 @@ async def _update(connection: PoolConnectionProxy, lease: Lease, updates: list[C
     begins = {change.row.id: change.begins(change.since) for change in updates if change.change is not None}
     if begins:
         await end_versions(connection, lease.account, begins)
-    ids = [change.row.id for change in updates]
-    await connection.execute(sql.UPDATE, lease.account, _rows_document(updates, begins), ids, lease.id)
+    await connection.execute(sql.UPDATE, lease.account, _rows_document(updates, begins), lease.id)
     for table in sql.CHILD_TABLES:
         renewed = [(change.key, change.row) for change in updates if table in change.tables]
         if renewed:
@@ -208,8 +207,13 @@ async def put_rejected(connection: PoolConnectionProxy, lease: Lease, rejects: l
         )
 
 
-async def put_checkpoints(connection: PoolConnectionProxy, lease: Lease, checkpoints: Iterable[Checkpoint]) -> None:
-    """Move the checkpoints that some pages reached; raises LeaseError where another run reads the window by now."""
+async def put_checkpoints(
+    connection: PoolConnectionProxy, lease: Lease, checkpoints: Iterable[Checkpoint], rows: Iterable[Row]
+) -> None:
+    """Move the checkpoints that some pages, which showed `rows`, reached, and remember the newest row at the watermark.
+
+    Raises LeaseError where another run reads the window by now.
+    """
     windows: dict[int, WindowCheckpoint] = {}
     watermarks = []
     for checkpoint in checkpoints:
@@ -219,10 +223,18 @@ async def put_checkpoints(connection: PoolConnectionProxy, lease: Lease, checkpo
             case WindowCheckpoint(window_id):
                 windows[window_id] = checkpoint.after(windows.get(window_id))
     if watermarks:
+        through = max(watermarks)
+        newest = max((row for row in rows if row.version <= through), key=lambda row: row.version, default=None)
         await connection.execute(
-            "UPDATE sync.watermarks SET checkpoint = $2, moved_at = now() WHERE account = $1 AND checkpoint < $2",
+            """
+            UPDATE sync.watermarks SET checkpoint = $2, moved_at = now(),
+                anchor_id = coalesce($3, anchor_id), anchor_version = coalesce($4, anchor_version)
+            WHERE account = $1 AND checkpoint < $2
+            """,
             lease.account,
-            max(watermarks),
+            through,
+            newest and newest.id,
+            newest and newest.version,
         )
     if windows:
         moved = await connection.execute(
