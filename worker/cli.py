@@ -62,15 +62,9 @@ def about(
 @app.command()
 def run() -> None:
     """Run the daemon until SIGTERM: migrations, scheduler, ops endpoint."""
-    settings = load_settings()
+    from worker.daemon.assembly import serve  # noqa: PLC0415 - keeps `--help` quick
 
-    async def work() -> int:
-        from worker.daemon.assembly import serve  # noqa: PLC0415 - keeps `--help` quick
-
-        await serve(settings)
-        return 0
-
-    finish(work(), signals=False)
+    finish(serve(load_settings()), signals=False)
 
 
 @app.command()

@@ -34,8 +34,8 @@ ACCOUNTS_IN_METRICS = 500
 """With more, /metrics has no series of single accounts by default: 70,000 of them take seconds to write and to read."""
 
 
-async def serve(settings: Settings) -> None:
-    """Be the daemon until a signal: migrations, schedules, jobs, ops endpoint."""
+async def serve(settings: Settings) -> int:
+    """Be the daemon until a signal: migrations, schedules, jobs, ops endpoint; returns the exit code."""
     async with (
         database_url(settings) as url,
         open_database(url, connections=pool_size(settings)) as database,
@@ -84,6 +84,7 @@ async def serve(settings: Settings) -> None:
             token=settings.http.token.get_secret_value(),
             configured=accounts,
         )
+    return 0
 
 
 def _queries(settings: Settings, database: Database, workers: Workers) -> Queries:

@@ -92,19 +92,9 @@ async def ops_endpoint(
         return web.json_response({"status": "ready"})
 
     async def metrics(_: web.Request) -> web.Response:
-        scrape = Scrape(
-            await queries.status(),
-            await queries.totals(),
-            await queries.leases(),
-            queries.connections(),
-            queries.in_hand(),
-            await queries.queue(),
-            await queries.workers(),
-            await queries.awaiting() if queries.by_account else (),
-            await queries.channels(),
-            queries.by_account,
-        )
-        body = await asyncio.to_thread(exposition, scrape)  # takes a while where there are many accounts
+        body = await asyncio.to_thread(
+            exposition, await _scrape(queries)
+        )  # takes a while where there are many accounts
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def status(_: web.Request) -> web.Response:
@@ -126,6 +116,21 @@ async def ops_endpoint(
         app.router.add_get(path, _guarded(token, ready, answer))
     async with listening(app, listen, guarded=bool(token)):
         yield
+
+
+async def _scrape(queries: Queries) -> Scrape:
+    return Scrape(
+        await queries.status(),
+        await queries.totals(),
+        await queries.leases(),
+        queries.connections(),
+        queries.in_hand(),
+        await queries.queue(),
+        await queries.workers(),
+        await queries.awaiting() if queries.by_account else (),
+        await queries.channels(),
+        queries.by_account,
+    )
 
 
 def _guarded(

@@ -50,16 +50,7 @@ def referral(rng: Random, category: str, life: Life, updated: int) -> dict[str, 
         **_kind(rng, category),
         "registrationStatus": registration if registered else "None",
         "customerProfile": _customer(rng, company, place, expired=life.substatus == "Expired"),
-        "details": {
-            "notes": pick(rng, words.NOTES),
-            "dealValue": value,
-            "currency": place.currency,
-            "closingDateTime": ticks.render(closing, 0),
-            "customerRequestedContact": pick(rng, (True, False, None)),
-            "customerAction": None,
-            "incentiveLevel": pick(rng, (None, None, "Level1")),
-            "requirements": _requirements(rng, place.currency, category),
-        },
+        "details": _details(rng, category, place, value=value, closing=closing),
         "consent": {
             "consentToToShareInfoWithOthers": chance(rng, 0.8),
             "consentToContact": pick(rng, (True, True, None)),
@@ -148,6 +139,20 @@ def _customer(rng: Random, company: str, place: words.Place, *, expired: bool) -
         "isMatchingComplete": chance(rng, 0.6),
         "ids": _company_ids(rng),
         "team": [] if expired else _members(rng, 1, domain, place.locale),
+    }
+
+
+def _details(rng: Random, category: str, place: words.Place, *, value: Decimal | None, closing: int) -> dict[str, Any]:
+    """Say what the deal is worth, when it closes (ticks), and what the customer needs."""
+    return {
+        "notes": pick(rng, words.NOTES),
+        "dealValue": value,
+        "currency": place.currency,
+        "closingDateTime": ticks.render(closing, 0),
+        "customerRequestedContact": pick(rng, (True, False, None)),
+        "customerAction": None,
+        "incentiveLevel": pick(rng, (None, None, "Level1")),
+        "requirements": _requirements(rng, place.currency, category),
     }
 
 

@@ -197,7 +197,7 @@ async def _stay_up(settings: Settings, database: Database, url: str, folder: Pat
         await asyncio.wait({daemon})
 
 
-async def _until_ready(origin: str, daemon: asyncio.Task[None]) -> None:
+async def _until_ready(origin: str, daemon: asyncio.Task[int]) -> None:
     async with aiohttp.ClientSession() as session:
         while not daemon.done():
             with suppress(aiohttp.ClientError):
