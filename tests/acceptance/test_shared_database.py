@@ -20,6 +20,7 @@ import pytest
 from tests.support.command import PIPE, Command, open_command
 from tests.support.conditions import PATIENCE, until, wait_for
 from tests.support.daemon import Daemon, daemon, free_port
+from tests.support.databases import ask
 from tests.support.shared_server import has_stopped, postmaster, until_stopped
 from worker.demo.control import Control
 
@@ -53,15 +54,6 @@ def process(environment: dict[str, str], folder: Path, *arguments: str) -> Itera
 def first_line(running: subprocess.Popen[str]) -> str:
     assert running.stdout is not None
     return running.stdout.readline().strip()
-
-
-async def ask(url: str, statement: str) -> object:
-    """Run one statement; its first value."""
-    connection = await asyncpg.connect(url)
-    try:
-        return await connection.fetchval(statement)
-    finally:
-        await connection.close()
 
 
 async def ready(running: Daemon) -> None:

@@ -22,6 +22,7 @@ import asyncpg
 import pytest
 
 from tests.support.conditions import wait_for
+from tests.support.databases import ask
 from tests.support.shared_server import is_free, postmaster, until_stopped
 from worker.embedded import cluster, supervise
 from worker.embedded import server as embedded
@@ -137,15 +138,6 @@ def copy_package(to: Path) -> None:
     for folder in package.parent.glob(f"{package.name}*"):
         if folder.suffix in ("", ".libs"):
             shutil.copytree(folder, to / folder.name)
-
-
-async def ask(url: str, statement: str) -> object:
-    """Run one statement; its first value."""
-    connection = await asyncpg.connect(url)
-    try:
-        return await connection.fetchval(statement)
-    finally:
-        await connection.close()
 
 
 @pytest.mark.parametrize("user", USERS, ids=len)
