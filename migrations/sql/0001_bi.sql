@@ -513,13 +513,16 @@ COMMENT ON TABLE sync.stale_stages IS 'Referrals whose history has changed since
 CREATE FUNCTION sync.note_stale_stages() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO sync.stale_stages SELECT DISTINCT referral_key FROM touched WHERE referral_key IS NOT NULL;
+    IF TG_OP = 'UPDATE' THEN -- an erased referral that came back goes on under another number
+        INSERT INTO sync.stale_stages SELECT DISTINCT referral_key FROM earlier WHERE referral_key IS NOT NULL;
+    END IF;
     RETURN NULL;
 END
 $$;
 CREATE TRIGGER referral_versions_inserted AFTER INSERT ON partner_center.referral_versions
     REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION sync.note_stale_stages();
 CREATE TRIGGER referral_versions_updated AFTER UPDATE ON partner_center.referral_versions
-    REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION sync.note_stale_stages();
+    REFERENCING OLD TABLE AS earlier NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION sync.note_stale_stages();
 CREATE TRIGGER referral_versions_deleted AFTER DELETE ON partner_center.referral_versions
     REFERENCING OLD TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION sync.note_stale_stages();
 
@@ -619,8 +622,9 @@ SELECT account, referral_id AS id, step, status, substatus, entered_at, left_at,
 FROM sync.all_stages;
 COMMENT ON VIEW bi.stage_durations IS 'How long each referral was in each status and substatus; a reopened deal enters a stage again. While it was not listed it was in none. Stages that began before the referral was first seen begin at the record''s own dates: is_estimated. Brought up to date within a minute of a change.';
 
--- The pipeline between the days on which it moved: adding up all versions takes seconds where there are a million.
-CREATE MATERIALIZED VIEW sync.pipeline_spans AS
+-- The pipeline between the days on which it moved: adding up all versions takes seconds where there are a million. What
+-- is unknown is empty here, so that it can be part of a key.
+CREATE VIEW sync.pipeline_spans_of AS
 WITH zone AS (SELECT value AS timezone FROM sync.settings WHERE name = 'bi.timezone'),
 open AS (
     SELECT v.account, v.direction, v.type, bi.category(v.type, v.qualification, v.invited_by_organization_id) AS category,
@@ -635,9 +639,10 @@ moves AS (
     FROM open o CROSS JOIN LATERAL (VALUES (o.valid_from, 1), (o.valid_to, -1)) AS m (at, sign) WHERE m.at IS NOT NULL
 ),
 days AS (
-    SELECT account, direction, type, category, is_spam, status, currency, is_estimated, day,
+    SELECT account, coalesce(direction, '') AS direction, coalesce(type, '') AS type, category, is_spam,
+        coalesce(status, '') AS status, coalesce(currency, '') AS currency, is_estimated, day,
         sum(sign) AS deals, sum(sign * deal_value) AS value
-    FROM moves GROUP BY account, direction, type, category, is_spam, status, currency, is_estimated, day
+    FROM moves GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
 )
 SELECT account, direction, type, category, is_spam, status, currency, is_estimated, day AS from_day,
     lead(day) OVER g AS to_day,
@@ -645,14 +650,29 @@ SELECT account, direction, type, category, is_spam, status, currency, is_estimat
     trim_scale(sum(value) OVER g) AS deal_value -- a deal of many digits that was closed leaves its zeros in the sum
 FROM days
 WINDOW g AS (PARTITION BY account, direction, type, category, is_spam, status, currency, is_estimated ORDER BY day);
-CREATE UNIQUE INDEX pipeline_spans_key ON sync.pipeline_spans
-    (account, direction, type, category, is_spam, status, currency, is_estimated, from_day);
-COMMENT ON MATERIALIZED VIEW sync.pipeline_spans IS 'The open pipeline from one day on which it moved to the next; refreshed by the worker after runs that changed something.';
+COMMENT ON VIEW sync.pipeline_spans_of IS 'What sync.pipeline_spans holds once it is brought up to date.';
+
+CREATE TABLE sync.pipeline_spans (
+    account text,
+    direction text,
+    type text,
+    category text,
+    is_spam boolean,
+    status text,
+    currency text,
+    is_estimated boolean,
+    from_day date,
+    to_day date,
+    deals numeric NOT NULL,
+    deal_value numeric,
+    PRIMARY KEY (account, direction, type, category, is_spam, status, currency, is_estimated, from_day)
+);
+COMMENT ON TABLE sync.pipeline_spans IS 'The open pipeline from one day on which it moved to the next; the worker replaces what differs, after runs that changed something.';
 
 -- A source may date a record in the year 9999: days are bounded by what can be a day of a pipeline.
 CREATE VIEW bi.pipeline_daily AS
-SELECT s.account, c::date AS day, coalesce(s.direction, 'Unknown') AS direction, s.type, s.category, s.is_spam, s.status, s.currency,
-    s.is_estimated, s.deals::bigint AS deals, s.deal_value
+SELECT s.account, c::date AS day, coalesce(nullif(s.direction, ''), 'Unknown') AS direction, nullif(s.type, '') AS type,
+    s.category, s.is_spam, nullif(s.status, '') AS status, nullif(s.currency, '') AS currency, s.is_estimated, s.deals::bigint AS deals, s.deal_value
 FROM sync.pipeline_spans s
 CROSS JOIN (SELECT (now() AT TIME ZONE timezone)::date AS today FROM bi.settings) t
 CROSS JOIN LATERAL generate_series(

@@ -15,7 +15,8 @@ from worker.store.sql import END_VERSIONS
 from worker.store.write import SHORTEST_VERSION
 from worker.sync.pipeline import Pipeline
 
-PAIRS = {"sync.stages": "sync.stages_of", "sync.estimated_stages": "sync.estimates", "sync.all_stages": "every_stage"}
+PAIRS = {"sync.stages": "sync.stages_of", "sync.estimated_stages": "sync.estimates", "sync.all_stages": "every_stage",
+         "sync.pipeline_spans": "sync.pipeline_spans_of"}  # fmt: skip
 """What is stored, or shown, and what says what it should be: a view over history, or `EVERY_STAGE`."""
 
 EVERY_STAGE = """
@@ -82,7 +83,10 @@ SAME = dict.fromkeys(PAIRS, 0)
 async def test_after_changes_of_every_kind(pipeline: Pipeline, simulator: Control, db: asyncpg.Connection) -> None:
     await simulator.reset(200)
     await backfill_all(pipeline)
-    assert await differences(db) == SAME, "what has one version alone needs no refresh"
+    kept = await differences(db)
+    assert kept.pop("sync.pipeline_spans") > 0
+    assert not any(kept.values()), "the stages of what has one version alone need no refresh"
+    await refresh_history(pipeline.database)
     first = await db.fetchval("SELECT count(*) FROM bi.stage_durations")
     listed = (await simulator.state(full=True))["records"]
     keys = sorted(key for key, record in listed.items() if record["status"] == "Active")
@@ -104,6 +108,10 @@ async def test_after_changes_of_every_kind(pipeline: Pipeline, simulator: Contro
     assert await differences(db) == SAME
     assert await db.fetchval("SELECT count(*) FROM bi.stage_durations WHERE id = $1", keys[3]) == 0
     assert await db.fetchval("SELECT count(*) FROM bi.stage_durations WHERE id = $1", keys[4]) > 0, "history is left"
+    await reconcile_once(pipeline)
+    assert await db.fetchval("SELECT change FROM partner_center.referrals WHERE id = $1", keys[4]) == "back"
+    await refresh_history(pipeline.database)
+    assert await differences(db) == SAME
 
 
 async def test_what_commits_after_a_refresh_that_it_began_before(
@@ -127,6 +135,27 @@ async def test_what_commits_after_a_refresh_that_it_began_before(
     assert await differences(db) == SAME
 
 
+async def test_a_refresh_writes_what_changed_and_nothing_else(
+    pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    """Also of what is unknown, which a refresh would take for new each time where it is null."""
+    await simulator.reset(100)
+    keys = sorted((await simulator.state())["referrals"])
+    for key in keys[:10]:
+        await simulator.update(key, {"status": None, "type": None, "direction": None, "details": {"currency": None}})
+    await backfill_all(pipeline)
+    await refresh_history(pipeline.database)
+    assert await db.fetchval("SELECT count(*) FROM bi.pipeline_daily WHERE currency IS NULL AND type IS NULL") > 0
+    spans = "SELECT count(*), max(ctid), array_agg(DISTINCT xmin::text) FROM sync.pipeline_spans"
+    before = await db.fetchrow(spans)
+    await refresh_history(pipeline.database)
+    assert await db.fetchrow(spans) == before
+    await simulator.update(keys[20], {"status": "Active", "substatus": "Late"})
+    await sync_once(pipeline)
+    await refresh_history(pipeline.database)
+    assert await db.fetchrow(spans) != before
+
+
 async def test_an_erased_account_leaves_nothing(pipeline: Pipeline, simulator: Control, db: asyncpg.Connection) -> None:
     """A refresh between its referrals and its history, which go in batches, derives stages from what is left."""
     await simulator.reset(20)
@@ -141,7 +170,7 @@ async def test_an_erased_account_leaves_nothing(pipeline: Pipeline, simulator: C
     await refresh_history(pipeline.database)
     assert await db.fetchval("SELECT count(*) FROM sync.stages WHERE account = 'fabrikam'") > 0
     await remove_account(pipeline.database, "fabrikam")
-    for table in PAIRS:
+    for table in PAIRS.keys() - {"sync.pipeline_spans"}:
         assert await db.fetchval(f"SELECT count(*) FROM {table} WHERE account = 'fabrikam'") == 0  # noqa: S608
         assert await db.fetchval(f"SELECT count(*) FROM {table} WHERE account = 'contoso'") > 0  # noqa: S608
     await refresh_history(pipeline.database)

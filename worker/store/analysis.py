@@ -6,20 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import asyncpg
-from asyncpg.pool import PoolConnectionProxy
-
 from worker.store.database import STATEMENT_SECONDS, Database
-from worker.store.stages import LOCK_STAGES, refresh_stages
-
-LOCK_TIMEOUT = "500ms"
-"""So long a refresh that keeps readers out waits for those that are there already, as a migration does."""
+from worker.store.stages import refresh_spans, refresh_stages
 
 SHOWN = 15
 """Rows of a list that the report shows; it says how many there are."""
-
-REFRESH_MEMORY = "64MB"
-"""What a refresh sorts in memory: on a server's usual 4 MB it writes all of history to disk twice."""
 
 _CHOSEN = "($1::text IS NULL OR account = $1)"
 _TODAY = "(now() AT TIME ZONE (SELECT timezone FROM bi.settings))::date"
@@ -190,32 +181,10 @@ _QUERIES = {name: _filled(template) for name, template in _TEMPLATES.items()}
 async def refresh_history(database: Database) -> None:
     """Bring up to date what `bi` reads of history: the stages of referrals that changed, then the pipeline of each day.
 
-    Readers are held up by the first refresh alone. Raises StoreError where the role does not own what is written.
+    Nobody is held up: readers see it as it was until then, and savers write no table of it.
     """
     await refresh_stages(database)
-    async with database.transaction(seconds=STATEMENT_SECONDS) as connection:
-        await connection.execute(LOCK_STAGES)  # two that fill an empty view would each wait for the other
-        await connection.execute(f"SET LOCAL work_mem = '{REFRESH_MEMORY}'")
-        if not await _fill_empty(connection):
-            await connection.execute("REFRESH MATERIALIZED VIEW CONCURRENTLY sync.pipeline_spans")
-
-
-async def _fill_empty(connection: PoolConnectionProxy) -> bool:
-    """Fill the view of the pipeline where it is empty, as after a first backfill.
-
-    That takes a third of the time, but its readers wait meanwhile. So not where one of them holds it for longer than a
-    moment, and all others would wait behind us.
-    """
-    if await connection.fetchval("SELECT EXISTS (SELECT FROM sync.pipeline_spans)"):
-        return False
-    try:
-        async with connection.transaction():
-            await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-            await connection.execute("REFRESH MATERIALIZED VIEW sync.pipeline_spans")
-            await connection.execute("SET LOCAL lock_timeout TO DEFAULT")
-    except asyncpg.LockNotAvailableError:
-        return False
-    return True
+    await refresh_spans(database)
 
 
 async def analysis(

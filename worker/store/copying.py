@@ -18,7 +18,7 @@ _ROWS, _CHILDREN = 64, 1_000
 _NULL = "\\N"
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 _SPACES = bytes.maketrans(b"\t\n\r", b"   ")
-_has_escapes = re.compile(rb"(?i)\\(?:[\\ntr]|u00(?:09|0[ad]|5c))").search
+_escape = re.compile(rb"\\(?:[\\ntrNTR]|[uU]00(?:09|0[aA]|0[dD]|5[cC]))")
 """What has a meaning of its own in this form stands in a string of JSON as one of these, or not at all."""
 
 
@@ -55,7 +55,7 @@ async def rows_as_lines(account: str, run_id: int, new: Sequence[NewRow]) -> Asy
                 one.change,
                 run,
             )
-            written += _payload(row.raw), b"\t", line(values, escaped=bool(_has_escapes(row.raw))).encode(), b"\n"
+            written += _payload(row.raw), b"\t", line(values, escaped=_has_escapes(row.raw)).encode(), b"\n"
         yield b"".join(written)
 
 
@@ -66,7 +66,7 @@ def children_as_lines(rows: Iterable[tuple[int, Row]], tables: Collection[str]) 
     """
     written: dict[str, list[str]] = {table: [] for table in tables}
     for key, row in rows:
-        before, escaped = f"{key}\t", bool(_has_escapes(row.raw))
+        before, escaped = f"{key}\t", _has_escapes(row.raw)
         for table, children in row.children.items():
             if table in written:
                 written[table] += [before + line(child, escaped=escaped) for child in children]
@@ -84,6 +84,11 @@ def line(values: Values, *, escaped: bool) -> str:
     if escaped:
         values = tuple([None if value is None else _escaped(value) for value in values])
     return "\t".join([_NULL if value is None else value for value in values])
+
+
+def _has_escapes(raw: bytes) -> bool:
+    """Tell whether a value may have one; most records have no backslash, which is seen ten times faster."""
+    return b"\\" in raw and _escape.search(raw) is not None
 
 
 def _array(texts: tuple[str, ...]) -> str | None:

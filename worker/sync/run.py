@@ -137,7 +137,7 @@ def logged(run: Run, counts: Counts) -> Counts:
 
 
 async def refresh_history(database: Database, *, force: bool = False) -> None:
-    """Bring up to date what dashboards read from materialised views, where a run asked for it, or by `force`.
+    """Bring up to date what dashboards read of history, where a run asked for it, or by `force`.
 
     When that fails the copy itself is as good, and the refresh stays asked for.
     """
