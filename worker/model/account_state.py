@@ -43,5 +43,5 @@ def sign_in(row: Mapping[str, Any], now: datetime) -> str:
         return f"refused {ago(row['sign_in_refused_at'], now)}"
     if row["sign_in_lapses_at"] is None:
         return ""
-    days = (row["sign_in_lapses_at"] - now) // timedelta(days=1)
+    days = round((row["sign_in_lapses_at"] - now) / timedelta(days=1))
     return f"lapses in {days} days unless used" if days > 1 else "lapses within two days unless used"
