@@ -665,7 +665,8 @@ CREATE TABLE sync.pipeline_spans (
     to_day date,
     deals numeric NOT NULL,
     deal_value numeric,
-    PRIMARY KEY (account, direction, type, category, is_spam, status, currency, is_estimated, from_day)
+    -- By day first: what moves today is written to the same few pages.
+    PRIMARY KEY (from_day, account, direction, type, category, is_spam, status, currency, is_estimated)
 );
 COMMENT ON TABLE sync.pipeline_spans IS 'The open pipeline from one day on which it moved to the next; the worker replaces what differs, after runs that changed something.';
 

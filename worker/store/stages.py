@@ -76,6 +76,7 @@ ended AS (
 INSERT INTO sync.pipeline_spans AS s ({_KEY}, to_day, deals, deal_value)
 SELECT {_KEY}, d.to_day, d.deals, d.deal_value FROM due d LEFT JOIN sync.pipeline_spans p USING ({_KEY})
 WHERE p.deals IS NULL OR (p.to_day, p.deals, p.deal_value) IS DISTINCT FROM (d.to_day, d.deals, d.deal_value)
+ORDER BY from_day
 ON CONFLICT ({_KEY}) DO UPDATE SET to_day = excluded.to_day, deals = excluded.deals, deal_value = excluded.deal_value
 """  # noqa: S608 - constants
 
