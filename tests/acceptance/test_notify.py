@@ -101,7 +101,7 @@ async def test_killed_at_any_moment_nothing_is_lost_and_little_repeated(
         await db.execute("UPDATE sync.messages SET created_at = created_at - interval '11 minutes'")  # no burst
     async with daemon(notifying, tmp_path):
         # apprise sends a mail every five seconds at most
-        await until(told_of_all(db, created), "everything notifying", patience=90 + 10 * created)
+        await until(told_of_all(db, created), "everything sent", patience=90 + 10 * created)
     assert await db.fetchval("SELECT count(*) FROM sync.events WHERE kind = 'new'") == created
     for how in ("http", "smtp"):
         taken = Counter(one["key"] for one in taking.messages(how))
@@ -133,7 +133,7 @@ async def test_a_flood_is_one_summary(
     assert command("backfill", "--restart").returncode == 0
     async with daemon(notifying, tmp_path):
         await simulator.create([incoming(12, name="The one that is new")])
-        await until(arrived(taking, 4), "notifying of the one")
+        await until(arrived(taking, 4), "told of the one")
     titles = Counter((one["how"], one["title"].partition(":")[0]) for one in taking.messages())
     assert titles == {
         ("http", "Referrals"): 1, ("smtp", "Referrals"): 1, ("http", "New referral"): 1, ("smtp", "New referral"): 1,
@@ -152,7 +152,7 @@ async def test_a_dead_channel_holds_up_no_sync_and_no_other_channel(
             await until(arrived(taking, 2), "the others introduced")
             await simulator.create([incoming(12)])
             await until(rows(db, 11), "followed")
-            await until(arrived(taking, 4), "notifying to the others")
+            await until(arrived(taking, 4), "told to the others")
             assert await db.fetchval("SELECT sent FROM sync.channels WHERE channel = 'dead'") == 0
             assert await running.stop() == 0
 
@@ -180,7 +180,7 @@ async def test_an_outage_of_the_database_loses_nothing(
             await connection.execute("UPDATE sync.messages SET next_at = now() WHERE state = 'waiting'")
             await connection.execute("UPDATE sync.leases SET expires_at = now()")
             async with daemon(variables, tmp_path):
-                await until(arrived(taking, 2 + 2 * created), "all of them notifying")
+                await until(arrived(taking, 2 + 2 * created), "all of them told")
             await connection.close()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -85,6 +85,7 @@ class Daemon:
     folder: Path
     process: subprocess.Popen[bytes] | None = None
     began: float = 0.0
+    logged: int = 0
     samples: list[Sample] = field(default_factory=list)
 
     @property
@@ -93,6 +94,7 @@ class Daemon:
 
     def start(self) -> None:
         with self.log.open("ab") as output:
+            self.logged = output.tell()
             listen = {"REFERRAL_SYNC_HTTP__LISTEN": f"127.0.0.1:{free_port()}"}
             self.process = subprocess.Popen(
                 [*WORKER, "run"],
@@ -116,9 +118,15 @@ class Daemon:
         descriptors = len(list(Path(f"/proc/{pid}/fd").iterdir()))
         self.samples.append(Sample(time.monotonic() - self.began, resident, descriptors))
 
+    async def has_started(self) -> bool:
+        """Return whether it takes signals by now."""
+        return b'"worker_started"' in self.log.read_bytes()[self.logged :]
+
     async def end(self, number: int) -> None:
         """Send it a signal that ends it, and see it end as it should."""
         process = self.running()
+        if number == signal.SIGTERM:
+            await until(self.has_started, f"started: daemon {self.name}")
         process.send_signal(number)
         code = await asyncio.to_thread(process.wait, 20)
         assert code == (0 if number == signal.SIGTERM else -number), self.log.read_text()[-3000:]
