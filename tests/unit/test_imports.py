@@ -44,6 +44,6 @@ def test_nothing_imports_a_test_module_or_a_conftest() -> None:
     [found.name for found in pkgutil.walk_packages(worker.__path__, "worker.") if found.name != "worker.__main__"],
 )
 def test_no_module_makes_templates_or_consoles(name: str) -> None:
-    """Who uses them makes them (docs/decisions/0029)."""
+    """Who uses them makes them (docs/decisions/0028)."""
     made = vars(importlib.import_module(name))
     assert [key for key, value in made.items() if isinstance(value, jinja2.Environment | rich.console.Console)] == []
