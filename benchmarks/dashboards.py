@@ -2,8 +2,9 @@
 
 Every query of the provisioned dashboards; the twelve questions of docs/questions.md; every view of `bi` from its first
 row to its last, without sending them; the match with 150,000 opportunities of docs/crm-match.md; and what keeps history
-up to date. On an embedded PostgreSQL of its own. The best and the slowest of five, and the processor's time of the best
-in all of the server's processes: on a busy machine that says more.
+up to date. On a PostgreSQL of its own with default settings, the embedded one or that of `BENCH_PG_BIN`. The best and
+the slowest of five, and the processor's time of the best in all of the server's processes: on a busy machine that says
+more.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -20,10 +20,10 @@ from typing import Any
 import asyncpg
 
 from benchmarks.made_up import fill
+from benchmarks.server import server
 from tests.support.crm_match import PAGE, TABLE, documented, script
 from tests.support.dashboards import queries
 from tests.support.documents import QUESTIONS, sql_blocks
-from worker.embedded import server as embedded
 from worker.store import migrate
 from worker.store.analysis import refresh_history
 from worker.store.database import Database, open_database
@@ -51,23 +51,20 @@ INSERT INTO sync.stale_stages SELECT referral_key FROM partner_center.referral_v
 
 async def main(referrals: int) -> None:
     """Fill a database and print one line for each query."""
-    with tempfile.TemporaryDirectory(prefix="referral-sync-") as folder:
-        async with embedded.server(Path(folder), settings={"max_wal_size": "4GB"}) as url:
-            await migrate.upgrade(url)
-            await fill(url, referrals)
-            connection = await asyncpg.connect(url)
-            versions = await connection.fetchval("SELECT count(*) FROM partner_center.referral_history")
-            await _match(connection, url, referrals * 3 // 4)
-            server = _parent(await connection.fetchval("SELECT pg_backend_pid()"))
-            sys.stdout.write(
-                f"{referrals:,} referrals, {versions:,} versions\n{'best':>8} {'worst':>8} {'CPU':>8}  ms\n"
-            )
-            views = [row["relname"] for row in await connection.fetch(VIEWS)]
-            for name, sql in _asked(views):
-                await _measure(name, server, lambda sql=sql: connection.fetch(sql))  # type: ignore[misc]
-            async with open_database(url, connections=1) as database:
-                await _refreshes(connection, database, server)
-            await connection.close()
+    async with server("default") as url:
+        await migrate.upgrade(url)
+        await fill(url, referrals)
+        connection = await asyncpg.connect(url)
+        versions = await connection.fetchval("SELECT count(*) FROM partner_center.referral_history")
+        await _match(connection, url, referrals * 3 // 4)
+        postmaster = _parent(await connection.fetchval("SELECT pg_backend_pid()"))
+        sys.stdout.write(f"{referrals:,} referrals, {versions:,} versions\n{'best':>8} {'worst':>8} {'CPU':>8}  ms\n")
+        views = [row["relname"] for row in await connection.fetch(VIEWS)]
+        for name, sql in _asked(views):
+            await _measure(name, postmaster, lambda sql=sql: connection.fetch(sql))  # type: ignore[misc]
+        async with open_database(url, connections=1) as database:
+            await _refreshes(connection, database, postmaster)
+        await connection.close()
 
 
 def _asked(views: list[str]) -> Iterator[tuple[str, str]]:

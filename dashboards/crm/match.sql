@@ -54,16 +54,16 @@ opportunity AS (
     FROM :opportunities
     WHERE :where
 ),
-match AS (
+match AS ( -- lengths are compared too, because PostgreSQL, which knows nothing of trimmed ids, else expects a thousand times the pairs
     SELECT account, referral_id, opportunity_id,
         concat_ws(' and ', CASE WHEN bool_or(by_reference) THEN 'reference' END, CASE WHEN NOT bool_and(by_reference) THEN 'MSX id' END)
             AS matched_by,
         count(*) OVER (PARTITION BY account, referral_id) AS opportunities
     FROM (
         SELECT r.account, r.id AS referral_id, o.id AS opportunity_id, true AS by_reference
-        FROM referral r JOIN opportunity o USING (reference)
+        FROM referral r JOIN opportunity o ON o.reference = r.reference AND length(o.reference) = length(r.reference)
         UNION ALL
-        SELECT r.account, r.id, o.id, false FROM referral r JOIN opportunity o USING (msx)
+        SELECT r.account, r.id, o.id, false FROM referral r JOIN opportunity o ON o.msx = r.msx AND length(o.msx) = length(r.msx)
     ) found
     GROUP BY account, referral_id, opportunity_id
 ),
@@ -95,7 +95,7 @@ beside AS (
         WHERE NOT is_spam
     ) r
     LEFT JOIN match m ON m.account = r.account AND m.referral_id = r.id
-    FULL JOIN opportunity o ON o.id = m.opportunity_id
+    FULL JOIN opportunity o ON o.id = m.opportunity_id AND length(o.id) = length(m.opportunity_id)
 )
 SELECT *, has_value_conflict OR has_currency_conflict OR has_stage_conflict OR has_date_conflict AS has_conflict FROM beside;
 

@@ -51,6 +51,7 @@ COMMENT ON FUNCTION bi.sign_of(integer) IS 'The character of a code point; null 
 CREATE FUNCTION bi.decoded(encoded text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE
         WHEN strpos(encoded, '&') = 0 THEN encoded
+        WHEN strpos(replace(encoded, '&amp;', ''), '&') = 0 THEN replace(encoded, '&amp;', '&')
         WHEN encoded ~ '&(?!amp;|lt;|gt;|quot;|#39;)[#A-Za-z]' THEN bi.decode_entities(encoded)
         ELSE replace(replace(replace(replace(replace(encoded, '&lt;', '<'), '&gt;', '>'), '&quot;', '"'), '&#39;', ''''), '&amp;', '&')
     END;
@@ -59,7 +60,8 @@ COMMENT ON FUNCTION bi.decoded(text) IS 'As decode_entities, and quick where the
 CREATE FUNCTION bi.local_day(at timestamptz, country text) RETURNS date LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE
         WHEN at IS NULL THEN NULL
-        WHEN extract(epoch FROM at)::numeric % 900 <> 0 THEN (at AT TIME ZONE 'UTC')::date
+        WHEN date_trunc('minute', at AT TIME ZONE 'UTC') <> at AT TIME ZONE 'UTC' OR date_part('minute', at AT TIME ZONE 'UTC')::integer % 15 <> 0
+            THEN (at AT TIME ZONE 'UTC')::date
         WHEN country IN ('NZ', 'TO', 'WS', 'KI', 'FJ') THEN (at AT TIME ZONE 'UTC' + interval '14 hours')::date
         ELSE (at AT TIME ZONE 'UTC' + interval '12 hours')::date
     END;
@@ -113,7 +115,7 @@ SELECT
     bi.decoded(r.customer_name) AS customer_name,
     r.customer_size,
     r.customer_country,
-    r.customer_city,
+    bi.decoded(r.customer_city) AS customer_city,
     r.created_at,
     r.updated_at,
     r.accepted_at,
@@ -137,7 +139,7 @@ SELECT
     bi.is_awaiting(r.status, r.substatus, r.accepted_at, r.closed_at) AS is_awaiting,
     bi.local_day(r.closing_at, r.customer_country) AS closing_on,
     r.status IS DISTINCT FROM 'Closed'
-        AND bi.local_day(r.closing_at, r.customer_country) < (now() AT TIME ZONE z.timezone)::date AS is_past_expected_close,
+        AND bi.local_day(r.closing_at, r.customer_country) < (now() AT TIME ZONE (SELECT timezone FROM bi.settings))::date AS is_past_expected_close,
     bi.deal_type(
         bi.category(r.type, r.qualification, r.invited_by_organization_id), r.type, r.invited_by_organization_id,
         r.organization_id, r.consent_to_share_with_microsoft_sellers, r.invite_assistance_request_code
@@ -148,18 +150,9 @@ SELECT
         WHEN r.direction = 'Incoming' THEN 'Partner'
         ELSE 'Unknown'
     END AS sourced_by,
-    coalesce(r.customer_marketplace_intent, (
-        SELECT string_agg(q.item_id, ', ' ORDER BY q.position) FROM partner_center.referral_requirements q
-        WHERE q.referral_key = r.referral_key AND q.kind = 'attribute' AND lower(q.item_type) = 'customermarketplaceintent'
-    )) AS marketplace_intent,
-    (
-        SELECT string_agg(q.item_id, ', ' ORDER BY q.position) FROM partner_center.referral_requirements q
-        WHERE q.referral_key = r.referral_key AND q.kind = 'attribute' AND lower(q.item_type) = 'solutionarea'
-    ) AS solution_area,
-    (
-        SELECT string_agg(q.item_id, ', ' ORDER BY q.position) FROM partner_center.referral_requirements q
-        WHERE q.referral_key = r.referral_key AND q.kind = 'attribute' AND lower(q.item_type) = 'solutionplay'
-    ) AS solution_play,
+    coalesce(r.customer_marketplace_intent, q.marketplace_intent) AS marketplace_intent,
+    q.solution_area,
+    q.solution_play,
     r.consent_to_share_with_microsoft_sellers AS is_shared_with_microsoft,
     r.invite_assistance_request_code AS assistance_request_code,
     r.invited_by_organization_id AS inviter_id,
@@ -167,16 +160,31 @@ SELECT
     r.offer_id,
     r.referral_source,
     r.call_to_action,
-    r.customer_state,
+    bi.decoded(r.customer_state) AS customer_state,
     r.customer_region,
-    (
-        SELECT string_agg(i.external_id, ', ' ORDER BY i.position) FROM partner_center.referral_customer_ids i
-        WHERE i.referral_key = r.referral_key AND lower(i.profile_type) = 'duns'
-    ) AS customer_duns,
+    i.duns AS customer_duns,
     r.expires_at
 FROM partner_center.referrals r
-CROSS JOIN bi.settings z
 LEFT JOIN sync.accounts a ON a.account = r.account
+LEFT JOIN ( -- in one pass, and not at all where none of these columns is asked for: a look for each referral takes seconds
+    SELECT referral_key,
+        string_agg(item_id, ', ') FILTER (WHERE attribute = 'customermarketplaceintent') AS marketplace_intent,
+        string_agg(item_id, ', ') FILTER (WHERE attribute = 'solutionarea') AS solution_area,
+        string_agg(item_id, ', ') FILTER (WHERE attribute = 'solutionplay') AS solution_play
+    FROM (
+        SELECT referral_key, item_id, lower(item_type) AS attribute FROM partner_center.referral_requirements
+        WHERE kind = 'attribute' ORDER BY referral_key, position
+    ) ordered
+    GROUP BY referral_key
+) q ON q.referral_key = r.referral_key
+LEFT JOIN (
+    SELECT referral_key, string_agg(external_id, ', ') AS duns
+    FROM (
+        SELECT referral_key, external_id FROM partner_center.referral_customer_ids
+        WHERE lower(profile_type) = 'duns' ORDER BY referral_key, position
+    ) ordered
+    GROUP BY referral_key
+) i ON i.referral_key = r.referral_key
 WHERE r.deleted_at IS NULL;
 COMMENT ON VIEW bi.referrals IS 'One row for each referral that the source lists now. Names are decoded; the copy itself keeps them as received.';
 
@@ -203,7 +211,8 @@ ORDER BY r.respond_by;
 COMMENT ON VIEW bi.awaiting_response IS 'What still awaits our answer? The most urgent first; an incoming referral that nobody answers in 14 days expires. Referrals whose direction the source does not say are not in it: bi.data_quality counts those that may wait.';
 
 CREATE VIEW bi.team AS
-SELECT r.account, r.id AS referral_id, m.position, m.first_name, m.last_name, lower(m.email) AS email, m.title
+SELECT r.account, r.id AS referral_id, m.position, bi.decoded(m.first_name) AS first_name, bi.decoded(m.last_name) AS last_name,
+    lower(m.email) AS email, m.title
 FROM partner_center.referral_team_members m
 JOIN partner_center.referrals r ON r.referral_key = m.referral_key AND r.deleted_at IS NULL;
 COMMENT ON VIEW bi.team IS 'Our own people on each referral; business data. Their phone numbers are in bi.team_phones.';
@@ -227,41 +236,41 @@ GROUP BY account, customer_name, customer_country;
 COMMENT ON VIEW bi.customers IS 'One row for each customer name and country, without spam.';
 
 CREATE VIEW bi.solutions AS
-SELECT r.account, r.id AS referral_id, s.position, s.solution_id, bi.decoded(s.name) AS name, s.solution_type, s.type, s.publisher_name, s.price, s.quantity, s.currency
+SELECT r.account, r.id AS referral_id, s.position, s.solution_id, bi.decoded(s.name) AS name, s.solution_type, s.type, bi.decoded(s.publisher_name) AS publisher_name, s.price, s.quantity, s.currency
 FROM partner_center.referral_solutions s
 JOIN partner_center.referrals r ON r.referral_key = s.referral_key AND r.deleted_at IS NULL;
 COMMENT ON VIEW bi.solutions IS 'The solutions of each referral.';
 
 CREATE VIEW bi.industries AS
-SELECT r.account, r.id AS referral_id, q.item_id AS industry, q.item_name AS name
+SELECT r.account, r.id AS referral_id, q.item_id AS industry, bi.decoded(q.item_name) AS name
 FROM partner_center.referral_requirements q
 JOIN partner_center.referrals r ON r.referral_key = q.referral_key AND r.deleted_at IS NULL
 WHERE q.kind = 'industry';
 COMMENT ON VIEW bi.industries IS 'The industries of each referral: one row for each.';
 
 CREATE VIEW bi.products AS
-SELECT r.account, r.id AS referral_id, q.item_id AS product, q.item_name AS name
+SELECT r.account, r.id AS referral_id, q.item_id AS product, bi.decoded(q.item_name) AS name
 FROM partner_center.referral_requirements q
 JOIN partner_center.referrals r ON r.referral_key = q.referral_key AND r.deleted_at IS NULL
 WHERE q.kind = 'product';
 COMMENT ON VIEW bi.products IS 'The Microsoft products of each referral: one row for each.';
 
 CREATE VIEW bi.services AS
-SELECT r.account, r.id AS referral_id, q.item_id AS service, q.item_name AS name
+SELECT r.account, r.id AS referral_id, q.item_id AS service, bi.decoded(q.item_name) AS name
 FROM partner_center.referral_requirements q
 JOIN partner_center.referrals r ON r.referral_key = q.referral_key AND r.deleted_at IS NULL
 WHERE q.kind = 'service';
 COMMENT ON VIEW bi.services IS 'The services of each referral: one row for each.';
 
 CREATE VIEW bi.sales_plays AS
-SELECT r.account, r.id AS referral_id, q.item_id AS sales_play, q.item_name AS name
+SELECT r.account, r.id AS referral_id, q.item_id AS sales_play, bi.decoded(q.item_name) AS name
 FROM partner_center.referral_requirements q
 JOIN partner_center.referrals r ON r.referral_key = q.referral_key AND r.deleted_at IS NULL
 WHERE q.kind = 'sales_play';
 COMMENT ON VIEW bi.sales_plays IS 'The sales plays of each referral: one row for each.';
 
 CREATE VIEW bi.offers AS
-SELECT r.account, r.id AS referral_id, q.item_id AS offer, q.item_name AS name
+SELECT r.account, r.id AS referral_id, q.item_id AS offer, bi.decoded(q.item_name) AS name
 FROM partner_center.referral_requirements q
 JOIN partner_center.referrals r ON r.referral_key = q.referral_key AND r.deleted_at IS NULL
 WHERE q.kind = 'offer';
@@ -323,7 +332,8 @@ LEFT JOIN partner_center.referral_versions before
 WHERE v.change <> 'changed' OR v.changed_columns && ARRAY['status', 'substatus'];
 COMMENT ON VIEW bi.status_changes IS 'Each change of status or substatus since the referral was first seen; the first sight, deleted and back are changes too.';
 
--- The version before is looked up for each change: a join of all of history with itself takes seconds for the latest few.
+-- An outer join and a CASE, so that PostgreSQL knows how many rows come of it: then all changes are one pass over history,
+-- and the latest few a look at the version before each.
 CREATE VIEW bi.value_changes AS
 SELECT
     v.account,
@@ -337,14 +347,11 @@ SELECT
     bi.decoded(r.customer_name) AS customer,
     v.recorded_at
 FROM partner_center.referral_history v
-CROSS JOIN LATERAL (
-    SELECT b.deal_value, b.currency FROM partner_center.referral_versions b
-    WHERE b.account = v.account AND b.referral_id = v.referral_id AND b.valid_from < v.valid_from
-    ORDER BY b.valid_from DESC LIMIT 1
-) before
+LEFT JOIN partner_center.referral_versions before
+    ON before.account = v.account AND before.referral_id = v.referral_id AND before.valid_to = v.valid_from
 LEFT JOIN partner_center.referrals r ON r.account = v.account AND r.id = v.referral_id
 WHERE v.changed_columns && '{deal_value,currency,payload}'::text[]
-    AND (before.deal_value, before.currency) IS DISTINCT FROM (v.deal_value, v.currency);
+    AND CASE WHEN before.valid_to IS NOT NULL THEN (before.deal_value, before.currency) IS DISTINCT FROM (v.deal_value, v.currency) ELSE false END;
 COMMENT ON VIEW bi.value_changes IS 'Each change of a deal''s value since it was first seen. Values are in the currency beside them.';
 
 -- Where in a record each column is, for showing what changed; not those that hold personal data.
@@ -733,7 +740,7 @@ GROUP BY s.account, s.open_rejects;
 COMMENT ON VIEW bi.data_quality IS 'Where a wrong picture would come from: what is missing, odd or rejected, for each account.';
 
 CREATE VIEW bi.customer_contacts AS
-SELECT r.account, r.id AS referral_id, c.position, c.first_name, c.last_name, c.email, c.phone_number, c.title
+SELECT r.account, r.id AS referral_id, c.position, bi.decoded(c.first_name) AS first_name, bi.decoded(c.last_name) AS last_name, c.email, c.phone_number, c.title
 FROM partner_center.referral_customer_contacts c
 JOIN partner_center.referrals r ON r.referral_key = c.referral_key AND r.deleted_at IS NULL;
 COMMENT ON VIEW bi.customer_contacts IS 'People at the customer. Personal data: only for bi_reader_pii.';

@@ -128,6 +128,37 @@ async def test_text_is_decoded_once(text: str, db: asyncpg.Connection) -> None:
     assert await db.fetchval("SELECT bi.decode_entities($1)", text) == html.unescape(text), "whichever way it goes"
 
 
+async def test_every_name_is_decoded(pipeline: Pipeline, simulator: Control, db: asyncpg.Connection) -> None:
+    """Of places, people, products and publishers as well as of deals and companies."""
+    await simulator.reset(20)
+    key, record = next(iter((await simulator.state(full=True))["records"].items()))
+    person = {"firstName": "Ren&eacute;", "lastName": "O&#39;Neil", "email": "rene@example.com"}
+    address = {**record["customerProfile"]["address"], "city": "M&uuml;nchen", "state": "A &amp; B"}
+    wanted = {name: [{"id": "X", "name": "C &amp; D"}] for name in ("industries", "products", "services")}
+    wanted["solutions"] = [{"id": "S", "name": "E &lt; F", "type": "Name", "publisherName": "G &amp; Sons"}]
+    await simulator.update(
+        key,
+        {
+            "customerProfile": {**record["customerProfile"], "address": address, "team": [person]},
+            "details": {**record["details"], "requirements": wanted},
+            "team": [person],
+        },
+    )
+    await backfill_all(pipeline)
+
+    async def row(view: str, columns: str) -> tuple[Any, ...]:
+        of = "id" if view == "referrals" else "referral_id"
+        found = await db.fetchrow(f"SELECT {columns} FROM bi.{view} WHERE {of} = $1", key)  # noqa: S608 - names of this test
+        return tuple(found or ())
+
+    assert await row("referrals", "customer_city, customer_state") == ("München", "A & B")
+    for view in ("team", "customer_contacts"):
+        assert await row(view, "first_name, last_name") == ("René", "O'Neil")
+    for view in ("industries", "products", "services"):
+        assert await row(view, "name") == ("C & D",)
+    assert await row("solutions", "name, publisher_name") == ("E < F", "G & Sons")
+
+
 @pytest.mark.parametrize(
     ("sent", "country", "day"),
     [

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import ToolAnnotations
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from worker import RELEASE
 from worker.config.models import Settings
@@ -49,6 +49,13 @@ CODES = frozenset(
 
 LONGEST = 300
 """How much of a text is shown: a name needs no more, and a flood of words is none."""
+
+FIXES = {
+    "day": "Write a day as 2026-06-30, or leave it out for today.",
+    "since": "Write a day as 2026-06-01, or a moment as 2026-06-01T08:00:00Z.",
+    "limit": f"Give a whole number from 1 to {MOST_ROWS}.",
+}
+"""What to write instead of an argument that cannot be read; the others are texts."""
 
 _CODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,59}")
 
@@ -90,7 +97,10 @@ class Questions:
         limit: Limit = 100,
     ) -> dict[str, Any]:
         """Which deals are new, changed their status or value, or were deleted at the source? The newest first."""
-        moment = since if since.tzinfo is not None else since.replace(tzinfo=UTC)
+        try:
+            moment = since.astimezone(UTC) if since.tzinfo is not None else since.replace(tzinfo=UTC)
+        except OverflowError:
+            raise ToolError(_unreadable("since", since.isoformat())) from None
         return await _result(questions.changes(self._database, account, moment, limit))
 
     async def explain_referral(
@@ -104,15 +114,37 @@ class Questions:
         return await _result(questions.one_referral(self._database, key))
 
 
+class _Server(MCPServer):
+    """The SDK's server, which answers an argument that cannot be read with one sentence and a fix."""
+
+    async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
+        """Call a tool. Raises ToolError with what an assistant can correct."""
+        try:
+            return await super().call_tool(name, arguments, context)
+        except ToolError as error:
+            if not isinstance(error.__cause__, ValidationError):
+                raise
+            fault = error.__cause__.errors()[0]
+            argument = str(fault["loc"][0]) if fault["loc"] else name
+            given = None if fault["type"] == "missing" else fault["input"]
+            raise ToolError(_unreadable(argument, given)) from None
+
+
+def _unreadable(argument: str, given: object) -> str:
+    """Return a sentence about an argument, and its fix; what was given is repeated in no more than a few signs."""
+    fix = FIXES.get(argument, "Give a text.")
+    if given is None:
+        return f"The argument {argument} is missing. {fix}"
+    return f"The argument {argument} cannot be read: {questions.shown(str(given))}. {fix}"
+
+
 async def serve(settings: Settings) -> None:
     """Answer questions until the assistant closes our standard input."""
     # The SDK logs the trace of whatever fails, and a database's errors may quote rows.
     logging.getLogger("mcp").setLevel(logging.CRITICAL + 1)
     # No look at the revision: the sign-in may be one that reads nothing but `bi`.
     async with database_url(settings) as url, open_database(url, connections=2) as database:
-        server = MCPServer(
-            "referral-sync", title="Partner Center referrals", instructions=INSTRUCTIONS, version=RELEASE
-        )
+        server = _Server("referral-sync", title="Partner Center referrals", instructions=INSTRUCTIONS, version=RELEASE)
         asked = Questions(database)
         for tool in (
             asked.freshness,

@@ -126,7 +126,7 @@ async def one_referral(database: Database, referral_id: str) -> Answer:
     accounts = {row["account"] for part in parts.values() for row in part.rows}
     if not accounts:
         raise SyncError(
-            f"The copy holds no referral {_shown(referral_id)}.",
+            f"The copy holds no referral {shown(referral_id)}.",
             "Take the id from another answer; a referral that is new at the source arrives with the next sync.",
         )
     return Answer(parts, [row for row in fresh if row["account"] in accounts])
@@ -154,7 +154,7 @@ async def _asked(
             rows = [dict(row) for row in await connection.fetch("SELECT * FROM bi.freshness ORDER BY account")]
             if account is not None and account not in {row["account"] for row in rows}:
                 known = ", ".join(row["account"] for row in rows) or "none"
-                raise SyncError(f"The copy holds no account {_shown(account)}.", f"It has: {known}.")
+                raise SyncError(f"The copy holds no account {shown(account)}.", f"It has: {known}.")
             yield connection, [row for row in rows if account in (None, row["account"])]
     except StoreError as error:
         if isinstance(error.__cause__, asyncpg.QueryCanceledError):
@@ -175,6 +175,6 @@ async def _part(connection: PoolConnectionProxy, query: str, order: str, limit: 
     return Part([{name: value for name, value in row.items() if name != "total_rows"} for row in rows], total)
 
 
-def _shown(text: str) -> str:
-    """Return a text that an error may repeat: short, and nothing but signs of an id."""
-    return re.sub(r"[^\w.-]", "?", text[:60])
+def shown(text: str) -> str:
+    """Return a text that an error may repeat: short, and nothing but signs of an id or of a time."""
+    return re.sub(r"[^\w.:+-]", "?", text[:60])
