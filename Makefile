@@ -9,7 +9,7 @@ LOCKED := --universal --generate-hashes --no-emit-index-url --no-annotate --no-h
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help demo test test-system torture soak coverage check check-sql audit sbom bench bench-peers bench-growth bench-scale bench-dashboards \
-	columns dictionary messages lock clean
+	columns dictionary messages tree lock clean
 .DEFAULT_GOAL := help
 
 help: ## say what can be made
@@ -82,6 +82,9 @@ dictionary: .venv/.dev ## write docs/data-dictionary.md and dbt/models/sources.y
 
 messages: .venv/.dev ## write docs/messages.md, the text of each kind of message, and a picture of one (needs chromium)
 	@$(BIN)/python -m tools.messages --picture
+
+tree: .venv/.dev ## list what is in each file of worker/
+	@$(BIN)/python -m tools.tree
 
 lock: .venv/.dev ## resolve the dependencies anew; UPGRADE= keeps the pins that still fit
 	@$(BIN)/pip install -q uv

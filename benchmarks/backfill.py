@@ -88,12 +88,12 @@ def measured(command: list[str], variables: dict[str, str] | None = None) -> tup
         command, cwd=ROOT, env=os.environ | (variables or {}), stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None  # noqa: S101 - a pipe was asked for
-        told = process.stdout.read()
+        output = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         raise SystemExit(f"{command} ended with {process.returncode}")
-    return told, time.perf_counter() - started, usage.ru_utime + usage.ru_stime, _megabytes(usage)
+    return output, time.perf_counter() - started, usage.ru_utime + usage.ru_stime, _megabytes(usage)
 
 
 def _megabytes(usage: resource.struct_rusage) -> float:
@@ -123,10 +123,10 @@ async def contender(name: str, origin: str, dsn: str, records: int) -> Result:
     """Run one of `benchmarks.contenders`, in a database of its own where it fills the product's tables."""
     own = await database(dsn, "floor_d") if name == FLOOR_D else dsn
     before = await cost(dsn, checkpoint=True)
-    told, _, _, peak = await asyncio.to_thread(
+    output, _, _, peak = await asyncio.to_thread(
         measured, [sys.executable, "-m", "benchmarks.contenders", name, origin, own]
     )
-    found, spent = json.loads(told), await cost(dsn) - before
+    found, spent = json.loads(output), await cost(dsn) - before
     whole = await same(own, found["table"], asked(f"{origin}/checksum")) if found["table"] else ""
     return Result(name, records, found["seconds"], found["cpu"], peak, int(found["requests"]), spent, whole)
 
@@ -214,8 +214,8 @@ async def syncs(origin: str, dsn: str) -> tuple[list[str], list[tuple[str, str, 
                 (f"sync of {touches}: requests", "3", str(run["requests"]), run["requests"] <= 3),
             ]
         else:
-            told = f"{run['requests']}, {rows}"
-            reached.append(("idle sync: requests, rows written", "1, 0", told, told == "1, 0"))
+            seen = f"{run['requests']}, {rows}"
+            reached.append(("idle sync: requests, rows written", "1, 0", seen, seen == "1, 0"))
     return lines, reached
 
 
@@ -286,8 +286,8 @@ async def peer(name: str, how: str, origin: str, dsn: str, records: int) -> Resu
     """Run dlt in its own environment."""
     command = [os.environ["PEERS_PYTHON"], str(ROOT / "benchmarks" / "peers.py"), how, origin, dsn]
     before = await cost(dsn, checkpoint=True)
-    told, _, cpu, peak = await asyncio.to_thread(measured, command)
-    found, spent = json.loads(told.splitlines()[-1]), await cost(dsn) - before
+    output, _, cpu, peak = await asyncio.to_thread(measured, command)
+    found, spent = json.loads(output.splitlines()[-1]), await cost(dsn) - before
     connection = await asyncpg.connect(dsn)
     rows = await connection.fetchval(f"SELECT count(*) FROM {found['table']}")  # noqa: S608 - a peer's table
     await connection.close()

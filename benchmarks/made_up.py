@@ -93,7 +93,7 @@ async def fill(url: str, referrals: int) -> None:
     await connection.execute(_REFERRALS, referrals)
     for statement in (_VERSIONS, _CHILDREN, _RUNS):
         await connection.execute(statement)
-    await connection.execute("INSERT INTO sync.watermarks (account, position) VALUES ('contoso', 638000000000000000)")
+    await connection.execute("INSERT INTO sync.watermarks (account, checkpoint) VALUES ('contoso', 638000000000000000)")
     await connection.execute("ANALYZE")
     async with open_database(url, connections=1) as database:
         await refresh_history(database)

@@ -331,8 +331,8 @@ async def many(stage: Stage) -> None:
             unnest(ARRAY['runs.done', 'unchanged', 'pages', 'answers.200']) k
         """,
         """
-        INSERT INTO sync.watermarks (account, position)
-        SELECT m, (SELECT coalesce(max(position), 0) FROM sync.watermarks) FROM unnest($1::text[]) m
+        INSERT INTO sync.watermarks (account, checkpoint)
+        SELECT m, (SELECT coalesce(max(checkpoint), 0) FROM sync.watermarks) FROM unnest($1::text[]) m
         """,
     ):
         await stage.db.execute(statement, names)

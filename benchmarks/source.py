@@ -20,8 +20,8 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from worker.demo.data import make_referrals
-from worker.demo.rows import encode
 from worker.model import instant
+from worker.model.codec import encode
 from worker.model.instant import Instant
 
 PAGE = 100

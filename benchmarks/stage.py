@@ -41,18 +41,18 @@ class Worker:
 
     def cpu(self) -> float:
         """Return its CPU seconds so far."""
-        told = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        return (int(told[11]) + int(told[12])) / _TICKS
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
 
     def peak(self) -> float:
         """Return its peak memory in MB."""
-        told = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
-        return int(told.partition("VmHWM:")[2].split()[0]) / 1024
+        text = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+        return int(text.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a scene saw beside what must hold; None where it is only told."""
+    """What a scene saw beside what must hold; None where it is only shown."""
 
     what: str
     wanted: str

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict
@@ -17,9 +16,10 @@ import asyncpg
 import pytest
 from hypothesis import settings
 
-from tests.support.command import ROOT, SYSTEM, Command, run_command
+from tests.support.command import SYSTEM, Command, run_command
 from tests.support.databases import execute, new_database, url_of
 from tests.support.secure import SECRET, Secure, secure_simulator
+from tests.support.simulator import running_simulator
 from tests.support.steps import TALLY
 from worker.demo.behaviour import Behaviour
 from worker.demo.control import Control
@@ -54,8 +54,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what the session came to."""
     if TALLY:
-        told = ", ".join(f"{number:,} {what}" for what, number in sorted(TALLY.items()))
-        terminalreporter.write_line(f"in all: {told}")
+        totals = ", ".join(f"{number:,} {what}" for what, number in sorted(TALLY.items()))
+        terminalreporter.write_line(f"in all: {totals}")
 
 
 @pytest.fixture(scope="session")
@@ -140,15 +140,8 @@ async def db(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 @pytest.fixture(scope="session")
 def simulator_origin() -> Iterator[str]:
     """Run a simulator for the session as a process of its own; its origin."""
-    command = [sys.executable, "-m", "worker.demo.simulator", "--count", "0", "--port", "0"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            origin = process.stdout.readline().strip()
-            assert origin, f"the simulator did not start: exit status {process.wait()}"
-            yield origin
-        finally:
-            process.terminate()
+    with running_simulator("--count", "0") as origin:
+        yield origin
 
 
 @pytest.fixture

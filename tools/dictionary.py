@@ -45,12 +45,12 @@ Made from the comments in the database by `make dictionary`. Dashboards read sch
 Times are `timestamptz`; amounts are in the currency that stands beside them and are never added across currencies.
 """
 RELATIONS = """
-SELECT n.nspname AS schema, c.relname AS name, obj_description(c.oid, 'pg_class') AS told
+SELECT n.nspname AS schema, c.relname AS name, obj_description(c.oid, 'pg_class') AS comment
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname IN ('bi', 'partner_center') AND c.relkind IN ('r', 'v') ORDER BY 1, 2
 """
 COLUMNS = """
-SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type, col_description(a.attrelid, a.attnum) AS told
+SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type, col_description(a.attrelid, a.attnum) AS comment
 FROM pg_attribute a WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
 _API = re.compile(r"\s*API: (\S+?)\.?$")
@@ -67,18 +67,18 @@ async def dictionary(connection: asyncpg.Connection, examples: dict[tuple[str, s
     for relation in await connection.fetch(RELATIONS):
         name = f"{relation['schema']}.{relation['name']}"
         parts.append(
-            f"\n## {name}\n\n{relation['told']}\n\n| column | type | is | API | example |\n|---|---|---|---|---|"
+            f"\n## {name}\n\n{relation['comment']}\n\n| column | type | is | API | example |\n|---|---|---|---|---|"
         )
         for column in await connection.fetch(COLUMNS, name):
-            told = column["told"] or ""
-            found = _API.search(told)
+            comment = column["comment"] or ""
+            found = _API.search(comment)
             path = f"`{found[1]}`" if found else ""
-            told = _API.sub("", told).rstrip(".")
+            comment = _API.sub("", comment).rstrip(".")
             example = examples.get((name, column["name"]), "")
             cells = (
                 f"`{column['name']}`",
                 column["type"].replace("timestamp with time zone", "timestamptz"),
-                told,
+                comment,
                 path,
             )
             parts.append(f"| {' | '.join(cells)} | {example} |")
@@ -107,17 +107,17 @@ async def sources(connection: asyncpg.Connection) -> str:
         columns = await connection.fetch(COLUMNS, f"bi.{relation['name']}")
         table = {
             "name": relation["name"],
-            "description": relation["told"],
+            "description": relation["comment"],
             "columns": [
                 {
                     "name": column["name"],
-                    "description": _API.sub("", column["told"] or ""),
+                    "description": _API.sub("", column["comment"] or ""),
                     "data_type": column["type"].replace("timestamp with time zone", "timestamptz"),
                 }
                 for column in columns
             ],
         }
-        (personal if "only for bi_reader_pii" in relation["told"] else plain).append(table)
+        (personal if "only for bi_reader_pii" in relation["comment"] else plain).append(table)
     described = [
         ("referrals", "Microsoft Partner Center referrals. Sign in with a member of bi_reader.", plain),
         ("referrals_pii", "The people of referrals: personal data, for members of bi_reader_pii only.", personal),
@@ -125,8 +125,8 @@ async def sources(connection: asyncpg.Connection) -> str:
     tree = {
         "version": 2,
         "sources": [
-            {"name": name, "description": told, "schema": "bi", "config": _FRESHNESS, "tables": tables}
-            for name, told, tables in described
+            {"name": name, "description": description, "schema": "bi", "config": _FRESHNESS, "tables": tables}
+            for name, description, tables in described
         ],
     }
     return SOURCES_HEAD + yaml.dump(tree, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=120)
@@ -147,7 +147,11 @@ async def examples(connection: asyncpg.Connection) -> dict[tuple[str, str], str]
     for relation in await connection.fetch(RELATIONS):
         name = f"{relation['schema']}.{relation['name']}"
         for column in await connection.fetch(COLUMNS, name):
-            if column["type"] in _VOLATILE or "ersonal" in (column["told"] or "") or "ersonal" in relation["told"]:
+            if (
+                column["type"] in _VOLATILE
+                or "ersonal" in (column["comment"] or "")
+                or "ersonal" in relation["comment"]
+            ):
                 continue
             value = await connection.fetchval(
                 f"""SELECT min("{column["name"]}"::text) FROM {name} WHERE "{column["name"]}"::text <> ''"""  # noqa: S608 - names of the catalogue
@@ -193,10 +197,10 @@ async def main() -> None:
             await migrate.upgrade(url)
             await load(url)
             connection = await asyncpg.connect(url)
-            told = await dictionary(connection, await examples(connection))
+            text = await dictionary(connection, await examples(connection))
             dbt = await sources(connection)
             await connection.close()
-    TARGET.write_text(told, encoding="utf-8")
+    TARGET.write_text(text, encoding="utf-8")
     SOURCES.write_text(dbt, encoding="utf-8")
     LOG_EVENTS.write_text(log_events(), encoding="utf-8")
 

@@ -11,10 +11,10 @@ from decimal import Decimal
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from worker.model.events import Kind
+from worker.model.events import EventKind
 from worker.notify import messages
 from worker.notify.facts import Deal, Health, Occurrence, Waiting
-from worker.notify.messages import Frame, Page
+from worker.notify.messages import Frame, MessagePage
 
 DOCS = Path(__file__).parent.parent / "docs"
 NOW = datetime(2026, 3, 3, 7, 0, tzinfo=UTC)
@@ -55,19 +55,19 @@ E-mail gets HTML with the same words:
 
 
 def frame(*accounts: Health) -> Frame:
-    """What holds for the examples."""
+    """Return what holds for the examples."""
     return Frame(NOW, ZoneInfo("Europe/Berlin"), "https://partner.example.com/referrals/{id}", accounts or (HEALTH,))
 
 
-def happening(kind: Kind, deal: Deal | None = DEAL, /, **more: str | None) -> Occurrence:
-    """An event of the examples."""
+def happening(kind: EventKind, deal: Deal | None = DEAL, /, **more: str | None) -> Occurrence:
+    """Make an event of the examples."""
     at = NOW - timedelta(minutes=7)
     referral = deal.id if deal else ""
     return Occurrence(1, "contoso", "Contoso EMEA", kind, referral, "", at, at, "incremental", more, deal)
 
 
-def examples() -> dict[str, Page]:
-    """One message of each kind."""
+def examples() -> dict[str, MessagePage]:
+    """Make one message of each kind."""
     closed = replace(DEAL, status="Closed", substatus="Won", is_awaiting=False, respond_by=None)
     other = replace(
         DEAL, name="Analytics for 40 plants", customer="Northwind", country="FR", value=Decimal(80500), sellers=()
@@ -78,17 +78,21 @@ def examples() -> dict[str, Page]:
     began = (NOW - timedelta(hours=9)).isoformat()
     won = replace(closed, name="Data platform", customer="Tailspin Toys", country="US", currency="USD")
     waiting = Waiting(3, 1, [late, DEAL, replace(other, respond_by=NOW + timedelta(days=13, hours=20))])
-    came = [happening(Kind.NEW, waiting.first[2]), happening(Kind.CLOSED, won), happening(Kind.VALUE_CHANGED, **value)]
+    came = [
+        happening(EventKind.NEW, waiting.first[2]),
+        happening(EventKind.CLOSED, won),
+        happening(EventKind.VALUE_CHANGED, **value),
+    ]
     single = {
-        "new": happening(Kind.NEW),
-        "due": happening(Kind.DUE),
-        "overdue": happening(Kind.OVERDUE, late),
-        "expired": happening(Kind.EXPIRED, replace(closed, substatus="Expired")),
-        "closed": happening(Kind.CLOSED, closed),
-        "value_changed": happening(Kind.VALUE_CHANGED, **value),
-        "action_required": happening(Kind.ACTION_REQUIRED, None, why=mfa),
-        "stale": replace(happening(Kind.STALE, None), happened_at=NOW - timedelta(hours=9)),
-        "recovered": happening(Kind.RECOVERED, None, kind="stale", began_at=began),
+        "new": happening(EventKind.NEW),
+        "due": happening(EventKind.DUE),
+        "overdue": happening(EventKind.OVERDUE, late),
+        "expired": happening(EventKind.EXPIRED, replace(closed, substatus="Expired")),
+        "closed": happening(EventKind.CLOSED, closed),
+        "value_changed": happening(EventKind.VALUE_CHANGED, **value),
+        "action_required": happening(EventKind.ACTION_REQUIRED, None, why=mfa),
+        "stale": replace(happening(EventKind.STALE, None), happened_at=NOW - timedelta(hours=9)),
+        "recovered": happening(EventKind.RECOVERED, None, kind="stale", began_at=began),
     }
     pages = {kind: messages.single(event, frame(), ["Message 1b4e28ba."]) for kind, event in single.items()}
     title = messages.awaiting_title(waiting, frame())
@@ -100,7 +104,7 @@ def examples() -> dict[str, Page]:
     pages["the same from a copy that is old"] = messages.digest(
         messages.awaiting_title(nothing, frame(OLD)), nothing, [], frame(OLD)
     )
-    pages["due, from a copy that is old"] = messages.single(happening(Kind.DUE), frame(OLD))
+    pages["due, from a copy that is old"] = messages.single(happening(EventKind.DUE), frame(OLD))
     pages["more than ten at once"] = messages.digest("Referrals: 3 changes", None, came, frame())
     return pages
 

@@ -10,9 +10,8 @@ from typing import Annotated, Literal
 import typer
 
 from worker import RELEASE
+from worker.commands.outlet import Outlet, ask, tell
 from worker.commands.process import (
-    OUT,
-    ask,
     finish,
     for_accounts,
     ids_of,
@@ -21,7 +20,6 @@ from worker.commands.process import (
     print_error,
     refuse,
     run_process,
-    tell,
 )
 from worker.errors import SyncError
 
@@ -47,7 +45,7 @@ def main() -> None:
 
 def _version(asked: bool) -> None:
     if asked:
-        OUT.print(f"referral-sync {RELEASE}")
+        tell(f"referral-sync {RELEASE}")
         raise typer.Exit
 
 
@@ -64,15 +62,9 @@ def about(
 @app.command()
 def run() -> None:
     """Run the daemon until SIGTERM: migrations, scheduler, ops endpoint."""
-    settings = load_settings()
+    from worker.daemon.assembly import serve  # noqa: PLC0415 - keeps `--help` quick
 
-    async def work() -> int:
-        from worker.daemon.assembly import serve  # noqa: PLC0415 - keeps `--help` quick
-
-        await serve(settings)
-        return 0
-
-    finish(work(), signals=False)
+    finish(serve(load_settings()), signals=False)
 
 
 @app.command()
@@ -178,7 +170,7 @@ def health() -> None:
 
         from worker.daemon.health import ask_health  # noqa: PLC0415
 
-        OUT.print(await to_thread(ask_health, settings.http.listen))
+        tell(await to_thread(ask_health, settings.http.listen))
         return 0
 
     finish(work())
@@ -290,7 +282,7 @@ def config() -> None:
     """Show the effective configuration, secrets masked."""
     from worker.config.render import render  # noqa: PLC0415 - keeps `--help` quick
 
-    OUT.print(render(load_settings()), end="")
+    tell(render(load_settings()), end="")
 
 
 notify = typer.Typer(
@@ -382,16 +374,21 @@ def simulate(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any behaviour, such as filter_updated=reject."),
     ] = None,
+    tls: Annotated[
+        tuple[str, str] | None, typer.Option(metavar="CERTIFICATE KEY", help="Files to serve https with.")
+    ] = None,
+    until_stdin_ends: Annotated[bool, typer.Option("--until-stdin-ends", hidden=True)] = False,
 ) -> None:
     """Serve a simulated Partner Center; its token is `simulator`.
 
     Example: referral-sync simulate --count 1000 --set filter_updated=ignore
     """
     from worker.demo.behaviour import Behaviour  # noqa: PLC0415 - only this command needs it
-    from worker.demo.simulator import run as serve  # noqa: PLC0415 - the same
+    from worker.demo.simulator import run  # noqa: PLC0415 - the same
 
     behaviour = Behaviour(page_size=page_size, latency=latency)
-    raise typer.Exit(serve(behaviour, options or (), count, seed, host=host, port=port))
+    code = run(behaviour, options or (), count, seed, host=host, port=port, tls=tls, until_stdin_ends=until_stdin_ends)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -404,4 +401,4 @@ def demo(
     """See it all in a minute: a database, a simulated Partner Center, a backfill, changes, a sync, and what BI sees."""
     from worker.demo.tour import tour  # noqa: PLC0415 - only this command needs it
 
-    finish(tour(count, OUT, keep=keep))
+    finish(tour(count, Outlet(), keep=keep))

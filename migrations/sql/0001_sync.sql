@@ -106,8 +106,8 @@ COMMENT ON TABLE sync.totals IS 'What all runs of a kind came to, ever: the coun
 
 CREATE TABLE sync.watermarks (
     account text PRIMARY KEY,
-    position bigint NOT NULL,
-    position_at timestamptz GENERATED ALWAYS AS (sync.at(position)) STORED,
+    checkpoint bigint NOT NULL,
+    checkpoint_at timestamptz GENERATED ALWAYS AS (sync.at(checkpoint)) STORED,
     moved_at timestamptz NOT NULL DEFAULT now(),
     anchor_id text,
     anchor_version bigint,
@@ -392,10 +392,10 @@ SELECT
         WHEN finished.outcome IS NULL AND sign_in.refused_at IS NULL AND loading.since IS NULL THEN 'never ran'
         WHEN sign_in.refused_at IS NOT NULL OR 'refused' IN (finished.outcome, reconciled.outcome) THEN 'action required'
         WHEN finished.outcome IN ('failed', 'abandoned') OR reconciled.outcome = 'failed' THEN 'failing'
-        WHEN w.position IS NULL THEN 'loading'
+        WHEN w.checkpoint IS NULL THEN 'loading'
         ELSE 'ok'
     END AS health,
-    w.position_at AS watermark,
+    w.checkpoint_at AS watermark,
     good.finished_at AS last_good_run_at,
     good.checked_at AS fresh_as_of,
     w.verified_through_at AS verified_through,
@@ -469,7 +469,7 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT b.planned_at AS since, sum(x.records)::bigint AS records, count(*) AS windows, count(x.done_at) AS windows_done
     FROM sync.backfills b JOIN sync.backfill_windows x ON x.backfill_id = b.id
-    WHERE b.account = a.account AND b.loaded_at IS NULL AND w.position IS NULL
+    WHERE b.account = a.account AND b.loaded_at IS NULL AND w.checkpoint IS NULL
     GROUP BY b.id ORDER BY b.id DESC LIMIT 1
 ) loading ON true
 LEFT JOIN LATERAL (

@@ -65,8 +65,8 @@ async def test_a_dump_is_all_of_the_copy(
     assert command("sync").returncode == 0
     before = await _rows(database_url)
     dump, *restore = documented()
-    told = in_the_database(dump, database_url, tmp_path)
-    assert told.returncode == 0, told.stderr
+    output = in_the_database(dump, database_url, tmp_path)
+    assert output.returncode == 0, output.stderr
     await simulator.update(second, {"name": "after the dump"})
     await simulator.create([{}])
     await simulator.delete(third)
@@ -75,8 +75,8 @@ async def test_a_dump_is_all_of_the_copy(
     restored = False
     for line in restore:
         if line.startswith("docker compose exec -T db "):
-            told = in_the_database(line, database_url, tmp_path)
-            assert told.returncode == 0, f"{line}: {told.stderr.decode()}"
+            output = in_the_database(line, database_url, tmp_path)
+            assert output.returncode == 0, f"{line}: {output.stderr.decode()}"
         elif line.startswith("docker compose run --rm worker "):
             if not restored:
                 assert await _rows(database_url) == before

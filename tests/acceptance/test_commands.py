@@ -50,14 +50,14 @@ async def test_dry_run_says_what_would_change_and_writes_nothing(
     command("sync")
     created = (await simulator.create([{}]))[0]["id"]
     runs = await count(db, "sync.runs")
-    told = command("sync", "--dry-run")
-    assert told.returncode == 0
-    assert f"insert   {created}" in told.stdout
+    result = command("sync", "--dry-run")
+    assert result.returncode == 0
+    assert f"insert   {created}" in result.stdout
     assert (await count(db), await count(db, "sync.runs")) == (50, runs)
     deleted = next(iter((await simulator.state())["referrals"]))
     await simulator.delete(deleted)
-    told = command("reconcile", "--dry-run")
-    assert f"deleted  {deleted}" in told.stdout
+    result = command("reconcile", "--dry-run")
+    assert f"deleted  {deleted}" in result.stdout
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE deleted_at IS NOT NULL") == 0
 
 
@@ -133,8 +133,8 @@ async def test_refresh_stores_the_etag_and_names_what_is_not_there(
     command("sync")
     referral_id = next(iter((await simulator.state())["referrals"]))
     assert await db.fetchval("SELECT etag FROM partner_center.referrals WHERE id = $1", referral_id) is None
-    told = command("refresh", referral_id)
-    assert told.returncode == 0, told.stderr
+    result = command("refresh", referral_id)
+    assert result.returncode == 0, result.stderr
     assert await db.fetchval("SELECT etag FROM partner_center.referrals WHERE id = $1", referral_id) is not None
     absent = command("refresh", referral_id, "00000000-0000-0000-0000-000000000000")
     assert absent.returncode == 1
@@ -145,10 +145,10 @@ async def test_status_has_the_documented_keys(command: Command, simulator: Contr
     await simulator.reset(20)
     assert json.loads(command("status", "--json").stdout)["accounts"][0]["health"] == "never ran"
     command("sync")
-    told = command("status", "--json")
-    assert told.returncode == 0
-    assert json.loads(told.stdout)["release"] == RELEASE
-    (account,) = json.loads(told.stdout)["accounts"]
+    result = command("status", "--json")
+    assert result.returncode == 0
+    assert json.loads(result.stdout)["release"] == RELEASE
+    (account,) = json.loads(result.stdout)["accounts"]
     assert account["health"] == "ok"
     assert account["live_referrals"] == 20
     readme = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
@@ -190,10 +190,10 @@ async def test_the_report_goes_to_a_file_or_to_stdout(command: Command, simulato
     assert "contoso</b>" in before.stdout
     assert "has no backfill yet" in before.stdout, "which is not the same as nothing open"
     command("sync")
-    told = command("report", "--out", "-", "--account", "contoso")
-    assert told.returncode == 0
-    assert told.stdout.startswith("<!DOCTYPE html>")
-    assert told.stdout.rstrip().endswith("</html>"), "nothing but the page"
+    result = command("report", "--out", "-", "--account", "contoso")
+    assert result.returncode == 0
+    assert result.stdout.startswith("<!DOCTYPE html>")
+    assert result.stdout.rstrip().endswith("</html>"), "nothing but the page"
     page = tmp_path / "page.html"
     assert f"The report is in {page}." in command("report", "--out", str(page)).stdout
     assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
@@ -224,33 +224,33 @@ async def test_roles_of_dashboards_that_are_missing_are_no_good_news(
 ) -> None:
     await simulator.reset(1)
     await db.execute("REVOKE SELECT ON bi.runs FROM bi_reader")
-    told = command("check")
-    assert told.returncode == 0
-    assert "warn  roles of dashboards" in told.stdout
+    result = command("check")
+    assert result.returncode == 0
+    assert "warn  roles of dashboards" in result.stdout
 
 
 def test_a_missing_configuration_is_named(command: Command, tmp_path: Path) -> None:
-    told = command("status", REFERRAL_SYNC_ACCOUNTS__CONTOSO__AUTH="")
-    assert told.returncode == 2
-    assert f"there is no {tmp_path / 'config.toml'}" in told.stderr
+    result = command("status", REFERRAL_SYNC_ACCOUNTS__CONTOSO__AUTH="")
+    assert result.returncode == 2
+    assert f"there is no {tmp_path / 'config.toml'}" in result.stderr
 
 
 async def test_a_start_in_the_future_is_warned_of(command: Command, simulator: Control) -> None:
     await simulator.reset(3)
-    told = command("backfill", "--since", "2090-01-01")
-    assert told.returncode == 0
-    assert "is in the future" in told.stderr
+    result = command("backfill", "--since", "2090-01-01")
+    assert result.returncode == 0
+    assert "is in the future" in result.stderr
 
 
 def test_config_is_shown_without_secrets(command: Command) -> None:
-    told = command("config", REFERRAL_SYNC_ACCOUNTS__CONTOSO__ACCESS_TOKEN="hidden-token-value")
-    assert told.returncode == 0
-    assert "hidden-token-value" not in told.stdout
-    assert "[accounts.contoso]" in told.stdout
+    result = command("config", REFERRAL_SYNC_ACCOUNTS__CONTOSO__ACCESS_TOKEN="hidden-token-value")
+    assert result.returncode == 0
+    assert "hidden-token-value" not in result.stdout
+    assert "[accounts.contoso]" in result.stdout
 
 
 @pytest.mark.parametrize(
-    ("variables", "code", "told"),
+    ("variables", "code", "message"),
     [
         ({"REFERRAL_SYNC_API__PAGING": "guess"}, 2, "api.paging"),
         ({"REFERRAL_SYNC_LOG__LEVL": "info"}, 2, "REFERRAL_SYNC_LOG__LEVEL"),
@@ -261,10 +261,10 @@ def test_config_is_shown_without_secrets(command: Command) -> None:
     ],
     ids=lambda value: str(value) if not isinstance(value, dict) else next(iter(value)),
 )
-def test_bad_input_is_one_clear_message(command: Command, variables: dict[str, str], code: int, told: str) -> None:
+def test_bad_input_is_one_clear_message(command: Command, variables: dict[str, str], code: int, message: str) -> None:
     ended = command("sync", **variables)
     assert ended.returncode == code, ended.stderr
-    assert told in ended.stderr
+    assert message in ended.stderr
     for secret in ("secret-pw", "secret-token", "Traceback"):
         assert secret not in ended.stdout + ended.stderr
 
@@ -292,9 +292,9 @@ async def test_a_command_that_is_asked_to_wait_has_status_say_so(command: Comman
     await simulator.reset(10)
     assert command("sync").returncode == 0
     await simulator.faults({"kind": "status", "status": 429, "retry_after": "3600", "times": -1})
-    told = command("sync")
-    assert told.returncode == 1
-    assert "wait 3600 s" in told.stderr
+    result = command("sync")
+    assert result.returncode == 1
+    assert "wait 3600 s" in result.stderr
     assert "backing off" in command("status").stdout
     await simulator.clear_faults()
 
@@ -340,13 +340,13 @@ async def test_bad_records_are_rejected_and_the_rest_is_stored(
             created="2024-01-01T00:00:00.0000000Z",
         )
     future = (await simulator.create([{"updatedDateTime": "2999-01-01T00:00:00.0000000Z"}]))[0]["id"]
-    told = command("sync")
-    assert told.returncode == 0, told.stderr
-    assert "31 inserted" in told.stdout
-    assert "2 rejected" in told.stdout
+    result = command("sync")
+    assert result.returncode == 0, result.stderr
+    assert "31 inserted" in result.stdout
+    assert "2 rejected" in result.stdout
     assert await count(db, "sync.rejected_records") == 2
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE id = $1", future) == 1
-    assert await db.fetchval("SELECT position_at < now() + interval '5 minutes' FROM sync.watermarks")
+    assert await db.fetchval("SELECT checkpoint_at < now() + interval '5 minutes' FROM sync.watermarks")
 
 
 async def test_edits_between_a_partial_backfill_and_the_first_backfill_are_not_lost(
@@ -364,8 +364,8 @@ async def test_edits_between_a_partial_backfill_and_the_first_backfill_are_not_l
 
 
 def test_the_demo_shows_what_an_analyst_sees_and_leaves_nothing_running(command: Command) -> None:
-    told = command("demo", "--count", "300")
-    assert told.returncode == 0, told.stderr
+    result = command("demo", "--count", "300")
+    assert result.returncode == 0, result.stderr
     for line in (
         "Backfill: 300",
         "An idle sync: 0 rows written, in 1 request",
@@ -373,7 +373,7 @@ def test_the_demo_shows_what_an_analyst_sees_and_leaves_nothing_running(command:
         "Won",
         "contoso  ok",
     ):
-        assert line in told.stdout, told.stdout
+        assert line in result.stdout, result.stdout
     running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout  # noqa: S607 - ps is where PATH says
     assert "referral-sync-demo-" not in running
 
@@ -389,8 +389,8 @@ async def test_the_simulator_serves_until_it_is_asked_to_stop(environment: dict[
 
 
 def test_the_release_is_said(command: Command) -> None:
-    told = command("--version")
-    assert (told.returncode, told.stdout) == (0, f"referral-sync {RELEASE}\n")
+    result = command("--version")
+    assert (result.returncode, result.stdout) == (0, f"referral-sync {RELEASE}\n")
 
 
 @pytest.mark.parametrize(
@@ -401,19 +401,19 @@ def test_streams_that_are_closed_or_full_are_no_traceback(
     streams: str, code: int, environment: dict[str, str], tmp_path: Path
 ) -> None:
     line = f"{sys.executable} -m worker config {streams}"
-    told = subprocess.run(
+    result = subprocess.run(
         ["/bin/sh", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
-    assert told.returncode == code, told.stderr
-    assert "Traceback" not in told.stderr
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_a_working_directory_that_was_removed_is_a_sentence(environment: dict[str, str], tmp_path: Path) -> None:
     removed = tmp_path / "removed"
     line = f"mkdir {removed} && cd {removed} && rmdir {removed} && exec {sys.executable} -m worker config"
-    told = subprocess.run(
+    result = subprocess.run(
         ["/bin/sh", "-c", line], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
-    assert told.returncode == 2
-    assert "working directory" in told.stderr
-    assert "Traceback" not in told.stderr
+    assert result.returncode == 2
+    assert "working directory" in result.stderr
+    assert "Traceback" not in result.stderr

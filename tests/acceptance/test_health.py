@@ -93,15 +93,15 @@ def answering(status: int, body: bytes) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "told"),
+    ("status", "body", "message"),
     [
         (503, b'{"status": "the scheduler stands still"}', "is not healthy: the scheduler stands still"),
         (404, b"<html>", "is not healthy: HTTP 404"),
         (500, b"[]", "is not healthy: HTTP 500"),
     ],
 )
-def test_a_bad_answer_is_said(status: int, body: bytes, told: str) -> None:
-    with answering(status, body) as listen, pytest.raises(SyncError, match=told):
+def test_a_bad_answer_is_said(status: int, body: bytes, message: str) -> None:
+    with answering(status, body) as listen, pytest.raises(SyncError, match=message):
         ask_health(listen)
 
 

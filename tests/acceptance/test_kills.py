@@ -11,7 +11,6 @@ import random
 import signal
 from collections.abc import Awaitable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -97,10 +96,7 @@ async def test_killed_at_each_commit(
     await simulator.reset(120)
     await simulator.behaviour(page_size=20)
     kills = 0
-    database = urlsplit(environment["REFERRAL_SYNC_DATABASE__URL"])
-    assert database.hostname is not None
-    assert database.port is not None
-    async with Proxy(database.hostname, database.port) as proxy:
+    async with Proxy(environment["REFERRAL_SYNC_DATABASE__URL"]) as proxy:
         url = proxy.url_of(environment["REFERRAL_SYNC_DATABASE__URL"])
         commits = range(2, 40) if rounds > 1 else random.Random(moment).sample(range(3, 10), 3)
         for number in commits:
@@ -154,9 +150,9 @@ async def test_paused_beyond_its_lease_it_writes_no_more(
     assert await successor.wait() == 0
     rows = await db.fetch("SELECT id, xmin::text FROM partner_center.referrals ORDER BY id")
     os.kill(process.pid, signal.SIGCONT)
-    _, told = await asyncio.wait_for(process.communicate(), 30)
+    _, errors = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 1
-    assert b"Traceback" not in told
+    assert b"Traceback" not in errors
     assert await db.fetch("SELECT id, xmin::text FROM partner_center.referrals ORDER BY id") == rows
     outcomes = await db.fetch("SELECT outcome FROM sync.runs ORDER BY id")
     assert [row["outcome"] for row in outcomes] == ["abandoned", "done"]
@@ -172,9 +168,9 @@ async def test_asked_to_stop_it_says_where_it_stands(
     process = await start_command(environment, tmp_path, "backfill", stderr=PIPE)
     await until(at_least(db, 1), "loading")
     process.send_signal(number)
-    _, told = await asyncio.wait_for(process.communicate(), 10)
+    _, errors = await asyncio.wait_for(process.communicate(), 10)
     assert process.returncode == 1
-    assert b"Stopped. What was saved stands" in told
+    assert b"Stopped. What was saved stands" in errors
     assert await db.fetchval("SELECT outcome FROM sync.runs") == "stopped"
     await simulator.behaviour(latency=0)
     process = await start_command(environment, tmp_path, "backfill", stderr=PIPE)

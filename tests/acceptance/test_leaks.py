@@ -50,15 +50,15 @@ async def test_nothing_leaks(database_url: str, secure: Secure, service: Control
     )
     records = (await service.state(full=True))["records"]
     known = min(records)
-    told = ""
+    output = ""
     for arguments in COMMANDS:
-        told += run(variables, tmp_path, *(known if word == "ID" else word for word in arguments))
+        output += run(variables, tmp_path, *(known if word == "ID" else word for word in arguments))
     for fault in FAULTS:
         await service.faults({"times": 2} | fault)
-        told += run(variables, tmp_path, "sync")
+        output += run(variables, tmp_path, "sync")
         await service.clear_faults()
     await service.faults({"kind": "not_json", "path": "oauth2/v2.0/token", "times": -1})
-    told += run(variables, tmp_path, "sync")
+    output += run(variables, tmp_path, "sync")
     await service.clear_faults()
     async with daemon(variables, tmp_path) as running:
 
@@ -67,19 +67,19 @@ async def test_nothing_leaks(database_url: str, secure: Secure, service: Control
 
         await until(synced, "a sync")
         assert await running.stop() == 0
-        told += running.output()
-    assert '"request"' in told or "request " in told, "it was at debug level"
-    assert "token_redeemed" in told
+        output += running.output()
+    assert '"request"' in output or "request " in output, "it was at debug level"
+    assert "token_redeemed" in output
 
     issued = await access_tokens(service)
     assert len(issued) > 5
     password = urlsplit(database_url).password
     assert password
     for secret in (SECRET, key, http_token, configured, password, *issued):
-        assert secret not in told
+        assert secret not in output
     people = personal({name: record for name, record in records.items() if isinstance(record, dict)})
     assert len(people) > 30
-    assert [one for one in people | {"very secret words"} if one in told] == []
+    assert [one for one in people | {"very secret words"} if one in output] == []
 
 
 async def access_tokens(service: Control) -> list[str]:

@@ -38,9 +38,9 @@ async def test_a_sign_in_by_browser_and_then_the_work(
             assert login.poll() is None, login.stderr and login.stderr.read()
         login.stdin.write(await browse(secure, line) + "\n")
         login.stdin.close()
-        told = login.stdout.read()
+        output = login.stdout.read()
         assert login.wait(timeout=30) == 0
-    assert "contoso is signed in" in told
+    assert "contoso is signed in" in output
     assert run_command(variables, tmp_path, "sync").stdout.startswith("contoso: 30 inserted")
     status = run_command(variables, tmp_path, "status")
     assert re.search(r"sign-in +lapses in 90 days", status.stdout)
@@ -58,14 +58,14 @@ async def test_a_sign_in_by_browser_and_then_the_work(
 
 
 def test_what_is_pasted_wrongly_is_said(variables: dict[str, str], tmp_path: Path) -> None:
-    for pasted, told in (
+    for pasted, message in (
         ("no address at all\n", "no authorization code"),
         ("http://localhost/?code=x&state=another\n", "did not begin here"),
         ("", "no authorization code"),
     ):
         ended = run_command(variables, tmp_path, "login", "--account", "contoso", typed=pasted)
         assert ended.returncode == 3
-        assert told in ended.stderr
+        assert message in ended.stderr
         assert "Traceback" not in ended.stderr
 
 

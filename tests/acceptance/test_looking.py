@@ -7,19 +7,17 @@ import re
 from decimal import Decimal
 
 import asyncpg
-import msgspec
 import pytest
 
 from tests.support.command import Command
 from tests.support.runs import leased
 from worker.demo.control import Control
-from worker.store import leases
+from worker.model.codec import encode
+from worker.source.client import ATTEMPTS
 from worker.store.database import open_database
 
 UNKNOWNS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14)
 NOBODY = "00000000-0000-0000-0000-000000000000"
-
-ENCODE = msgspec.json.Encoder(decimal_format="number").encode
 
 
 async def one(simulator: Control) -> str:
@@ -55,10 +53,10 @@ async def test_explain_tells_all_of_one_referral(command: Command, simulator: Co
 async def test_explain_without_the_api(command: Command, simulator: Control) -> None:
     await simulator.reset(20)
     command("sync")
-    told = command("explain", await one(simulator), REFERRAL_SYNC_ACCOUNTS__CONTOSO__ACCESS_TOKEN="expired")
-    assert told.returncode == 0
-    assert "at the source: cannot be said" in told.stdout
-    assert "expired" not in told.stdout.replace("has expired", "")
+    result = command("explain", await one(simulator), REFERRAL_SYNC_ACCOUNTS__CONTOSO__ACCESS_TOKEN="expired")
+    assert result.returncode == 0
+    assert "at the source: cannot be said" in result.stdout
+    assert "expired" not in result.stdout.replace("has expired", "")
 
 
 async def test_rejected_records_are_listed_without_their_contents_and_replayed(
@@ -67,7 +65,7 @@ async def test_rejected_records_are_listed_without_their_contents_and_replayed(
     await simulator.reset(20)
     key = await one(simulator)
     record = (await simulator.state(full=True))["records"][key]
-    await simulator.raw(key, ENCODE(record | {"notes": "very private", "anything": Decimal("1e200000")}))
+    await simulator.raw(key, encode(record | {"notes": "very private", "anything": Decimal("1e200000")}))
     synced = command("sync")
     assert synced.returncode == 0, "rejects alone are no failure"
     assert "1 rejected" in synced.stdout
@@ -93,7 +91,7 @@ async def test_forget_leaves_nothing(command: Command, simulator: Control, db: a
     await simulator.update(key, {"status": "Closed"})
     command("sync")
     later = {"id": key, "updatedDateTime": "2999-01-01T00:00:00Z", "anything": Decimal("1e200000")}
-    await simulator.raw(key, ENCODE(later))
+    await simulator.raw(key, encode(later))
     await simulator.raw("broken", b'{"id": 7, "note": "about ' + key.encode() + b'"}')
     command("sync")
     assert await db.fetchval("SELECT count(*) FROM sync.rejected_records") == 2
@@ -103,8 +101,8 @@ async def test_forget_leaves_nothing(command: Command, simulator: Control, db: a
         assert command("forget", nobody).returncode == 2
     assert command("forget", "e").returncode == 1
     assert await db.fetchval("SELECT count(*) FROM sync.rejected_records") == 2, "records that merely have an e in them"
-    told = command("forget", f" {key.upper()} ")
-    assert told.returncode == 0
+    result = command("forget", f" {key.upper()} ")
+    assert result.returncode == 0
     for table, column in (
         ("partner_center.referrals", "id"),
         ("partner_center.referral_history", "referral_id"),
@@ -130,8 +128,8 @@ async def test_an_account_that_is_not_configured_is_named_and_can_be_removed(
     for key in [key for key in environment if "CONTOSO" in key]:
         del environment[key]
     command("sync", **renamed)
-    told = command("status", **renamed)
-    assert "account remove contoso" in told.stdout
+    result = command("status", **renamed)
+    assert "account remove contoso" in result.stdout
     removed = command("account", "remove", "contoso", **renamed)
     assert removed.returncode == 0, removed.stderr
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE account = 'contoso'") == 0
@@ -148,29 +146,49 @@ async def test_an_account_at_work_is_not_removed(
     await simulator.reset(5)
     command("sync")
     async with open_database(database_url, connections=2) as database, leased(database, "contoso", "reconcile"):
-        told = await asyncio.to_thread(command, "account", "remove", "contoso")
-    assert told.returncode == 1
-    assert leases.OWNER in told.stderr
+        result = await asyncio.to_thread(command, "account", "remove", "contoso")
+    assert result.returncode == 1
+    assert database.owner in result.stderr
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals") == 5
 
 
 @pytest.mark.parametrize("count", [0, 300])
 async def test_the_doctor_answers_every_unknown(count: int, command: Command, simulator: Control) -> None:
     await simulator.reset(count)
-    told = command("check")
-    assert told.returncode == 0, told.stdout
-    numbers = [int(one) for one in re.findall(r"contoso: \((\d+)\) ", told.stdout)]
+    result = command("check")
+    assert result.returncode == 0, result.stdout
+    numbers = [int(one) for one in re.findall(r"contoso: \((\d+)\) ", result.stdout)]
     assert numbers == sorted(numbers)
     assert set(numbers) == set(UNKNOWNS)
-    assert told.stdout.count("In force: ") >= len(UNKNOWNS) - 1
+    assert result.stdout.count("In force: ") >= len(UNKNOWNS) - 1
+
+
+@pytest.mark.parametrize(("status", "times", "code"), [(403, 1, 3), (500, ATTEMPTS, 1)])
+async def test_what_fails_late_is_said_of_its_account_and_the_others_are_looked_at(
+    status: int, times: int, code: int, command: Command, simulator: Control
+) -> None:
+    """The first account signs in and sees a page; then the API refuses to sort, or is broken for as long as it asks."""
+    await simulator.reset(30)
+    await simulator.faults({"kind": "status", "status": status, "times": times, "path": "orderby"})
+    result = command(
+        "check",
+        REFERRAL_SYNC_ACCOUNTS__ADATUM__AUTH="static_token",
+        REFERRAL_SYNC_ACCOUNTS__ADATUM__ACCESS_TOKEN="simulator",
+    )
+    assert result.returncode == code, result.stdout
+    assert "ok    adatum: sign-in and API" in result.stdout
+    assert "FAIL  adatum: what the API does" in result.stdout
+    assert result.stdout.count("FAIL") == 1
+    assert "ok    database" in result.stdout
+    assert "ok    contoso: (1) filter on updatedDateTime" in result.stdout
 
 
 async def test_the_doctor_sees_what_the_server_does(command: Command, simulator: Control) -> None:
     await simulator.reset(300)
     await simulator.behaviour(thin_list=True, filter_updated="reject", count="total", link="relative")
-    told = command("check").stdout
-    assert "changed records are fetched by id" in told
-    assert "(1) filter on updatedDateTime: updatedDateTime ge" in told
-    assert "read by scan" in told
-    assert "300, with 100 rows on the page" in told
-    assert "relative" in told
+    output = command("check").stdout
+    assert "changed records are fetched by id" in output
+    assert "(1) filter on updatedDateTime: updatedDateTime ge" in output
+    assert "read by scan" in output
+    assert "300, with 100 rows on the page" in output
+    assert "relative" in output

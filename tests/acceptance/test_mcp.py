@@ -117,9 +117,9 @@ async def test_the_five_questions(environment: dict[str, str], records: dict[str
         assert sum(row["estimated_deals"] for row in past["pipeline"]["rows"]) > 0
 
         changes = await ask(client, "changes_since", since=began.isoformat())
-        told = {row["change"]: row for row in changes["changes"]["rows"]}
-        assert {"status", "value", "deleted"} <= set(told)
-        assert told["value"]["new_value"]["untrusted_text"].startswith("4242")
+        by_change = {row["change"]: row for row in changes["changes"]["rows"]}
+        assert {"status", "value", "deleted"} <= set(by_change)
+        assert by_change["value"]["new_value"]["untrusted_text"].startswith("4242")
 
         won = next(key for key, record in records.items() if record["name"] == TRAP)
         one = await ask(client, "explain_referral", referral_id=f"{{{won.upper()}}}")
@@ -165,8 +165,8 @@ async def test_no_personal_data(
             await ask(client, "changes_since", since="2020-01-01"),
         ]
         answers += [await ask(client, "explain_referral", referral_id=key) for key in list(records)[:40]]
-    told = json.dumps(answers, ensure_ascii=False)
-    assert [secret for secret in secrets if secret and secret in told] == []
+    text = json.dumps(answers, ensure_ascii=False)
+    assert [secret for secret in secrets if secret and secret in text] == []
 
 
 async def test_wrong_questions_are_answered_with_a_sentence(
@@ -220,8 +220,8 @@ async def test_with_a_sign_in_that_reads_nothing_but_bi(
     url = parts._replace(netloc=f"{name}:x@{parts.hostname}:{parts.port}").geturl()
     try:
         async with assistant(environment | {"REFERRAL_SYNC_DATABASE__URL": url}) as client:
-            told = await refused(client, "freshness")
-            assert f"GRANT bi_reader TO {name}" in told
+            message = await refused(client, "freshness")
+            assert f"GRANT bi_reader TO {name}" in message
             await db.execute(f"GRANT bi_reader TO {name}")
             assert (await ask(client, "pipeline_on"))["pipeline"]["total_rows"] > 0
         documented = {"HOME": environment["HOME"], "PATH": environment["PATH"], "REFERRAL_SYNC_DATABASE__URL": url}
@@ -296,5 +296,5 @@ async def test_it_ends_with_its_client(
     async with asyncio.timeout(10):
         code = await process.wait()
     assert process.stderr is not None
-    told = (await process.stderr.read()).decode()
-    assert (code, told) == (0 if ending is None else -ending, "")
+    errors = (await process.stderr.read()).decode()
+    assert (code, errors) == (0 if ending is None else -ending, "")

@@ -33,7 +33,7 @@ def taking(tmp_path: Path) -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def told(environment: dict[str, str], taking: Receiver) -> dict[str, str]:
+def notifying(environment: dict[str, str], taking: Receiver) -> dict[str, str]:
     """Variables of a worker that tells a webhook and a mailbox."""
     return environment | {
         "REFERRAL_SYNC_NOTIFY__CHANNELS__HOOK__URL": taking.url,
@@ -74,15 +74,15 @@ def ready(running: Daemon) -> Condition:
 @pytest.mark.long
 @pytest.mark.timeout(7200)
 async def test_killed_at_any_moment_nothing_is_lost_and_little_repeated(
-    told: dict[str, str], simulator: Control, db: asyncpg.Connection, taking: Receiver, tmp_path: Path, rounds: int
+    notifying: dict[str, str], simulator: Control, db: asyncpg.Connection, taking: Receiver, tmp_path: Path, rounds: int
 ) -> None:
     """Each kill may repeat one message of each channel, and each repeat carries the key of the first."""
     await simulator.reset(20)
-    async with daemon(told, tmp_path):
+    async with daemon(notifying, tmp_path):
         await until(arrived(taking, 2), "introduced")
     dice, kills, created = random.Random(1), 0, 0
     for _ in range(3 * rounds):
-        async with daemon(told, tmp_path) as running:
+        async with daemon(notifying, tmp_path) as running:
             await until(ready(running), "ready")
             await simulator.create([incoming(12, name=f"Deal {created + number}") for number in range(3)])
             created += 3
@@ -99,9 +99,9 @@ async def test_killed_at_any_moment_nothing_is_lost_and_little_repeated(
         await db.execute("UPDATE sync.leases SET expires_at = now()")
         await db.execute("UPDATE sync.messages SET next_at = now() WHERE state = 'waiting'")
         await db.execute("UPDATE sync.messages SET created_at = created_at - interval '11 minutes'")  # no burst
-    async with daemon(told, tmp_path):
+    async with daemon(notifying, tmp_path):
         # apprise sends a mail every five seconds at most
-        await until(told_of_all(db, created), "everything told", patience=90 + 10 * created)
+        await until(told_of_all(db, created), "everything sent", patience=90 + 10 * created)
     assert await db.fetchval("SELECT count(*) FROM sync.events WHERE kind = 'new'") == created
     for how in ("http", "smtp"):
         taken = Counter(one["key"] for one in taking.messages(how))
@@ -116,17 +116,22 @@ async def test_killed_at_any_moment_nothing_is_lost_and_little_repeated(
 @pytest.mark.long
 @pytest.mark.timeout(600)
 async def test_a_flood_is_one_summary(
-    told: dict[str, str], simulator: Control, db: asyncpg.Connection, taking: Receiver, tmp_path: Path, command: Command
+    notifying: dict[str, str],
+    simulator: Control,
+    db: asyncpg.Connection,
+    taking: Receiver,
+    tmp_path: Path,
+    command: Command,
 ) -> None:
     """20,000 referrals are loaded, read again and restarted: one message to each channel."""
     await simulator.reset(20_000)
     await simulator.behaviour(page_size=1_000)
-    async with daemon(told, tmp_path):
+    async with daemon(notifying, tmp_path):
         await until(rows(db, 20_000), "loaded", patience=300)
         await until(arrived(taking, 2), "the summaries")
     assert command("sync", "--since", "2020-01-01").returncode == 0
     assert command("backfill", "--restart").returncode == 0
-    async with daemon(told, tmp_path):
+    async with daemon(notifying, tmp_path):
         await simulator.create([incoming(12, name="The one that is new")])
         await until(arrived(taking, 4), "told of the one")
     titles = Counter((one["how"], one["title"].partition(":")[0]) for one in taking.messages())
@@ -137,12 +142,12 @@ async def test_a_flood_is_one_summary(
 
 
 async def test_a_dead_channel_holds_up_no_sync_and_no_other_channel(
-    told: dict[str, str], simulator: Control, db: asyncpg.Connection, taking: Receiver, tmp_path: Path
+    notifying: dict[str, str], simulator: Control, db: asyncpg.Connection, taking: Receiver, tmp_path: Path
 ) -> None:
     await simulator.reset(10)
     with receiver(folder_of(tmp_path, "dead")) as dead:
         await dead.behave(delay=600)
-        variables = told | {"REFERRAL_SYNC_NOTIFY__CHANNELS__DEAD__URL": dead.url}
+        variables = notifying | {"REFERRAL_SYNC_NOTIFY__CHANNELS__DEAD__URL": dead.url}
         async with daemon(variables, tmp_path) as running:
             await until(arrived(taking, 2), "the others introduced")
             await simulator.create([incoming(12)])
@@ -154,7 +159,7 @@ async def test_a_dead_channel_holds_up_no_sync_and_no_other_channel(
 
 @pytest.mark.long
 async def test_an_outage_of_the_database_loses_nothing(
-    told: dict[str, str], simulator: Control, taking: Receiver, tmp_path: Path, server_folder: Path
+    notifying: dict[str, str], simulator: Control, taking: Receiver, tmp_path: Path, server_folder: Path
 ) -> None:
     """PostgreSQL is killed while messages are under way, and comes back."""
     await simulator.reset(10)
@@ -163,14 +168,14 @@ async def test_an_outage_of_the_database_loses_nothing(
     try:
         async with embedded.server(folder) as url:
             await migrate.upgrade(url)
-            variables = told | {"REFERRAL_SYNC_DATABASE__URL": url}
+            variables = notifying | {"REFERRAL_SYNC_DATABASE__URL": url}
             async with daemon(variables, tmp_path):
                 await until(arrived(taking, 2), "introduced")
                 await simulator.create([incoming(12, name=f"Deal {number}") for number in range(created)])
                 await until(arrived(taking, 3), "one of them taken")
                 await crash(folder)
         async with embedded.server(folder) as url:
-            variables = told | {"REFERRAL_SYNC_DATABASE__URL": url}
+            variables = notifying | {"REFERRAL_SYNC_DATABASE__URL": url}
             connection = await asyncpg.connect(url)
             await connection.execute("UPDATE sync.messages SET next_at = now() WHERE state = 'waiting'")
             await connection.execute("UPDATE sync.leases SET expires_at = now()")
@@ -186,11 +191,11 @@ async def test_an_outage_of_the_database_loses_nothing(
         assert [number for number in range(created) if f"Deal {number}" not in names] == []
 
 
-async def test_no_url_shows(told: dict[str, str], simulator: Control, command: Command, taking: Receiver) -> None:
+async def test_no_url_shows(notifying: dict[str, str], simulator: Control, command: Command, taking: Receiver) -> None:
     """Whatever a command prints, at debug level and with a channel that fails, no address of a channel is in it."""
     await simulator.reset(5)
     await taking.behave(status=500)
-    variables = {name: value for name, value in told.items() if "NOTIFY" in name}
+    variables = {name: value for name, value in notifying.items() if "NOTIFY" in name}
     variables["REFERRAL_SYNC_LOG__LEVEL"] = "debug"
     printed = ""
     for arguments in (

@@ -133,17 +133,17 @@ async def test_status_has_the_release_and_says_which_accounts_are_configured(
     environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
 ) -> None:
     await simulator.reset(1)
-    await db.execute("INSERT INTO sync.watermarks (account, position) VALUES ('former', 1)")
+    await db.execute("INSERT INTO sync.watermarks (account, checkpoint) VALUES ('former', 1)")
     channel = {"REFERRAL_SYNC_NOTIFY__CHANNELS__SALES__URL": "json://127.0.0.1:9/x"}
     async with daemon(environment | channel, tmp_path) as running:
         await until(rows(db, 1), "loaded")
-        told = json.loads((await get(running, "/status"))[1])
+        document = json.loads((await get(running, "/status"))[1])
         started = next(
             one for one in map(json.loads, running.output().splitlines()) if one["event"] == "worker_started"
         )
         assert await running.stop() == 0
-    assert told["release"] == started["release"] == RELEASE
-    assert {one["account"]: one["configured"] for one in told["accounts"]} == {"contoso": True, "former": False}
+    assert document["release"] == started["release"] == RELEASE
+    assert {one["account"]: one["configured"] for one in document["accounts"]} == {"contoso": True, "former": False}
 
 
 @pytest.mark.parametrize("path", ["/", "/status", "/metrics"])

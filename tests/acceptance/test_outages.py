@@ -7,7 +7,6 @@ import ssl
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -16,7 +15,7 @@ import trustme
 from tests.support.command import Command
 from tests.support.conditions import at_least, rows, until
 from tests.support.daemon import Daemon, daemon, free_port
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, place
 from tests.support.steps import assert_chain, assert_same_as_source, crash
 from worker.demo.control import Control
 from worker.embedded import server as embedded
@@ -46,7 +45,7 @@ async def test_postgresql_stopped_at_once_and_started_again(
     with tempfile.TemporaryDirectory(prefix="referral-sync-", dir=server_folder) as folder:
         async with embedded.server(Path(folder), settings={"fsync": "on"}) as url:
             await migrate.upgrade(url)
-            async with Proxy("127.0.0.1", urlsplit(url).port or 0) as proxy:
+            async with Proxy(url) as proxy:
                 through_proxy = proxy.url_of(url)
                 async with daemon(environment, tmp_path, REFERRAL_SYNC_DATABASE__URL=through_proxy) as running:
                     db = await asyncpg.connect(url)
@@ -61,7 +60,7 @@ async def test_postgresql_stopped_at_once_and_started_again(
 
                     await until(not_ready, "not ready")
                     async with embedded.server(Path(folder), settings={"fsync": "on"}) as again:
-                        proxy.target = ("127.0.0.1", urlsplit(again).port or 0)
+                        proxy.target = place(again)
                         db = await asyncpg.connect(again)
                         assert await db.fetchval(COUNT) == await db.fetchval("SELECT sum(inserted) FROM sync.runs")
                         assert await db.fetchval(COUNT) <= await db.fetchval(
@@ -83,7 +82,7 @@ async def test_postgresql_restarted_while_the_daemon_starts(
     """A fresh server that goes away as soon as it is connected to, and again as soon as the migration stands."""
     await simulator.reset(40)
     with tempfile.TemporaryDirectory(prefix="referral-sync-", dir=server_folder) as folder:
-        async with embedded.server(Path(folder)) as url, Proxy("127.0.0.1", urlsplit(url).port or 0) as proxy:
+        async with embedded.server(Path(folder)) as url, Proxy(url) as proxy:
             through_proxy = proxy.url_of(url)
             db = await asyncpg.connect(url)
             async with daemon(environment, tmp_path, REFERRAL_SYNC_DATABASE__URL=through_proxy) as running:
@@ -98,13 +97,13 @@ async def test_postgresql_restarted_while_the_daemon_starts(
                 await db.close()
                 await crash(Path(folder))
 
-                async def told() -> bool:
+                async def result() -> bool:
                     assert running.process.poll() is None, running.output()
                     return bool(running.events("database_unreachable") or running.events("run_failed"))
 
-                await until(told, "said")
+                await until(result, "said")
                 async with embedded.server(Path(folder)) as again:
-                    proxy.target = ("127.0.0.1", urlsplit(again).port or 0)
+                    proxy.target = place(again)
                     db = await asyncpg.connect(again)
 
                     async def loaded() -> bool:
@@ -122,10 +121,9 @@ async def test_a_half_open_line_to_the_database(
 ) -> None:
     """Nothing is answered and nothing is closed; then every connection is cut."""
     await simulator.reset(60)
-    parts = urlsplit(environment["REFERRAL_SYNC_DATABASE__URL"])
-    assert parts.port is not None
-    async with Proxy("127.0.0.1", parts.port) as proxy:
-        url = proxy.url_of(environment["REFERRAL_SYNC_DATABASE__URL"])
+    own = environment["REFERRAL_SYNC_DATABASE__URL"]
+    async with Proxy(own) as proxy:
+        url = proxy.url_of(own)
         async with daemon(environment, tmp_path, REFERRAL_SYNC_DATABASE__URL=url) as running:
             await until(rows(db, 60), "loaded")
             proxy.flowing.clear()
@@ -142,10 +140,9 @@ async def test_a_sync_that_lost_the_database_is_tried_again_when_it_is_back(
 ) -> None:
     """Not only when it is due again, which is in an hour."""
     await simulator.reset(60)
-    parts = urlsplit(environment["REFERRAL_SYNC_DATABASE__URL"])
-    assert parts.port is not None
-    async with Proxy("127.0.0.1", parts.port) as proxy:
-        url = proxy.url_of(environment["REFERRAL_SYNC_DATABASE__URL"])
+    own = environment["REFERRAL_SYNC_DATABASE__URL"]
+    async with Proxy(own) as proxy:
+        url = proxy.url_of(own)
         behind = {"REFERRAL_SYNC_DATABASE__URL": url, "REFERRAL_SYNC_SCHEDULE__INCREMENTAL": "1h"}
         async with daemon(environment, tmp_path, **behind) as running:
             await until(rows(db, 60), "loaded")
@@ -163,7 +160,7 @@ async def test_a_sync_that_lost_the_database_is_tried_again_when_it_is_back(
             proxy.reset_all()
             await until(said(running, "queue_unreachable"), "unreachable")
             await simulator.behaviour(latency=0)
-            proxy.target = ("127.0.0.1", parts.port)
+            proxy.target = place(own)
             await until(rows(db, 61), "synced again")
             assert await running.stop() == 0
     outcomes = await db.fetch("SELECT outcome FROM sync.runs WHERE kind = 'incremental' ORDER BY id")
@@ -175,10 +172,9 @@ async def test_the_line_to_the_api_breaks_in_every_way(
     environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
 ) -> None:
     await simulator.reset(300)
-    parts = urlsplit(environment["REFERRAL_SYNC_API__BASE_URL"])
-    assert parts.port is not None
-    async with Proxy("127.0.0.1", parts.port) as proxy:
-        origin = f"http://127.0.0.1:{proxy.port}"
+    own = environment["REFERRAL_SYNC_API__BASE_URL"]
+    async with Proxy(own) as proxy:
+        origin = proxy.url_of(own)
         async with daemon(environment, tmp_path, REFERRAL_SYNC_API__BASE_URL=origin) as running:
             proxy.cut_after = 150_000
             await asyncio.sleep(2)
@@ -209,10 +205,10 @@ async def test_a_full_disk_is_said_and_outlived(
         CREATE TRIGGER no_space BEFORE INSERT ON partner_center.referrals EXECUTE FUNCTION no_space();
         """
     )
-    told = command("sync")
-    assert told.returncode == 1
-    assert "out of space" in told.stderr
-    assert "Traceback" not in told.stderr
+    result = command("sync")
+    assert result.returncode == 1
+    assert "out of space" in result.stderr
+    assert "Traceback" not in result.stderr
     async with daemon(environment, tmp_path) as running:
         await until(said(running, "run_failed"), "said")
         await db.execute("DROP TRIGGER no_space ON partner_center.referrals")
@@ -245,16 +241,16 @@ async def test_names_certificates_and_token_programs_that_fail(
         },
     }
 
-    async def is_said(told: str, variables: dict[str, str]) -> None:
+    async def is_said(message: str, variables: dict[str, str]) -> None:
         bare = {key: value for key, value in environment.items() if not key.endswith("ACCESS_TOKEN")}
         settings = bare if "REFERRAL_SYNC_ACCOUNTS__CONTOSO__AUTH" in variables else environment
         async with daemon(settings, tmp_path, **variables) as running:
-            await until(said(running, "run_failed"), told)
-            assert told in str(running.events("run_failed")[0]["error"])
+            await until(said(running, "run_failed"), message)
+            assert message in str(running.events("run_failed")[0]["error"])
             assert await running.status("/healthz") == 200
             assert await running.stop() == 0
 
-    await asyncio.gather(*(is_said(told, variables) for told, variables in cases.items()))
+    await asyncio.gather(*(is_said(message, variables) for message, variables in cases.items()))
     server.close()
     command("sync")
     await assert_same_as_source(db, simulator)

@@ -29,9 +29,9 @@ async def test_several_processes_read_one_backfill_and_each_record_once(
     process = await start_command(
         environment, tmp_path, "backfill", "--concurrency", "3", "--processes", "3", stdout=PIPE, stderr=PIPE
     )
-    told, errors = await process.communicate()
+    output, errors = await process.communicate()
     assert process.returncode == 0, errors
-    assert told.startswith(b"contoso: 1200 inserted, 0 updated, "), "of all processes"
+    assert output.startswith(b"contoso: 1200 inserted, 0 updated, "), "of all processes"
     assert len(await db.fetch(OWNERS)) == 3
     assert await db.fetchval("SELECT sum(inserted) FROM sync.runs") == 1200
     assert await db.fetchval("SELECT count(*) FROM sync.watermarks") == 1
@@ -78,9 +78,9 @@ async def test_they_end_with_the_one_that_they_help(
     await until(helped, "helped")
     helpers = [row["pid"] for row in await db.fetch(OWNERS) if row["pid"] != process.pid]
     process.send_signal(signal.SIGTERM)
-    _, told = await asyncio.wait_for(process.communicate(), 15)
+    _, errors = await asyncio.wait_for(process.communicate(), 15)
     assert process.returncode == 1
-    assert re.search(rb"Stopped. What was saved stands", told)
+    assert re.search(rb"Stopped. What was saved stands", errors)
     assert not [pid for pid in helpers if Path(f"/proc/{pid}").exists()]
     await simulator.behaviour(latency=0)
     assert command("backfill").returncode == 0

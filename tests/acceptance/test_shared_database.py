@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,8 +18,10 @@ import asyncpg
 import pytest
 
 from tests.support.command import PIPE, Command, open_command
-from tests.support.conditions import PATIENCE, until
+from tests.support.conditions import PATIENCE, until, wait_for
 from tests.support.daemon import Daemon, daemon, free_port
+from tests.support.databases import ask
+from tests.support.shared_server import has_stopped, postmaster, until_stopped
 from worker.demo.control import Control
 
 pytestmark = pytest.mark.long
@@ -40,32 +41,6 @@ def environment(environment: dict[str, str], data_dir: Path) -> dict[str, str]:
     return environment | own | {"REFERRAL_SYNC_SCHEDULE__INCREMENTAL": "1h"}
 
 
-def wait_for(reached: Callable[[], bool], otherwise: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not reached():
-        assert time.monotonic() < deadline, otherwise
-        time.sleep(0.02)
-
-
-def has_stopped(data_dir: Path) -> bool:
-    """Tell whether no process of a server is left: each of them holds the lock."""
-    with (data_dir / "lock").open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
-
-
-def until_stopped(data_dir: Path) -> None:
-    if (data_dir / "lock").exists():
-        wait_for(lambda: has_stopped(data_dir), "the server outlived its last user")
-
-
-def postmaster(data_dir: Path) -> int:
-    return int((data_dir / "pgdata" / "postmaster.pid").read_text().splitlines()[0])
-
-
 @contextmanager
 def process(environment: dict[str, str], folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Run a command in the background, and kill it if it still runs at the end."""
@@ -79,15 +54,6 @@ def process(environment: dict[str, str], folder: Path, *arguments: str) -> Itera
 def first_line(running: subprocess.Popen[str]) -> str:
     assert running.stdout is not None
     return running.stdout.readline().strip()
-
-
-async def ask(url: str, statement: str) -> object:
-    """Run one statement; its first value."""
-    connection = await asyncpg.connect(url)
-    try:
-        return await connection.fetchval(statement)
-    finally:
-        await connection.close()
 
 
 async def ready(running: Daemon) -> None:
@@ -117,7 +83,7 @@ async def test_every_command_works_beside_a_running_daemon(
         created = (await simulator.create([{}]))[0]["id"]
         synced = await asyncio.to_thread(command, "sync")
         assert "contoso: 1 inserted" in synced.stdout, synced.stderr
-        for arguments, told in (
+        for arguments, text in (
             (("status",), "contoso: ok"),
             (("check",), "ok    database: PostgreSQL"),
             (("explain", created), created),
@@ -127,7 +93,7 @@ async def test_every_command_works_beside_a_running_daemon(
             (("rejects",), "0 open"),
         ):
             done = await asyncio.to_thread(command, *arguments)
-            assert (done.returncode, told in done.stdout) == (0, True), (arguments, done.stdout, done.stderr)
+            assert (done.returncode, text in done.stdout) == (0, True), (arguments, done.stdout, done.stderr)
         assert await ask(url, "SELECT count(*) FROM bi.referrals") == 61
         assert postmaster(data_dir) == server, "one server all the time"
         assert await running.status("/readyz") == 200
@@ -207,9 +173,9 @@ async def test_the_address_works_for_a_client_that_comes_in_a_moment(
 ) -> None:
     addresses = []
     for arguments in ((), ("--role", "reader")):
-        told = await asyncio.to_thread(command, "db", "url", *arguments)
-        assert told.returncode == 0, told.stderr
-        addresses.append(told.stdout.strip())
+        result = await asyncio.to_thread(command, "db", "url", *arguments)
+        assert result.returncode == 0, result.stderr
+        addresses.append(result.stdout.strip())
         assert await ask(addresses[-1], "SELECT count(*) FROM bi.referrals") == 0
     assert len({urlsplit(one).port for one in addresses}) == 1
     reader = await asyncpg.connect(addresses[1])
@@ -239,8 +205,8 @@ async def test_a_lingering_database_is_up_until_it_is_released(
 
 def test_the_port_is_kept_and_may_be_chosen(command: Command, data_dir: Path) -> None:
     def port(**variables: str) -> int | None:
-        told = command("status", **variables)
-        assert told.returncode == 0, told.stderr
+        result = command("status", **variables)
+        assert result.returncode == 0, result.stderr
         return int((data_dir / "port").read_text())
 
     first = port()
@@ -272,11 +238,11 @@ def test_the_port_is_kept_and_may_be_chosen(command: Command, data_dir: Path) ->
 
 def test_the_address_of_an_external_database(command: Command) -> None:
     url = "postgresql://sync:p%40ss@db.example.com:5433/referrals?sslmode=verify-full&password=hidden"
-    told = command("db", "url", REFERRAL_SYNC_DATABASE__URL=url)
-    assert (told.returncode, told.stdout, told.stderr) == (0, f"{url}\n", "")
-    told = command("db", "url", "--role", "reader", "--hold", REFERRAL_SYNC_DATABASE__URL=url)
-    assert (told.returncode, told.stdout) == (0, "postgresql://db.example.com:5433/referrals?sslmode=verify-full\n")
-    assert "IN ROLE bi_reader" in told.stderr
+    result = command("db", "url", REFERRAL_SYNC_DATABASE__URL=url)
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"{url}\n", "")
+    result = command("db", "url", "--role", "reader", "--hold", REFERRAL_SYNC_DATABASE__URL=url)
+    assert (result.returncode, result.stdout) == (0, "postgresql://db.example.com:5433/referrals?sslmode=verify-full\n")
+    assert "IN ROLE bi_reader" in result.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGKILL])

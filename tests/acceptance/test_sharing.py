@@ -25,9 +25,9 @@ TIME_PASSES = (
 )
 
 
-def said(running: Daemon, event: str, **told: str) -> Callable[[], Awaitable[bool]]:
+def said(running: Daemon, event: str, **keys: str) -> Callable[[], Awaitable[bool]]:
     async def found() -> bool:
-        return any(told.items() <= one.items() for one in running.events(event))
+        return any(keys.items() <= one.items() for one in running.events(event))
 
     return found
 
@@ -64,12 +64,12 @@ def paused(db: asyncpg.Connection, running: Daemon) -> Callable[[], Awaitable[bo
 
 def refused(running: Daemon) -> Callable[[], Awaitable[bool]]:
     async def found() -> bool:
-        told = [
+        refusals = [
             str(one.get("error", one.get("why")))
             for name in ("run_failed", "lease_waiting")
             for one in running.events(name)
         ]
-        return any("took over" in one for one in told)
+        return any("took over" in one for one in refusals)
 
     return found
 

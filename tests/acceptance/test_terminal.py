@@ -43,8 +43,8 @@ async def test_no_command_lets_a_stranger_steer_the_terminal(
         ended = command(*words)
         assert FORBIDDEN.findall(ended.stdout) == []
     assert rf"first\nsecond {shown}" in command("status").stdout
-    told = json.loads(command("status", "--json").stdout)
-    assert told["accounts"][0]["last_error"] == f"first\nsecond {STEERING}"
+    document = json.loads(command("status", "--json").stdout)
+    assert document["accounts"][0]["last_error"] == f"first\nsecond {STEERING}"
     await db.execute("UPDATE partner_center.referrals SET status = 'New', direction = 'Incoming', name = $1", STEERING)
     drawn = command("report", "--out", str(tmp_path / "report.html"))
     assert drawn.returncode == 0, drawn.stderr

@@ -104,7 +104,7 @@ async def test_work_of_a_living_process_is_named(
     async with open_database(database_url, connections=2) as database, leased(database, "contoso", "refresh"):
         result = await asyncio.to_thread(command, "refresh", key)
     assert result.returncode == 1
-    assert leases.OWNER in result.stderr
+    assert database.owner in result.stderr
     assert "does not show" not in result.stderr, "nothing is said of what was not asked"
     assert await at_least(db, 20)()
 
@@ -124,7 +124,8 @@ async def test_a_first_backfill_shows_how_far_it_is(
         shown = await asyncio.to_thread(command, "status")
         assert "contoso: loading" in shown.stdout
         assert re.search(
-            r"loading  +[1-9]\d* records so far, [1-9]\d* of \d+ windows, about \d+ (s|min) left", shown.stdout
+            r"loading  +[1-9]\d* of \d+ windows, [1-9][\d,]* records since [\d:]+ UTC; ready in about \d+ (s|min)",
+            shown.stdout,
         )
     finally:
         process.kill()

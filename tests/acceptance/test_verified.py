@@ -22,8 +22,8 @@ PAGE = r"^/v1\.0/engagements/referrals\?"
 async def brought_over(command: Command, simulator: Control, db: asyncpg.Connection) -> dict[str, Any]:
     """Load, sync and reconcile; returns what `status` says."""
     for name in ("backfill", "sync", "reconcile"):
-        told = command(name)
-        assert told.returncode == 0, told.stderr
+        result = command(name)
+        assert result.returncode == 0, result.stderr
     (account,) = json.loads(command("status", "--json").stdout)["accounts"]
     source = len((await simulator.state())["referrals"])
     copy = await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE deleted_at IS NULL")
@@ -62,9 +62,9 @@ async def test_a_listing_without_links_or_filters_is_never_called_verified(
     await simulator.reset(80)
     await simulator.behaviour(order="ignore", skip=False, filter_updated="reject", filter_created="reject")
     assert command("backfill").returncode == 0
-    told = command("reconcile")
-    assert told.returncode == 0, told.stderr
-    assert "Not verified" in told.stdout
+    result = command("reconcile")
+    assert result.returncode == 0, result.stderr
+    assert "Not verified" in result.stdout
     (account,) = json.loads(command("status", "--json").stdout)["accounts"]
     assert account["verified_through"] is None
     assert "one query only" in account["not_verified"]
@@ -145,8 +145,8 @@ async def test_one_raw_control_character_costs_nothing(
     await simulator.reset(50)
     key = "00000000-0000-0000-0000-000000000001"
     await simulator.raw(key, b'{"id":"%s","details":{"notes":"one\ttab"}}' % key.encode())
-    told = command("sync")
-    assert "51 inserted" in told.stdout, told.stderr
+    result = command("sync")
+    assert "51 inserted" in result.stdout, result.stderr
     row = await db.fetchrow("SELECT notes, repaired FROM partner_center.referrals WHERE id = $1", key)
     assert row is not None
     assert tuple(row) == ("one\ttab", True)

@@ -22,7 +22,7 @@ from worker.model.counts import WindowCheckpoint
 from worker.model.instant import Instant
 from worker.model.mapping import Mapped
 from worker.model.window import TimeField, Window
-from worker.store import backfills, checkpoints, leases
+from worker.store import backfills, checkpoints
 from worker.store.save import save
 from worker.sync.pipeline import Pipeline
 
@@ -170,7 +170,7 @@ async def test_it_runs_beside_syncs_and_edits(pipeline: Pipeline, simulator: Con
 async def test_a_second_one_learns_who_runs(pipeline: Pipeline, simulator: Control) -> None:
     await simulator.reset(5)
     async with leased(pipeline.database, "contoso", "backfill"):
-        with pytest.raises(LeaseError, match=leases.OWNER):
+        with pytest.raises(LeaseError, match=pipeline.database.owner):
             await backfill_all(pipeline)
 
 
@@ -196,7 +196,7 @@ async def test_edits_during_a_backfill_come_with_the_first_sync(
     stored = set[str]()
     while len(stored) < 40:
         stored = {row["id"] for row in await db.fetch("SELECT id FROM partner_center.referrals")}
-    # First what was loaded already, then what is still to come: the newest that is stored is then no safe position.
+    # First what was loaded already, then what is still to come: the newest that is stored is then no safe checkpoint.
     for key in (*sorted(stored)[:5], *sorted(known - stored)[-5:]):
         await simulator.update(key, {"salesStage": "Propose"})
     await loading

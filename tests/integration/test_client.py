@@ -337,11 +337,11 @@ async def test_no_token_in_logs_or_errors(connect: Open, simulator: Control) -> 
 
 
 @pytest.mark.parametrize(
-    ("program", "told"),
+    ("program", "message"),
     [("raise SystemExit(3)", "exit code 3"), ("print()", "no usable token"), ("print('two words')", "no usable token")],
 )
-async def test_a_token_program_that_fails_is_said(program: str, told: str) -> None:
-    with pytest.raises(SignInError, match=told):
+async def test_a_token_program_that_fails_is_said(program: str, message: str) -> None:
+    with pytest.raises(SignInError, match=message):
         await command_token([sys.executable, "-c", program], "accounts.contoso.command")(False)
     with pytest.raises(SignInError, match="cannot be started"):
         await command_token(["/nowhere/program"], "accounts.contoso.command")(False)

@@ -128,7 +128,7 @@ async def test_with_the_least_that_can_be_given(db: asyncpg.Connection, database
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ((), "The table of opportunities is not named."),
         (("-v", "opportunities=sales.opportunity"), "HINT:  Add -v id=opportunity_id."),
@@ -136,12 +136,12 @@ async def test_with_the_least_that_can_be_given(db: asyncpg.Connection, database
     ],
 )
 async def test_what_is_missing_is_named_and_nothing_is_made(
-    arguments: tuple[str, ...], told: str, db: asyncpg.Connection, database_url: str
+    arguments: tuple[str, ...], message: str, db: asyncpg.Connection, database_url: str
 ) -> None:
     await db.execute(TABLE)
     done = script(database_url, *arguments)
     assert done.returncode != 0
-    assert told in done.stderr
+    assert message in done.stderr
     assert await db.fetchval("SELECT to_regclass('crm.crm_match') IS NULL")
 
 

@@ -199,12 +199,12 @@ async def test_plans_at_a_size(filled: asyncpg.Connection) -> None:
         "Referrals: response and conversion: Latest status changes",
     }
     found = {
-        name: told
+        name: flaw
         for name, sql in asked.items()
-        if (told := faults(await plan_of(filled, sql), twice=name in compares))
+        if (flaw := faults(await plan_of(filled, sql), twice=name in compares))
     }
-    assert {name for name, told in found.items() if told == ["a sort on disk"]} <= {"conversion"}, "it sorts all, once"
-    assert {name: told for name, told in found.items() if told != ["a sort on disk"]} == {}
+    assert {name for name, flaw in found.items() if flaw == ["a sort on disk"]} <= {"conversion"}, "it sorts all, once"
+    assert {name: flaws for name, flaws in found.items() if flaws != ["a sort on disk"]} == {}
 
 
 async def test_plans_that_must_use_what_was_made_for_them(filled: asyncpg.Connection) -> None:

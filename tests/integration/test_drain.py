@@ -49,7 +49,7 @@ async def one_is_being_saved(db: asyncpg.Connection) -> None:
 
 
 async def test_what_waits_while_one_is_written_goes_together(database_url: str, db: asyncpg.Connection) -> None:
-    await db.execute("INSERT INTO sync.watermarks (account, position) VALUES ('contoso', 0)")
+    await db.execute("INSERT INTO sync.watermarks (account, checkpoint) VALUES ('contoso', 0)")
     seen = Seen()
     async with writer_of(database_url, seen) as writer, db.transaction():
         await db.execute("SELECT FROM sync.leases FOR UPDATE")
@@ -58,7 +58,7 @@ async def test_what_waits_while_one_is_written_goes_together(database_url: str, 
             if number == 0:
                 await one_is_being_saved(db)
     assert [saved.pages for saved in seen.saves] == [1, 7]
-    assert await db.fetchval("SELECT position FROM sync.watermarks") == 7
+    assert await db.fetchval("SELECT checkpoint FROM sync.watermarks") == 7
     assert await db.fetchval("SELECT sum(pages) FROM sync.runs") == 8
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals") == 8
 

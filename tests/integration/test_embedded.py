@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import shutil
 import signal
@@ -16,12 +15,15 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
+from tests.support.conditions import wait_for
+from tests.support.databases import ask
+from tests.support.shared_server import is_free, postmaster, until_stopped
 from worker.embedded import cluster, supervise
 from worker.embedded import server as embedded
 from worker.errors import StoreError
@@ -69,8 +71,7 @@ def data_dir(data_dir: Path) -> Iterator[Path]:
     """Give a directory that no process uses any more when the test is over."""
     yield data_dir
     for lock in data_dir.parent.rglob("lock"):
-        with lock.open("ab") as file:
-            until(partial(free, file), "a process is left that holds the lock")
+        wait_for(partial(is_free, lock), "a process is left that holds the lock")
 
 
 @pytest.fixture
@@ -105,23 +106,6 @@ def running(command: list[str], python_path: str) -> Iterator[subprocess.Popen[s
             process.kill()
 
 
-def until(reached: Callable[[], bool], otherwise: str) -> None:
-    """Wait for something; fail when it does not come."""
-    deadline = time.monotonic() + PATIENCE
-    while not reached():
-        assert time.monotonic() < deadline, otherwise
-        time.sleep(0.01)
-
-
-def free(file: BinaryIO) -> bool:
-    """Tell whether a lock can be had, and let it go again."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def ended(pid: int) -> bool:
     """Return whether a process has exited."""
     try:
@@ -133,10 +117,6 @@ def ended(pid: int) -> bool:
 
 def pid_file(data_dir: Path) -> Path:
     return data_dir / "pgdata" / "postmaster.pid"
-
-
-def postmaster(data_dir: Path) -> int:
-    return int(pid_file(data_dir).read_text().splitlines()[0])
 
 
 def shown(column: str, pid: int) -> str:
@@ -158,15 +138,6 @@ def copy_package(to: Path) -> None:
     for folder in package.parent.glob(f"{package.name}*"):
         if folder.suffix in ("", ".libs"):
             shutil.copytree(folder, to / folder.name)
-
-
-async def ask(url: str, statement: str) -> object:
-    """Run one statement; its first value."""
-    connection = await asyncpg.connect(url)
-    try:
-        return await connection.fetchval(statement)
-    finally:
-        await connection.close()
 
 
 @pytest.mark.parametrize("user", USERS, ids=len)
@@ -202,10 +173,10 @@ async def test_the_settings_that_a_backfill_needs_are_those_of_the_readme(data_d
             """
         )
         await connection.close()
-    told = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
     composed = (CHECKOUT / "docker-compose.yml").read_text(encoding="utf-8")
     assert len(changed) == 3
-    assert all(f"`{one['name']}` (" in told and f"-c{one['name']}=" in composed for one in changed)
+    assert all(f"`{one['name']}` (" in readme and f"-c{one['name']}=" in composed for one in changed)
 
 
 async def test_settings_reach_the_server(data_dir: Path) -> None:
@@ -220,7 +191,7 @@ def test_the_server_ends_with_its_owner(data_dir: Path, owner: Owner, user: list
     process, _ = owner(*user)
     pid = postmaster(data_dir)
     process.send_signal(number)
-    until(lambda: ended(pid), "the server outlived its owner")
+    wait_for(lambda: ended(pid), "the server outlived its owner")
     assert not pid_file(data_dir).exists(), "the server did not shut down in order"
 
 
@@ -249,15 +220,14 @@ async def test_the_supervisor_ends_with_the_users_and_not_by_a_signal(data_dir: 
         os.kill(int(shown("ppid", pid)), number)
     assert await ask(url, "SELECT 1") == 1
     process.kill()
-    until(lambda: ended(pid), "the server outlived its owner")
+    wait_for(lambda: ended(pid), "the server outlived its owner")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the next user ends a server without supervisor")
 def test_a_server_ends_with_its_supervisor_and_holds_the_lock_until_then(data_dir: Path, owner: Owner) -> None:
     owner()
     os.kill(int(shown("ppid", postmaster(data_dir))), signal.SIGKILL)
-    with (data_dir / "lock").open("ab") as lock:
-        until(partial(free, lock), "the server outlived its supervisor")
+    until_stopped(data_dir)
     assert not pid_file(data_dir).exists(), "the server did not shut down in order"
 
 
@@ -274,7 +244,7 @@ async def test_a_server_without_supervisor_is_ended_and_started_anew(
             first = postmaster(data_dir)
             os.kill(int(shown("ppid", first)), signal.SIGKILL)
             patched.undo()
-            until(lambda: int(shown("ppid", first)) != os.getpid(), "the supervisor lives on")
+            wait_for(lambda: int(shown("ppid", first)) != os.getpid(), "the supervisor lives on")
             async with embedded.server(data_dir, settings=QUICK) as url:
                 assert postmaster(data_dir) != first
                 assert await ask(url, "SELECT 1") == 1
@@ -293,7 +263,7 @@ async def test_users_share_a_server_and_the_last_one_ends_it(data_dir: Path, own
     second.wait()
     assert await ask(url, "SELECT 1") == 1
     third.kill()
-    until(lambda: ended(pid), "the server outlived its last user")
+    wait_for(lambda: ended(pid), "the server outlived its last user")
     assert not pid_file(data_dir).exists(), "the server did not shut down in order"
 
 
@@ -310,17 +280,16 @@ async def test_many_that_begin_at_once_have_one_server(data_dir: Path) -> None:
         assert await ask(urls.pop(), "SELECT 1") == 1
         assert postmaster(data_dir) == pid
         users[3].kill()
-        until(lambda: ended(pid), "the server outlived its last user")
+        wait_for(lambda: ended(pid), "the server outlived its last user")
 
 
 def test_starters_that_are_killed_at_any_moment_leave_nothing_and_hinder_nobody(data_dir: Path) -> None:
     command = [sys.executable, "-c", OWNER, str(data_dir), "plain"]
-    with (data_dir / "lock").open("ab") as lock:
-        for number in range(12):
-            with running(command, "") as starter:
-                time.sleep(0.2 + number * 0.05)  # from before the first file to after the first query
-                starter.kill()
-            until(partial(free, lock), "a process is left that holds the lock")
+    for number in range(12):
+        with running(command, "") as starter:
+            time.sleep(0.2 + number * 0.05)  # from before the first file to after the first query
+            starter.kill()
+        until_stopped(data_dir)
     with running(command, "") as starter:
         assert starter.stdout is not None
         assert starter.stdout.readline().startswith("postgresql://")
@@ -336,7 +305,7 @@ async def test_a_client_that_is_not_ours_keeps_the_server(data_dir: Path, owner:
         assert (same, postmaster(data_dir)) == (url, pid)
     assert await client.fetchval("SELECT 1") == 1
     await client.close()
-    until(lambda: ended(pid), "the server outlived its last client")
+    wait_for(lambda: ended(pid), "the server outlived its last client")
 
 
 async def test_a_server_that_does_not_last_leaves_no_client(data_dir: Path) -> None:
@@ -397,7 +366,7 @@ async def test_an_address_that_was_asked_for_may_be_used_in_a_moment(data_dir: P
     os.utime(data_dir / "linger", (long_ago, long_ago))
     assert await client.fetchval("SELECT 1") == 1
     await client.close()
-    until(lambda: ended(pid), "the server outlived its last client")
+    wait_for(lambda: ended(pid), "the server outlived its last client")
 
 
 def test_a_client_that_disconnected_keeps_nothing() -> None:

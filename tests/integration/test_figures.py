@@ -50,7 +50,7 @@ async def test_every_figure_shows_where_it_is_declared_to_show(
 
 async def exposed(pipeline: Pipeline) -> dict[tuple[str, str], float]:
     """What a scrape shows of incremental syncs, by metric and by the label that is neither account nor kind."""
-    facts = metrics.Facts(
+    facts = metrics.Scrape(
         status=await queries.status(pipeline.database, [pipeline.account]),
         totals=await queries.totals(pipeline.database),
         leases=[], connections={}, in_hand=0, queue=[], workers=0,

@@ -111,11 +111,11 @@ async def test_an_answer_by_id_may_be_newer_than_its_page(
     await simulator.reset(40)
     await simulator.behaviour(thin_list=True)
     await backfill_all(replace(pipeline, overlap=timedelta(0)))
-    before = await db.fetchval("SELECT position FROM sync.watermarks")
+    before = await db.fetchval("SELECT checkpoint FROM sync.watermarks")
     key = next(iter((await simulator.state())["referrals"]))
     await simulator.update(key, {"salesStage": "Close"})
     await sync_once(pipeline)
-    assert await db.fetchval("SELECT position FROM sync.watermarks") > before
+    assert await db.fetchval("SELECT checkpoint FROM sync.watermarks") > before
     await assert_same_as_source(db, simulator)
 
 

@@ -39,9 +39,9 @@ async def test_an_empty_database_and_again(empty_database_url: str) -> None:
     assert await migrate.upgrade(empty_database_url) == newest
     assert await migrate.current(empty_database_url) == newest
     connection = await asyncpg.connect(empty_database_url)
-    await connection.execute("INSERT INTO sync.watermarks (account, position) VALUES ('contoso', 5)")
+    await connection.execute("INSERT INTO sync.watermarks (account, checkpoint) VALUES ('contoso', 5)")
     assert await migrate.upgrade(empty_database_url) == newest
-    assert await connection.fetchval("SELECT position FROM sync.watermarks") == 5
+    assert await connection.fetchval("SELECT checkpoint FROM sync.watermarks") == 5
     await connection.close()
 
 

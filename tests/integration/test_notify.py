@@ -252,7 +252,7 @@ async def test_a_failing_channel_is_tried_again_and_given_up_in_sight(
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "message"),
     [
         ("nosuch://very-secret", "apprise knows no service nosuch://"),
         ("slack://very-secret", "its URL is not as slack:// needs it"),
@@ -261,14 +261,14 @@ async def test_a_failing_channel_is_tried_again_and_given_up_in_sight(
     ],
 )
 async def test_a_channel_that_cannot_work_says_so_and_holds_up_no_other(
-    url: str, told: str, pipeline: Pipeline, simulator: Control, taking: Receiver, capfd: pytest.CaptureFixture[str]
+    url: str, message: str, pipeline: Pipeline, simulator: Control, taking: Receiver, capfd: pytest.CaptureFixture[str]
 ) -> None:
     chosen = settings(url, taking.url)
     await simulator.reset(3)
     await backfill_all(pipeline)
     assert await deliver_due(pipeline.database, chosen) == 1
     bad, good = await records.state(pipeline.database, ["a", "b"])
-    assert bad["last_error"] == f"Channel a: {told}."
+    assert bad["last_error"] == f"Channel a: {message}."
     assert (bad["waiting_messages"], good["sent"]) == (1, 1)
     assert "very-secret" not in "".join(capfd.readouterr()) + str(bad)
 

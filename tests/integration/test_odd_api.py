@@ -164,11 +164,11 @@ async def test_an_empty_listing_of_what_is_there_by_id_verifies_nothing(
         api.empty = True
         del api.records[next(iter(api.records))]
         try:
-            told = await reconcile_once(pipeline)
+            result = await reconcile_once(pipeline)
         except SyncError:
             return  # refused is right as well
-        assert "lacks 59 referrals" in told.unverified
-        assert told.deleted == 0
+        assert "lacks 59 referrals" in result.unverified
+        assert result.deleted == 0
     assert len(await copy(db)) == 60
 
 
@@ -239,10 +239,10 @@ async def test_without_links_the_whole_listing_is_read_by_skipping(database_url:
     async with served(api) as origin, open_simulated(database_url, origin) as pipeline:
         await backfill_all(pipeline)
         try:
-            told = (await reconcile_once(pipeline)).unverified
+            unverified = (await reconcile_once(pipeline)).unverified
         except SyncError:
-            told = "refused is right as well"
-    assert told or await copy(db) == api.records
+            unverified = "refused is right as well"
+    assert unverified or await copy(db) == api.records
 
 
 async def test_members_that_only_some_records_have_by_id_are_fetched(database_url: str, db: asyncpg.Connection) -> None:

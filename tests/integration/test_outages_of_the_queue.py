@@ -7,7 +7,6 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -55,15 +54,13 @@ async def _true(value: bool) -> bool:
 
 @pytest.fixture
 async def line(database_url: str) -> AsyncIterator[Line]:
-    parts = urlsplit(database_url)
-    target = parts.hostname or "", parts.port or 0
-    async with Proxy(*target) as proxy:
+    async with Proxy(database_url) as proxy:
         through = proxy.url_of(database_url)
         async with (
             open_database(through, connections=6) as database,
             open_database(database_url, connections=1) as direct,
         ):
-            yield Line(proxy, target, database, direct)
+            yield Line(proxy, proxy.target, database, direct)
 
 
 @asynccontextmanager

@@ -361,14 +361,14 @@ async def test_a_listing_that_ends_without_what_it_must_hold_moves_nothing(
     await simulator.reset(60)
     await simulator.behaviour(page_size=10)
     await backfill_all(pipeline)
-    before = await db.fetchval("SELECT position FROM sync.watermarks")
+    before = await db.fetchval("SELECT checkpoint FROM sync.watermarks")
     for key in list(await copy(db))[:25]:
         await simulator.update(key, {"status": "Closed"})
     await simulator.faults({"kind": "no_link", "times": -1})
     with pytest.raises(SourceError, match="was not whole"):
         await sync_once(replace(pipeline, paging=method))
     await simulator.clear_faults()
-    assert await db.fetchval("SELECT position FROM sync.watermarks") == before
+    assert await db.fetchval("SELECT checkpoint FROM sync.watermarks") == before
     await sync_once(replace(pipeline, paging=method))
     assert await copy(db) == (await simulator.state())["referrals"]
 

@@ -230,5 +230,5 @@ async def test_no_record_lets_people_through_whatever_its_shape(
         assert {row["id"] for row in await db.fetch("SELECT id FROM partner_center.referrals")} >= names
         assert await db.fetchval("SELECT count(*) FROM sync.rejected_records") == 3
         assert await leaks(db, people) == [], begun
-        told = await db.fetchval("SELECT string_agg(r::text, ' ') FROM sync.runs r")
-        assert not [word for word in people if word in told]
+        text = await db.fetchval("SELECT string_agg(r::text, ' ') FROM sync.runs r")
+        assert not [word for word in people if word in text]

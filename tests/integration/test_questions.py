@@ -422,8 +422,8 @@ async def test_12_how_far_to_trust(filled: Filled, analyst: asyncpg.Connection) 
     assert row["health"] == "ok"
     assert row["fresh_as_of"] > datetime.now(UTC) - timedelta(hours=1)
     assert row["verified_through"] is not None
-    told = {"account", "health", "fresh_as_of", "verified_through"}
-    shown = {name: figure for name, figure in row.items() if name not in told}
+    checked = {"account", "health", "fresh_as_of", "verified_through"}
+    shown = {name: figure for name, figure in row.items() if name not in checked}
     assert shown == {
         "referrals": len(records),
         "unknown_direction": len(unknown),

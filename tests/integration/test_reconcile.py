@@ -200,9 +200,9 @@ async def test_what_syncs_missed_is_counted(pipeline: Pipeline, simulator: Contr
     await backfill_all(pipeline)
     await reconcile_once(pipeline)
     await simulator.create([{"updatedDateTime": "2099-01-01T00:00:00.0000000Z"}])
-    newest = await db.fetchval("SELECT position_at FROM sync.watermarks")
+    newest = await db.fetchval("SELECT checkpoint_at FROM sync.watermarks")
     assert newest.year < 2099, "a record from the future moves nothing"
-    await db.execute("UPDATE sync.watermarks SET position = position + 36000000000")
+    await db.execute("UPDATE sync.watermarks SET checkpoint = checkpoint + 36000000000")
     await simulator.create([{}])
     assert (await sync_once(pipeline)).inserted == 1, "only the one from the future lies above the overlap"
     assert (await reconcile_once(pipeline)).counts.inserted == 1

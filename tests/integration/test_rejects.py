@@ -110,7 +110,7 @@ async def test_a_bad_record_stops_nothing_on_the_way(
     await simulator.reset(150)
     await backfill_all(pipeline)
     key = next(iter((await simulator.state())["referrals"]))
-    before = await db.fetchval("SELECT position FROM sync.watermarks")
+    before = await db.fetchval("SELECT checkpoint FROM sync.watermarks")
     record = (await simulator.state(full=True))["records"][key]
     now = instant.from_datetime(datetime.now(UTC))
     first, second = (instant.render(instant.shift(now, timedelta(seconds=n))) for n in (0, 1))
@@ -118,7 +118,7 @@ async def test_a_bad_record_stops_nothing_on_the_way(
     await simulator.create([{}])
     counts = await sync_once(pipeline)
     assert (counts.inserted, counts.rejected) == (1, 1)
-    assert await db.fetchval("SELECT position FROM sync.watermarks") > before
+    assert await db.fetchval("SELECT checkpoint FROM sync.watermarks") > before
     await simulator.delete(key)
     await simulator.create([record | {"details": {"dealValue": 7}, "updatedDateTime": second}])
     assert (await sync_once(pipeline)).updated == 1

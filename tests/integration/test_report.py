@@ -17,6 +17,7 @@ from worker.store import view_settings
 from worker.store.analysis import SHOWN, analysis, refresh_history
 from worker.sync.pipeline import Pipeline
 from worker.web import charts
+from worker.web.pages import load_templates
 from worker.web.report import days, report
 
 HOSTILE = (
@@ -48,7 +49,7 @@ class Elements(HTMLParser):
 async def drawn(pipeline: Pipeline, account: str | None = None, labels: dict[str, str] | None = None) -> Elements:
     await refresh_history(pipeline.database)
     page = Elements()
-    page.feed(report(await analysis(pipeline.database, account, labels), datetime.now(UTC)))
+    page.feed(report(await analysis(pipeline.database, account, labels), datetime.now(UTC), load_templates()))
     page.text = " ".join(page.text.split())
     return page
 
@@ -77,7 +78,7 @@ async def test_tile_and_chart_agree(pipeline: Pipeline, simulator: Control) -> N
     assert sum(values[-1] for values in days.values.values()) == rows["figures"][0]["open"]
     assert rows["figures"][0]["spam"], "which is in neither"
     assert days.estimated >= len(days.days) - 1, "loaded today: the past is estimated"
-    assert 'class="c0 derived"' in report(rows, datetime.now(UTC))
+    assert 'class="c0 derived"' in report(rows, datetime.now(UTC), load_templates())
     assert "this copy had not seen all of these deals yet" in (await drawn(pipeline)).text
 
 
@@ -260,11 +261,11 @@ def test_a_day_without_a_row_had_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "text"),
     [(0.3, "0.3 (7 h)"), (-1.5, "-1.5 (-36 h)"), (1.9, "1.9 (46 h)"), (2, "2"), (13.6, "14"), (None, "")],
 )
-def test_hours_stand_beside_few_days(value: float | None, told: str) -> None:
-    assert days(value) == told
+def test_hours_stand_beside_few_days(value: float | None, text: str) -> None:
+    assert days(value) == text
 
 
 @pytest.mark.parametrize(

@@ -321,7 +321,7 @@ async def test_child_rows_that_stay_are_not_written_anew(
 @pytest.mark.parametrize(
     ("new", "changed", "at_most"),
     [
-        (False, False, 8),  # begin and end, its bounds, look, lease, position, counts, reset
+        (False, False, 8),  # begin and end, its bounds, look, lease, checkpoint, counts, reset
         (
             True,
             False,
@@ -380,13 +380,13 @@ async def test_the_watermark_moves_with_the_rows_and_never_back(
     database: Database, run: Lease, db: asyncpg.Connection
 ) -> None:
     start = instant.parse("2024-05-01T08:00:00Z")
-    await db.execute("INSERT INTO sync.watermarks (account, position) VALUES ('contoso', $1)", start)
+    await db.execute("INSERT INTO sync.watermarks (account, checkpoint) VALUES ('contoso', $1)", start)
     await put(database, run, page(referral()), through="2024-05-01T10:00:00.0000001Z")
-    assert await db.fetchval("SELECT position FROM sync.watermarks") == instant.parse("2024-05-01T10:00:00.0000001Z")
+    assert await db.fetchval("SELECT checkpoint FROM sync.watermarks") == instant.parse("2024-05-01T10:00:00.0000001Z")
     await put(database, run, page(referral(2)), through="2024-05-01T09:00:00Z")
-    assert await db.fetchval("SELECT position FROM sync.watermarks") == instant.parse("2024-05-01T10:00:00.0000001Z")
+    assert await db.fetchval("SELECT checkpoint FROM sync.watermarks") == instant.parse("2024-05-01T10:00:00.0000001Z")
     await db.execute(
-        "ALTER TABLE sync.watermarks ADD CHECK (position < $1)".replace(
+        "ALTER TABLE sync.watermarks ADD CHECK (checkpoint < $1)".replace(
             "$1", str(instant.parse("2024-05-01T11:00:00Z"))
         )
     )
@@ -400,11 +400,11 @@ async def test_rows_versions_rejected_records_checkpoint_and_counts_are_one_tran
 ) -> None:
     """What comes last in it fails, and nothing of it stands."""
     start = instant.parse("2024-05-01T08:00:00Z")
-    await db.execute("INSERT INTO sync.watermarks (account, position) VALUES ('contoso', $1)", start)
+    await db.execute("INSERT INTO sync.watermarks (account, checkpoint) VALUES ('contoso', $1)", start)
     await db.execute("ALTER TABLE sync.runs ADD CHECK (pages < 1)")
     with pytest.raises(StoreError):
         await put(database, run, page(referral(), b"7"), through="2024-05-01T12:00:00Z")
-    assert await db.fetchval("SELECT position FROM sync.watermarks") == start
+    assert await db.fetchval("SELECT checkpoint FROM sync.watermarks") == start
     for table in ("partner_center.referrals", "partner_center.referral_history", "sync.rejected_records"):
         assert await db.fetchval(f"SELECT count(*) FROM {table}") == 0  # noqa: S608
 
@@ -462,7 +462,7 @@ async def test_nothing_passes_over_what_a_crash_of_postgresql_took_back(
         async with embedded.server(Path(folder), settings=lazy) as url:
             await migrate.upgrade(url)
             db = await asyncpg.connect(url)
-            await db.execute("INSERT INTO sync.watermarks (account, position) VALUES ('contoso', 1)")
+            await db.execute("INSERT INTO sync.watermarks (account, checkpoint) VALUES ('contoso', 1)")
             await db.close()
             async with open_database(url, connections=3) as database:
                 with pytest.raises(StoreError, match="crashed"):
@@ -470,7 +470,7 @@ async def test_nothing_passes_over_what_a_crash_of_postgresql_took_back(
         async with embedded.server(Path(folder)) as url:
             db = await asyncpg.connect(url)
             assert await db.fetchval("SELECT count(*) FROM partner_center.referrals") == 0
-            assert await db.fetchval("SELECT position FROM sync.watermarks") == 1
+            assert await db.fetchval("SELECT checkpoint FROM sync.watermarks") == 1
             assert await db.fetchval("SELECT outcome FROM sync.runs") == "failed"
             assert await db.fetchval("SELECT expires_at <= now() FROM sync.leases"), "given back at once"
             await db.close()

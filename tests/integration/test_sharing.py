@@ -26,16 +26,16 @@ from worker.store import backfills, queue, retention, runs, schedules
 from worker.store.database import Database
 from worker.store.queue import Job, PoolDriver
 from worker.store.save import save
-from worker.store.schedules import Kind
+from worker.store.schedules import WorkKind
 
 MINUTE = timedelta(minutes=1)
-SYNC = {"incremental": Kind("incremental", "1m", next_due(MINUTE, "UTC"), priority=10, at_once=True)}
+SYNC = {"incremental": WorkKind("incremental", "1m", next_due(MINUTE, "UTC"), priority=10, at_once=True)}
 NAMES = [f"a{number:02}" for number in range(40)]
 JOBS = "SELECT count(*) FROM queue.pgqueuer"
 
 
 @pytest.fixture
-async def history(database: Database, db: asyncpg.Connection) -> dict[str, Kind]:
+async def history(database: Database, db: asyncpg.Connection) -> dict[str, WorkKind]:
     """The kinds of work of the whole database, with nothing asked for."""
     kinds = kinds_of_all()
     await schedules.ensure(database, [], kinds, of_all=True)
@@ -89,7 +89,7 @@ async def test_a_changed_schedule_is_taken_over_and_an_unchanged_one_stays(
     before = await db.fetch(due)
     await schedules.ensure(database, NAMES, SYNC, of_all=False)
     assert await db.fetch(due) == before
-    hourly = {"incremental": Kind("incremental", "1h", next_due(60 * MINUTE, "UTC"), priority=10, at_once=True)}
+    hourly = {"incremental": WorkKind("incremental", "1h", next_due(60 * MINUTE, "UTC"), priority=10, at_once=True)}
     await schedules.ensure(database, NAMES, hourly, of_all=False)
     after = [row["due_at"] for row in await db.fetch(due)]
     assert max(after) - min(after) > 50 * MINUTE
@@ -101,13 +101,13 @@ async def test_who_backs_off_is_not_due_for_any_worker(database: Database, db: a
     await schedules.move_due(database, NAMES, SYNC, partial(put, SYNC))
     assert await db.fetchval("SELECT dedupe_key FROM queue.pgqueuer") == f"incremental:{NAMES[1]}"
     assert await schedules.backing_off(database, NAMES[0]) > 3500
-    told = await db.fetchrow("SELECT * FROM sync.status WHERE account = $1", NAMES[0])
-    assert told is not None
-    assert told["backing_off_because"] == "HTTP 429"
+    status = await db.fetchrow("SELECT * FROM sync.status WHERE account = $1", NAMES[0])
+    assert status is not None
+    assert status["backing_off_because"] == "HTTP 429"
 
 
 async def test_history_is_refreshed_once_for_many_runs_and_once_a_minute_at_most(
-    database: Database, db: asyncpg.Connection, history: dict[str, Kind]
+    database: Database, db: asyncpg.Connection, history: dict[str, WorkKind]
 ) -> None:
     for _ in range(5):
         for name in NAMES[:5]:
@@ -125,7 +125,7 @@ async def test_history_is_refreshed_once_for_many_runs_and_once_a_minute_at_most
 
 
 async def test_a_change_while_history_is_refreshed_is_not_forgotten(
-    database: Database, db: asyncpg.Connection, history: dict[str, Kind]
+    database: Database, db: asyncpg.Connection, history: dict[str, WorkKind]
 ) -> None:
     """Its refresh may have begun before, and takes longer than a minute."""
     await schedules.ask_for_history(database)
@@ -139,7 +139,7 @@ async def test_a_change_while_history_is_refreshed_is_not_forgotten(
     assert (await schedules.move_due(database, [], history, partial(put, history))).jobs == 1
 
 
-async def test_a_run_that_died_has_its_changes_refreshed_too(database: Database, history: dict[str, Kind]) -> None:
+async def test_a_run_that_died_has_its_changes_refreshed_too(database: Database, history: dict[str, WorkKind]) -> None:
     async with leased(database, "contoso", "incremental"):
         async with database.transaction() as connection:
             await connection.execute("UPDATE sync.leases SET expires_at = now()")
@@ -165,9 +165,9 @@ def test_variables_of_the_environment_do_not_rename_the_engines_tables() -> None
     names = ("TRIGGER", "FUNCTION", "CHANNEL", "QUEUE_TABLE", "PGQUEUER_PREFIX", "PGQUEUER_SCHEMA", "SCHEDULES_TABLE")
     code = "from worker.store.queue import install_sql; print(install_sql())"
     environment = {"PATH": os.environ["PATH"], **dict.fromkeys(names, "elsewhere")}
-    told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert "CREATE TABLE queue.pgqueuer (" in told.stdout
-    assert "elsewhere" not in told.stdout
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert "CREATE TABLE queue.pgqueuer (" in done.stdout
+    assert "elsewhere" not in done.stdout
 
 
 async def test_a_job_of_a_kind_that_nobody_knows_stays_for_who_does_and_goes_in_the_end(

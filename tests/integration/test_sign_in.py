@@ -574,8 +574,8 @@ async def identity_service(folder: Path, **endpoints: str) -> AsyncIterator[tupl
         origin = f"https://{request.host}"
         if request.path.endswith("openid-configuration"):
             named = {"token_endpoint": "token", "authorization_endpoint": "authorize"}
-            told = {name: f"{origin}/contoso.example/{path}" for name, path in named.items()}
-            response = web.json_response(told | {"issuer": origin} | endpoints)
+            own = {name: f"{origin}/contoso.example/{path}" for name, path in named.items()}
+            response = web.json_response(own | {"issuer": origin} | endpoints)
         else:
             response = web.json_response({"access_token": "granted", "expires_in": 3600, "token_type": "Bearer"})
         response.force_close()
@@ -670,8 +670,8 @@ async def test_what_is_no_token_is_said_to_be_none(
         await service.faults({"path": "oauth2/v2.0/token", "times": -1} | fault)
         with pytest.raises(SourceUnavailable) as caught:
             await wiring.token_source(settings, database, ACCOUNT)(False)
-        told = str(caught.value) + caught.value.hint
-        assert not [word for word in (SECRET, CONFIGURED + " ", "attacker") if word in told]
+        message = str(caught.value) + caught.value.hint
+        assert not [word for word in (SECRET, CONFIGURED + " ", "attacker") if word in message]
         await service.clear_faults()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

@@ -499,8 +499,8 @@ async def test_only_json_can_be_had(client: Client) -> None:
 
 async def test_the_date_header_follows_the_clock_that_was_set(client: Client, control: Control) -> None:
     await control.clock(-86400)
-    told = parsedate_to_datetime((await client.get()).headers["Date"])
-    assert 86000 < (datetime.now(UTC) - told).total_seconds() < 87000
+    date = parsedate_to_datetime((await client.get()).headers["Date"])
+    assert 86000 < (datetime.now(UTC) - date).total_seconds() < 87000
 
 
 async def test_requests_are_logged_raw(client: Client, control: Control) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import signal
 import ssl
-import sys
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -19,10 +18,11 @@ import pytest
 import trustme
 from yarl import URL
 
+from tests.support.command import PIPE, ROOT, SYSTEM, start_command
 from worker.demo.control import Control
 from worker.demo.data import make_referrals
 from worker.demo.faults import Fault
-from worker.demo.simulator import Behaviour, Simulator, main, start
+from worker.demo.simulator import Behaviour, Simulator, run, start
 from worker.errors import SyncError
 
 LIST = "/v1.0/engagements/referrals"
@@ -300,8 +300,8 @@ async def test_a_taken_port_is_a_plain_error(simulator: Simulator) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_it_runs_as_a_process_until_asked_to_stop(session: aiohttp.ClientSession, number: signal.Signals) -> None:
-    command = ("-m", "worker.demo.simulator", "--count", "150", "--page-size", "40", "--set", "link=full")
-    process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
+    options = ("--count", "150", "--page-size", "40", "--set", "link=full", "--port", "0")
+    process = await start_command(SYSTEM, ROOT, "simulate", *options, stdout=PIPE)
     assert process.stdout is not None
     async with asyncio.timeout(60):
         origin = (await process.stdout.readline()).decode().strip()
@@ -313,5 +313,5 @@ async def test_it_runs_as_a_process_until_asked_to_stop(session: aiohttp.ClientS
 
 
 def test_a_wrong_option_is_reported_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--set", "nonsense=1"]) == 2
+    assert run(Behaviour(), ["nonsense=1"], 0, 1, host="127.0.0.1", port=0) == 2
     assert capsys.readouterr().err == "There is no behaviour called nonsense.\n"

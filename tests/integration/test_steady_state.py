@@ -102,9 +102,9 @@ async def test_the_newest_row_at_the_watermark_is_known_without_a_look_at_all(
     await backfill_all(pipeline)
 
     async def known() -> tuple[str, Instant]:
-        position = await checkpoints.watermark(pipeline.database, pipeline.account)
-        assert position is not None
-        found = await checkpoints.anchor(pipeline.database, pipeline.account, Instant(0), position)
+        watermark = await checkpoints.watermark(pipeline.database, pipeline.account)
+        assert watermark is not None
+        found = await checkpoints.anchor(pipeline.database, pipeline.account, Instant(0), watermark)
         assert found is not None
         return found
 
@@ -131,10 +131,10 @@ async def test_the_newest_row_at_the_watermark_is_known_without_a_look_at_all(
     assert (await remembered())[0] == key
     assert await known() == await newest()
     assert await remembered() == await newest()
-    position = await checkpoints.watermark(pipeline.database, pipeline.account)
-    assert position is not None
+    watermark = await checkpoints.watermark(pipeline.database, pipeline.account)
+    assert watermark is not None
     later = shift((await known())[1], timedelta(microseconds=1))
-    assert await checkpoints.anchor(pipeline.database, pipeline.account, later, position) is None, "below the window"
+    assert await checkpoints.anchor(pipeline.database, pipeline.account, later, watermark) is None, "below the window"
 
 
 async def test_a_change_of_a_row_writes_to_no_index_of_it(
@@ -209,7 +209,7 @@ async def test_changes_within_the_overlap_arrive_and_are_measured(
 
 
 async def test_lag_near_the_overlap_is_warned_of(pipeline: Pipeline, db: asyncpg.Connection) -> None:
-    await db.execute("INSERT INTO sync.watermarks (account, position) VALUES ('contoso', 1)")
+    await db.execute("INSERT INTO sync.watermarks (account, checkpoint) VALUES ('contoso', 1)")
     for late, warned in ((299.0, False), (301.0, True)):
         await db.execute(
             """

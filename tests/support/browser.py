@@ -24,5 +24,5 @@ async def browse(folder: Path, page: str, *options: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
-    told, _ = await asyncio.wait_for(process.communicate(), 60)
-    return told.decode()
+    output, _ = await asyncio.wait_for(process.communicate(), 60)
+    return output.decode()

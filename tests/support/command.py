@@ -39,7 +39,7 @@ def open_command(
     *arguments: str,
     stdin: int | None = None,
     stdout: int = DEVNULL,
-    stderr: int = DEVNULL,
+    stderr: int | None = DEVNULL,
 ) -> subprocess.Popen[str]:
     """Start a command whose lines are read as they come; a context manager, which waits for its end."""
     return subprocess.Popen(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import asyncpg
@@ -17,6 +18,14 @@ async def until(condition: Callable[[], Awaitable[object]], what: str, patience:
     while not await condition():
         assert asyncio.get_running_loop().time() < deadline, f"in {patience} s not {what}"
         await asyncio.sleep(0.1)
+
+
+def wait_for(reached: Callable[[], bool], otherwise: str) -> None:
+    """Wait in a thread for something to become true; fails with `otherwise` when it does not."""
+    deadline = time.monotonic() + PATIENCE
+    while not reached():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.02)
 
 
 def rows(db: asyncpg.Connection, expected: int) -> Callable[[], Awaitable[bool]]:

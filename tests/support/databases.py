@@ -33,3 +33,12 @@ async def execute(url: str, statement: str) -> None:
 def url_of(url: str, database: str) -> str:
     """Return the address of another database of the same server."""
     return urlsplit(url)._replace(path=f"/{database}").geturl()
+
+
+async def ask(url: str, statement: str) -> object:
+    """Run one statement; its first value."""
+    connection = await asyncpg.connect(url)
+    try:
+        return await connection.fetchval(statement)
+    finally:
+        await connection.close()

@@ -17,8 +17,14 @@ COMMITTED = b"C\x00\x00\x00\x0bCOMMIT\x00"
 """The server's word that the transaction stands."""
 
 
+def place(url: str) -> tuple[str, int]:
+    """Return the host and the port of a URL."""
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or 0
+
+
 class Proxy:
-    """Forwards TCP to a target; an async context manager. Its switches may be set at any moment.
+    """Forwards TCP to the server of a URL; an async context manager. Its switches may be set at any moment.
 
     target        where new connections go
     delay         seconds that each chunk of the target's waits
@@ -28,8 +34,8 @@ class Proxy:
                   server has answered, which the client has not seen then; true resets that connection
     """
 
-    def __init__(self, host: str, port: int) -> None:
-        self.target = (host, port)
+    def __init__(self, url: str) -> None:
+        self.target = place(url)
         self._server: asyncio.Server | None = None
         self._tasks = set[asyncio.Task[None]]()
         self._writers = set[asyncio.StreamWriter]()
@@ -58,7 +64,7 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def url_of(self, target: str) -> str:
-        """Return a database's URL with this proxy in the place of its port."""
+        """Return a URL with this proxy in the place of its port."""
         parts = urlsplit(target)
         return parts._replace(netloc=parts.netloc.replace(str(parts.port), str(self.port))).geturl()
 

@@ -26,7 +26,7 @@ from tests.support.steps import ACCOUNT
 from worker.embedded import server as embedded
 from worker.model.counts import WatermarkCheckpoint
 from worker.model.mapping import map_pages
-from worker.store import leases, migrate
+from worker.store import migrate
 from worker.store.database import Database, open_database
 from worker.store.save import mark_deleted, save
 
@@ -66,10 +66,10 @@ class Recorder:
 
         async def copied(connection: asyncpg.Connection, table: str, **named: Any) -> str:
             sent = [piece async for piece in named.pop("source")]
-            told = await copy(connection, table, source=_pieces(sent), **named)
+            outcome = await copy(connection, table, source=_pieces(sent), **named)
             call = (named.get("schema_name"), table, list(named["columns"]), b"".join(sent).decode())
             asyncio.get_running_loop().call_soon(self.add, COPY, call)  # as its loggers are called
-            return told
+            return outcome
 
         with (
             mock.patch.object(asyncpg.Connection, "__init__", opened),
@@ -134,12 +134,12 @@ async def main() -> None:
     with tempfile.TemporaryDirectory(prefix="referral-sync-") as folder:
         async with embedded.server(Path(folder)) as url:
             await migrate.upgrade(url)
-            with recorder.listening(), mock.patch.object(leases, "OWNER", "former:1:00000000"):
-                async with open_database(url, connections=2) as database:
+            with recorder.listening():
+                async with open_database(url, connections=2, owner="former:1:00000000") as database:
                     first, then = await work(database, recorder)
-    told = {"statements": list(recorder.statements), "first": first, "then": then}
+    recording = {"statements": list(recorder.statements), "first": first, "then": then}
     text = ",\n".join(
-        f'"{key}": [\n' + ",\n".join(json.dumps(one) for one in lines) + "\n]" for key, lines in told.items()
+        f'"{key}": [\n' + ",\n".join(json.dumps(one) for one in lines) + "\n]" for key, lines in recording.items()
     )
     (WRITERS / f"{migrate.newest()}.json").write_text("{\n" + text + "\n}\n", encoding="utf-8")
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from pathlib import Path
 import aiohttp
 import trustme
 
+from tests.support.simulator import running_simulator
 from worker.demo.control import Control
 
 ROOT = Path(__file__).parents[2]
@@ -43,17 +42,8 @@ def secure_simulator(folder: Path, *, expired: bool = False) -> Iterator[Secure]
     chain.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
     key.write_bytes(certificate.private_key_pem.bytes())
     authority.cert_pem.write_to_path(str(ca_file))
-    command = [sys.executable, "-m", "worker.demo.simulator", "--count", "30", "--port", "0"]
-    with subprocess.Popen(
-        [*command, "--tls", str(chain), str(key)], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            origin = process.stdout.readline().strip()
-            assert origin.startswith("https://"), f"it did not start: exit status {process.wait()}"
-            yield Secure(origin, ca_file)
-        finally:
-            process.terminate()
+    with running_simulator("--count", "30", "--tls", str(chain), str(key)) as origin:
+        yield Secure(origin, ca_file)
 
 
 async def browse(secure: Secure, address: str) -> str:

@@ -130,10 +130,10 @@ def _shipped(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 def _pip() -> tuple[str, list[str]]:
     """Return this machine's configuration of pip as one file, and the files and folders that it names."""
-    told = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
+    listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
     values = {
         found[2]: found[3]
-        for found in re.finditer(r"^(:env:|global|install|user|site)\.([a-z-]+)='(.*)'$", told.stdout, re.MULTILINE)
+        for found in re.finditer(r"^(:env:|global|install|user|site)\.([a-z-]+)='(.*)'$", listed.stdout, re.MULTILINE)
     }
     volumes = []
     for word in dict.fromkeys(word for value in values.values() for word in value.split()):
@@ -170,9 +170,9 @@ def test_it_holds_what_is_pinned_to_run_and_nothing_else(container: Container) -
     listing = (
         "import importlib.metadata as m; print(*sorted(d.name.lower().replace('_', '-') for d in m.distributions()))"
     )
-    told = container.run("python", "-c", listing)
-    assert told.returncode == 0, told.stderr
-    inside = set(told.stdout.split())
+    result = container.run("python", "-c", listing)
+    assert result.returncode == 0, result.stderr
+    inside = set(result.stdout.split())
     lines = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     pinned = dict(re.findall(r"^([a-z0-9-]+)==\S+(?: ; (.*?))? \\$", lines, re.MULTILINE))
     elsewhere = {name for name, marker in pinned.items() if "win32" in marker or "Windows" in marker}
@@ -186,10 +186,10 @@ def test_it_holds_what_is_pinned_to_run_and_nothing_else(container: Container) -
 
 
 def test_the_demo(container: Container) -> None:
-    told = container.run("referral-sync", "demo", "--count", "300")
-    assert told.returncode == 0, told.stderr
-    assert "Backfill: 300 referrals" in told.stdout
-    assert "nothing is left running" in told.stdout
+    result = container.run("referral-sync", "demo", "--count", "300")
+    assert result.returncode == 0, result.stderr
+    assert "Backfill: 300 referrals" in result.stdout
+    assert "nothing is left running" in result.stdout
 
 
 async def test_a_person_signs_in_and_the_daemon_answers_its_health_check(
@@ -266,6 +266,6 @@ async def test_a_person_signs_in_and_the_daemon_answers_its_health_check(
         await until(copied, "copied")
     finally:
         os.kill(worker, signal.Signals[image["StopSignal"]])
-        told = (await asyncio.wait_for(process.communicate(), 30))[0].decode()
-    assert process.returncode == 0, told
+        output = (await asyncio.wait_for(process.communicate(), 30))[0].decode()
+    assert process.returncode == 0, output
     assert container.run(*check, options=options).returncode == 1

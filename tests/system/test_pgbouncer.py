@@ -111,13 +111,13 @@ async def test_every_command(
         ("check",),
         ("status", "--json"),
     ):
-        code, told = await command(behind, tmp_path, *arguments)
-        assert code == 0, told
+        code, output = await command(behind, tmp_path, *arguments)
+        assert code == 0, output
     await assert_same_as_source(db, simulator)
     await assert_chain(db)
     for arguments in (("forget", key), ("account", "remove", "contoso")):
-        code, told = await command(behind, tmp_path, *arguments)
-        assert code == 0, told
+        code, output = await command(behind, tmp_path, *arguments)
+        assert code == 0, output
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals") == 0
 
 
@@ -137,7 +137,7 @@ async def test_everything_at_once(
         codes = await asyncio.gather(
             command(behind, tmp_path, "backfill", "--restart"), command(behind, tmp_path, "reconcile"), edits()
         )
-        assert [told for code, told in codes[:2] if code != 0] == []
+        assert [output for code, output in codes[:2] if code != 0] == []
         await simulator.create([{}])
         await until(rows(db, 301), "followed")
         assert await first.stop() == 0
@@ -161,8 +161,8 @@ async def test_paused_beyond_its_lease_it_is_refused(
     )
     await db.execute("UPDATE sync.leases SET expires_at = now()")
     await simulator.behaviour(latency=0)
-    code, told = await command(behind, tmp_path, "backfill")
-    assert code == 0, told
+    code, output = await command(behind, tmp_path, "backfill")
+    assert code == 0, output
     stored = await db.fetch("SELECT id, xmin::text FROM partner_center.referrals ORDER BY id")
     paused.send_signal(signal.SIGCONT)
     await asyncio.wait_for(paused.communicate(), 30)

@@ -40,8 +40,8 @@ def test_systemd_has_nothing_to_say_about_it(tmp_path: Path) -> None:
 
 
 def test_it_is_hardened(tmp_path: Path) -> None:
-    code, told = analyze("security", "--offline=yes", f"--threshold={MOST_EXPOSURE}", UNIT)
-    assert code == 0, told
+    code, output = analyze("security", "--offline=yes", f"--threshold={MOST_EXPOSURE}", UNIT)
+    assert code == 0, output
     lax = tmp_path / UNIT.name
     lax.write_text(re.sub(r"(?m)^(Protect|Restrict|System).*\n", "", UNIT.read_text(encoding="utf-8")))
     assert analyze("security", "--offline=yes", f"--threshold={MOST_EXPOSURE}", lax)[0] != 0

@@ -43,7 +43,7 @@ async def test_it_is_drawn(
             return bool(found.get("done", 0) > 6 and found.get("refused", 0) > 1)
 
         await until(both, "one good, one refused")
-        await db.execute("UPDATE sync.watermarks SET verified_through = position, verified_at = now()")
+        await db.execute("UPDATE sync.watermarks SET verified_through = checkpoint, verified_at = now()")
         dom = await browse(tmp_path, running.origin + "/", "--dump-dom")
         assert "Fresh, and verified complete." in dom
         assert "Action required." in dom

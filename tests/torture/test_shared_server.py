@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import random
 import signal
@@ -14,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+from tests.support.shared_server import postmaster, until_stopped
 from tests.support.steps import TALLY
 
 CHECKOUT = Path(__file__).parent.parent.parent
@@ -52,15 +52,12 @@ def test_whoever_is_killed_everybody_else_gets_a_server_and_none_is_left(data_di
         killer = threads.submit(kill_servers, data_dir, over)
         users = [threads.submit(use, data_dir, random.Random(dice.random())) for _ in range(20 * rounds)]
         try:
-            failures = [told for user in users if (told := user.result())]
+            failures = [failure for user in users if (failure := user.result())]
         finally:
             over.set()
         killer.result()
     assert failures == []
-    deadline = time.monotonic() + PATIENCE
-    while not has_stopped(data_dir):
-        assert time.monotonic() < deadline, "the server outlived its last user"
-        time.sleep(0.02)
+    until_stopped(data_dir)
 
 
 def use(data_dir: Path, dice: random.Random) -> str:
@@ -71,9 +68,9 @@ def use(data_dir: Path, dice: random.Random) -> str:
         if end is not None:
             time.sleep(dice.uniform(0, 2.5))
             user.send_signal(end)
-        out, told = user.communicate(timeout=PATIENCE)
+        out, error = user.communicate(timeout=PATIENCE)
     TALLY["users of a shared server"] += 1
-    return told if end is not None or (user.returncode == 0 and "left in order" in out) else told or "it said nothing"
+    return error if end is not None or (user.returncode == 0 and "left in order" in out) else error or "it said nothing"
 
 
 def kill_servers(data_dir: Path, over: threading.Event) -> None:
@@ -81,12 +78,12 @@ def kill_servers(data_dir: Path, over: threading.Event) -> None:
     dice = random.Random()
     while not over.wait(dice.uniform(1, 4)):
         with suppress(OSError, LookupError, ValueError, subprocess.CalledProcessError):
-            postmaster = int((data_dir / "pgdata" / "postmaster.pid").read_text().split()[0])
-            fields = shown(postmaster)
+            server = postmaster(data_dir)
+            fields = shown(server)
             if str(data_dir) not in fields[1]:
                 continue  # its number is another's now
             supervisor = int(fields[0])
-            victim = supervisor if dice.random() < 0.5 and "supervise.py" in shown(supervisor)[1] else postmaster
+            victim = supervisor if dice.random() < 0.5 and "supervise.py" in shown(supervisor)[1] else server
             os.kill(victim, signal.SIGKILL)
             TALLY["servers and supervisors killed"] += 1
 
@@ -95,12 +92,3 @@ def shown(pid: int) -> list[str]:
     """Ask `ps` for a process's parent and command line."""
     command = ["ps", "-ww", "-o", "ppid=,args=", "-p", str(pid)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split(maxsplit=1)
-
-
-def has_stopped(data_dir: Path) -> bool:
-    with (data_dir / "lock").open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True

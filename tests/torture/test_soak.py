@@ -18,7 +18,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -26,7 +25,7 @@ import pytest
 from tests.support.command import WORKER, run_command
 from tests.support.conditions import until
 from tests.support.daemon import free_port
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, place
 from tests.support.steps import TALLY, assert_chain, assert_same_as_source, crash
 from worker.demo.control import Control
 from worker.embedded import server as embedded
@@ -86,6 +85,7 @@ class Daemon:
     folder: Path
     process: subprocess.Popen[bytes] | None = None
     began: float = 0.0
+    logged: int = 0
     samples: list[Sample] = field(default_factory=list)
 
     @property
@@ -94,6 +94,7 @@ class Daemon:
 
     def start(self) -> None:
         with self.log.open("ab") as output:
+            self.logged = output.tell()
             listen = {"REFERRAL_SYNC_HTTP__LISTEN": f"127.0.0.1:{free_port()}"}
             self.process = subprocess.Popen(
                 [*WORKER, "run"],
@@ -117,9 +118,15 @@ class Daemon:
         descriptors = len(list(Path(f"/proc/{pid}/fd").iterdir()))
         self.samples.append(Sample(time.monotonic() - self.began, resident, descriptors))
 
+    async def has_started(self) -> bool:
+        """Return whether it takes signals by now."""
+        return b'"worker_started"' in self.log.read_bytes()[self.logged :]
+
     async def end(self, number: int) -> None:
         """Send it a signal that ends it, and see it end as it should."""
         process = self.running()
+        if number == signal.SIGTERM:
+            await until(self.has_started, f"started: daemon {self.name}")
         process.send_signal(number)
         code = await asyncio.to_thread(process.wait, 20)
         assert code == (0 if number == signal.SIGTERM else -number), self.log.read_text()[-3000:]
@@ -136,7 +143,7 @@ class Server:
 
     async def start(self) -> None:
         self.url = await self._stack.enter_async_context(embedded.server(self.folder, settings={"fsync": "on"}))
-        self.proxy.target = ("127.0.0.1", urlsplit(self.url).port or 0)
+        self.proxy.target = place(self.url)
 
     async def crash(self) -> None:
         await crash(self.folder)
@@ -159,14 +166,13 @@ async def test_an_hour_of_faults_ends_equal_to_the_source(
 ) -> None:
     await simulator.reset(1000)
     await simulator.behaviour(latency=0.01)
-    api = urlsplit(simulator.origin)
-    async with Proxy("127.0.0.1", 0) as to_database, Proxy("127.0.0.1", api.port or 0) as to_api:
+    async with Proxy("") as to_database, Proxy(simulator.origin) as to_api:
         server = Server(data_dir, to_database)
         await server.start()
         await migrate.upgrade(server.url)
         through = to_database.url_of(server.url)
         variables = environment | SCHEDULE | {"REFERRAL_SYNC_DATABASE__URL": through}
-        variables["REFERRAL_SYNC_API__BASE_URL"] = f"http://127.0.0.1:{to_api.port}"
+        variables["REFERRAL_SYNC_API__BASE_URL"] = to_api.url_of(simulator.origin)
         daemons = [Daemon(name, variables, tmp_path) for name in "ab"]
         try:
             for each in daemons:
@@ -322,8 +328,8 @@ async def settle(
     for command in (["sync"], ["reconcile", "--accept-vanished"]):
         ended = await asyncio.to_thread(run_command, variables, folder, *command)
         assert ended.returncode == 0, ended.stderr
-    told = json.loads((await asyncio.to_thread(run_command, variables, folder, "status", "--json")).stdout)
-    account = told["accounts"][0]
+    document = json.loads((await asyncio.to_thread(run_command, variables, folder, "status", "--json")).stdout)
+    account = document["accounts"][0]
     assert account["verified_through"] is not None, account
 
 

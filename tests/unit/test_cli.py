@@ -20,10 +20,10 @@ def test_an_unforeseen_error_is_a_sentence_without_its_message(capsys: pytest.Ca
     with pytest.raises(typer.Exit) as ended:
         finish(broken(), signals=False)
     assert ended.value.exit_code == 1
-    told = capsys.readouterr().err
-    assert "An unforeseen ValueError in test_cli.py" in told
-    assert "customer" not in told
-    assert "Traceback" not in told
+    errors = capsys.readouterr().err
+    assert "An unforeseen ValueError in test_cli.py" in errors
+    assert "customer" not in errors
+    assert "Traceback" not in errors
 
 
 def test_a_shell_can_complete_commands() -> None:

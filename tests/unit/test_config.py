@@ -82,7 +82,7 @@ def test_every_fault_at_once_each_with_its_key(tmp_path: Path) -> None:
         listen = "8080"
         """
     )
-    told = faults({"REFERRAL_SYNC_LOG__LEVL": "info"}, tmp_path)
+    found = faults({"REFERRAL_SYNC_LOG__LEVL": "info"}, tmp_path)
     for key in (
         "database: is missing",
         "api.base_url: https is needed",
@@ -96,11 +96,11 @@ def test_every_fault_at_once_each_with_its_key(tmp_path: Path) -> None:
         "http.listen:",
         "REFERRAL_SYNC_LOG__LEVL: no such setting; did you mean REFERRAL_SYNC_LOG__LEVEL?",
     ):
-        assert any(fault.startswith(key) for fault in told), (key, told)
+        assert any(fault.startswith(key) for fault in found), (key, found)
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"REFERRAL_SYNC_DATABASE__URL": ""}, "database.url"),
         ({"REFERRAL_SYNC_DATABASE__URL": "mysql://hidden@x"}, "database.url"),
@@ -120,9 +120,9 @@ def test_every_fault_at_once_each_with_its_key(tmp_path: Path) -> None:
     ],
     ids=lambda value: next(iter(value.items())) if isinstance(value, dict) else "",
 )
-def test_each_fault_names_its_key(change: dict[str, str], told: str, tmp_path: Path) -> None:
+def test_each_fault_names_its_key(change: dict[str, str], message: str, tmp_path: Path) -> None:
     found = faults(GOOD | change, tmp_path)
-    assert any(fault.startswith(told) for fault in found), found
+    assert any(fault.startswith(message) for fault in found), found
 
 
 @pytest.mark.parametrize(
@@ -147,8 +147,8 @@ def test_what_kubernetes_injects_for_a_service_is_no_fault(name: str, value: str
 
 @pytest.mark.parametrize("line", ["0 0 31 2 *", "0 0 * * 8"])
 def test_a_cron_line_that_never_fires_is_a_fault(line: str, tmp_path: Path) -> None:
-    told = faults(GOOD | {"REFERRAL_SYNC_SCHEDULE__RECONCILE": line}, tmp_path)
-    assert any(fault.startswith("schedule.reconcile: not a cron line") for fault in told), told
+    found = faults(GOOD | {"REFERRAL_SYNC_SCHEDULE__RECONCILE": line}, tmp_path)
+    assert any(fault.startswith("schedule.reconcile: not a cron line") for fault in found), found
 
 
 def test_line_ends_and_a_byte_order_mark_are_trimmed(tmp_path: Path) -> None:
@@ -165,8 +165,8 @@ def test_a_misspelt_secret_file_is_a_fault(tmp_path: Path) -> None:
     secrets = tmp_path / "secrets"
     secrets.mkdir()
     (secrets / "REFERRAL_SYNC_DATABASE__ULR").write_text("hidden")
-    told = faults(GOOD | {"REFERRAL_SYNC_SECRETS_DIR": str(secrets)}, tmp_path)
-    assert told == [
+    found = faults(GOOD | {"REFERRAL_SYNC_SECRETS_DIR": str(secrets)}, tmp_path)
+    assert found == [
         "REFERRAL_SYNC_DATABASE__ULR: no such setting; did you mean REFERRAL_SYNC_DATABASE__URL?",
     ]
 
@@ -230,9 +230,9 @@ def test_durations_round_trip(text: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sign", ["/", "?", "#", "[", "@/"])
 def test_a_password_that_is_not_encoded_is_a_fault_that_does_not_show_it(sign: str, tmp_path: Path) -> None:
-    told = faults(GOOD | {"REFERRAL_SYNC_DATABASE__URL": f"postgresql://u:hid{sign}den@db/x"}, tmp_path)
-    assert any(fault.startswith("database.url: ") and "%2F" in fault for fault in told), told
-    assert "hid" not in " ".join(told)
+    text = faults(GOOD | {"REFERRAL_SYNC_DATABASE__URL": f"postgresql://u:hid{sign}den@db/x"}, tmp_path)
+    assert any(fault.startswith("database.url: ") and "%2F" in fault for fault in text), text
+    assert "hid" not in " ".join(text)
     load(GOOD | {"REFERRAL_SYNC_DATABASE__URL": "postgresql://u:hid%2Fden@db:5432,other:5433/x"}, tmp_path)
 
 
@@ -254,11 +254,11 @@ def test_no_password_shows_wherever_it_is_taken_to_stand(place: str, password: s
     try:
         settings = load(GOOD | {"REFERRAL_SYNC_DATABASE__URL": address}, tmp_path)
     except ConfigError as refused:
-        told = str(refused).replace("%2F", "", 1)
-        assert told != str(refused)  # noqa: PT017 - either outcome is good
+        text = str(refused).replace("%2F", "", 1)
+        assert text != str(refused)  # noqa: PT017 - either outcome is good
     else:
-        told = render(settings) + repr(settings)
-    assert not [word for word in ("hid", "den", "h i", "e&n") if word in told], told
+        text = render(settings) + repr(settings)
+    assert not [word for word in ("hid", "den", "h i", "e&n") if word in text], text
 
 
 @pytest.mark.parametrize(
@@ -299,10 +299,10 @@ def test_an_address_of_a_browser_that_holds_a_secret_is_a_fault(address: str, tm
         "REDIRECT_URI": address,
     }
     environ = {f"REFERRAL_SYNC_ACCOUNTS__CONTOSO__{name}": value for name, value in account.items()}
-    told = faults(
+    found = faults(
         {"REFERRAL_SYNC_DATABASE__URL": "embedded", "REFERRAL_SYNC_SECURITY__KEY_FILE": "key"} | environ, tmp_path
     )
-    assert [fault.partition(":")[0] for fault in told] == ["accounts.contoso.redirect_uri"]
+    assert [fault.partition(":")[0] for fault in found] == ["accounts.contoso.redirect_uri"]
 
 
 def test_every_other_text_is_shown_only_where_it_is_plain(tmp_path: Path) -> None:
@@ -311,12 +311,12 @@ def test_every_other_text_is_shown_only_where_it_is_plain(tmp_path: Path) -> Non
     assert "hidden" not in render(odd)
 
 
-@pytest.mark.parametrize(("text", "told"), [(None, "cannot be read"), ("hello", "no certificate")])
-def test_a_file_of_certificates_that_cannot_be_used_is_named(text: str | None, told: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("text", "message"), [(None, "cannot be read"), ("hello", "no certificate")])
+def test_a_file_of_certificates_that_cannot_be_used_is_named(text: str | None, message: str, tmp_path: Path) -> None:
     path = tmp_path / "authorities.pem"
     if text is not None:
         path.write_text(text, encoding="ascii")
-    with pytest.raises(ConfigError, match=rf"api\.ca_file: .*{told}"):
+    with pytest.raises(ConfigError, match=rf"api\.ca_file: .*{message}"):
         load(GOOD | {"REFERRAL_SYNC_API__CA_FILE": str(path)}, tmp_path)
 
 

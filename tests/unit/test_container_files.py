@@ -16,7 +16,7 @@ import yaml
 from cryptography.fernet import Fernet
 
 from worker import RELEASE, cli
-from worker.config.models import Api
+from worker.config.models import ApiSection
 from worker.config.sources import keys, load
 from worker.config.values import exposed
 
@@ -118,7 +118,8 @@ def test_every_service_is_bounded(compose: dict[str, Any]) -> None:
     for name in ("migrate", "worker"):
         service = compose["services"][name]
         assert service["deploy"]["resources"]["limits"]["memory"] == "2g"
-        assert 10 * Api().max_page_bytes * Api().concurrency < 2 << 30, "the limit of memory fits the defaults"
+        api = ApiSection()
+        assert 10 * api.max_page_bytes * api.concurrency < 2 << 30, "the limit of memory fits the defaults"
         assert service["image"] == f"referral-sync:{RELEASE}"
 
 

@@ -14,10 +14,12 @@ import pytest
 import yaml
 
 from tools.dictionary import LOG_EVENTS, log_events
+from tools.tree import summary
 from worker import logs
 
 ROOT = Path(__file__).parent.parent.parent
 WORKER = ROOT / "worker"
+SUMMARIES = {path: summary(path) for path in sorted(WORKER.rglob("*.py"))}
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 VALUE = "\0"
@@ -96,11 +98,18 @@ def test_the_map_of_the_architecture_is_what_is_there() -> None:
     folders = {f"{path.parent.name}/" for path in WORKER.glob("*/__init__.py")}
     files = {path.name for path in WORKER.glob("*.py")} - {"__init__.py", "__main__.py"}
     assert mapped.keys() == folders | files
-    for folder, told in mapped.items():
-        _, named, modules = told.partition(": ")
+    for folder, about in mapped.items():
+        _, named, modules = about.partition(": ")
         if folder.endswith("/") and named:
             there = {path.stem for path in (WORKER / folder).glob("*.py")} - {"__init__"}
             assert set(modules.split(", ")) == there, folder
+
+
+@pytest.mark.parametrize("module", SUMMARIES, ids=lambda path: str(path.relative_to(WORKER)))
+def test_a_module_says_in_a_line_what_is_in_it(module: Path) -> None:
+    """The lines are what `make tree` shows, so each stands by itself and says what no other does."""
+    assert re.fullmatch(r"\S.*[.?]", SUMMARIES[module])
+    assert list(SUMMARIES.values()).count(SUMMARIES[module]) == 1
 
 
 @pytest.mark.parametrize("document", [ROOT / "docs" / "architecture.md", ROOT / "CONTRIBUTING.md", *DECISIONS], ids=str)

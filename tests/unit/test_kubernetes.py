@@ -15,7 +15,7 @@ import yaml
 from cryptography.fernet import Fernet
 
 from worker import RELEASE, cli
-from worker.config.models import Api
+from worker.config.models import ApiSection
 from worker.config.sources import keys, load
 
 ROOT = Path(__file__).parent.parent.parent
@@ -53,7 +53,8 @@ def test_pods_are_locked_down_and_stop_in_time() -> None:
         assert container["args"][0] in commands
         assert container["image"].endswith(f"/referral-sync:{RELEASE}")
         assert container["resources"]["limits"]["memory"] == "2Gi"
-        assert 10 * Api().max_page_bytes * Api().concurrency < 2 << 30, "the limit of memory fits the defaults"
+        api = ApiSection()
+        assert 10 * api.max_page_bytes * api.concurrency < 2 << 30, "the limit of memory fits the defaults"
         names = {volume["name"] for volume in pod["volumes"]}
         assert {mount["name"] for mount in container["volumeMounts"]} == names
     deployment = found["Deployment"]["spec"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tools.messages import DEAL, DOCS, HEALTH, NOW, OLD, document, examples, frame, happening
 from worker.auth.tokens import mfa_of
-from worker.model.events import Kind
+from worker.model.events import EventKind
 from worker.notify import messages
 from worker.notify.facts import Waiting
 from worker.notify.routing import is_true
@@ -68,37 +68,37 @@ def test_many_fit_and_are_counted() -> None:
 def test_nothing_is_said_to_wait_only_where_all_accounts_are_fresh() -> None:
     nothing = Waiting(0, 0, [])
     for accounts, said in (((HEALTH,), True), ((HEALTH, OLD), False), ((OLD,), False)):
-        told = frame(*accounts)
-        page = messages.digest(messages.awaiting_title(nothing, told), nothing, [], told)
+        framed = frame(*accounts)
+        page = messages.digest(messages.awaiting_title(nothing, framed), nothing, [], framed)
         assert ("othing awaits" in page.title + page.text(32_768) + page.html()) == said
 
 
 def test_what_cannot_be_counted_is_said() -> None:
-    told = frame(replace(HEALTH, unknown_direction=2, rejects=1))
-    text = messages.digest("x", Waiting(0, 0, []), [], told).text(32_768)
+    framed = frame(replace(HEALTH, unknown_direction=2, rejects=1))
+    text = messages.digest("x", Waiting(0, 0, []), [], framed).text(32_768)
     assert "2 referrals without a direction may await an answer too." in text
     assert "1 record could not be stored, and may too" in text
 
 
 def test_html_is_bounded() -> None:
     long = replace(DEAL, name="n" * 500, customer="c" * 500, sellers=(("s" * 500, "one@contoso.example"),) * 9)
-    events = [happening(kind, long) for kind in Kind for _ in range(100)]
+    events = [happening(kind, long) for kind in EventKind for _ in range(100)]
     html = messages.digest("Many", None, events, frame()).html()
     assert len(html) <= messages.LONGEST_HTML
     assert "more</p>" in html
 
 
 def test_html_is_escaped() -> None:
-    html = messages.single(happening(Kind.NEW), frame()).html()
+    html = messages.single(happening(EventKind.NEW), frame()).html()
     assert "Move to the cloud &amp; support" in html
 
 
 def test_what_is_not_true_any_more_is_not_sent() -> None:
-    due = happening(Kind.DUE)
+    due = happening(EventKind.DUE)
     assert is_true(due, NOW)
     assert not is_true(due, NOW + timedelta(days=3))
-    assert not is_true(happening(Kind.OVERDUE), NOW)
-    assert is_true(happening(Kind.OVERDUE), NOW + timedelta(days=3))
+    assert not is_true(happening(EventKind.OVERDUE), NOW)
+    assert is_true(happening(EventKind.OVERDUE), NOW + timedelta(days=3))
 
 
 def test_amounts_and_spans() -> None:

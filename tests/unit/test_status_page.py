@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 
 from tests.support.status_rows import NOW, ROW, RUN
+from worker.model.account_state import Loading, loading, sign_in
+from worker.model.pace import until
+from worker.web.pages import load_templates
 from worker.web.status_page import (
     PER_PAGE,
-    Loading,
-    Part,
+    Selection,
     bars,
     chart,
-    loading,
     part_of,
-    sign_in,
+    sign_in_colour,
     status_page,
-    until,
     verdict,
 )
 
@@ -58,12 +58,16 @@ def test_it_concludes(changes: dict[str, Any], colour: str, words: str) -> None:
 
 
 def test_a_sign_in_says_how_long_it_lasts() -> None:
-    assert sign_in(ROW | {"sign_in_lapses_at": NOW + timedelta(days=9, hours=1)}, NOW) == (
-        "fair",
-        "lapses in 9 days unless used",
+    soon, refused = {"sign_in_lapses_at": NOW + timedelta(days=9, hours=1)}, {"sign_in_refused_at": NOW}
+    assert sign_in(ROW | soon, NOW) == "lapses in 9 days unless used"
+    assert sign_in(ROW | {"sign_in_lapses_at": NOW}, NOW) == "lapses within two days unless used"
+    assert sign_in(ROW | refused, NOW) == "refused just now"
+    assert sign_in(ROW | {"sign_in_lapses_at": None}, NOW) == ""
+    colours = [sign_in_colour(ROW | one, NOW) for one in ({}, soon, refused, {"sign_in_lapses_at": None})]
+    assert colours == ["", "fair", "bad", "soft"]
+    assert "not stored here" in status_page(
+        Selection([ROW | {"sign_in_lapses_at": None}]), [], [], NOW, load_templates()
     )
-    assert sign_in(ROW | {"sign_in_refused_at": NOW}, NOW)[0] == "bad"
-    assert sign_in(ROW | {"sign_in_lapses_at": None}, NOW) == ("soft", "not stored here")
 
 
 def test_nothing_that_strangers_wrote_is_alive() -> None:
@@ -74,7 +78,7 @@ def test_nothing_that_strangers_wrote_is_alive() -> None:
     row["last_run_outcome"] = "failed"
     run = RUN | {"account": HOSTILE, "kind": HOSTILE, "outcome": HOSTILE}
     row |= {"health": "action required", "sign_in_refused_at": NOW}
-    text = status_page(Part([row]), [run], [(HOSTILE, HOSTILE, NOW)], NOW)
+    text = status_page(Selection([row]), [run], [(HOSTILE, HOSTILE, NOW)], NOW, load_templates())
     page = Elements()
     page.feed(text)
     assert not page.tags & {"script", "img", "a", "iframe", "form", "link"}
@@ -98,14 +102,14 @@ def test_of_a_thousand_accounts_the_worst_are_on_the_first_page_and_any_is_found
     assert [row["account"] for row in part_of(rows, "label 123", "", NOW).rows] == ["a0123"], "what people call it"
     for page in ("0", "-1", "x", "9" * 99, "٣"):
         assert part_of(rows, "", page, NOW).page in (1, first.pages)
-    told = status_page(part_of(rows, '"><script>', "", NOW), [], [], NOW)
-    assert "No account has such a name" in told
-    assert "<script>" not in told
+    text = status_page(part_of(rows, '"><script>', "", NOW), [], [], NOW, load_templates())
+    assert "No account has such a name" in text
+    assert "<script>" not in text
 
 
 def test_it_is_drawn_without_accounts_and_without_runs() -> None:
-    assert "No account yet" in status_page(Part([]), [], [], NOW)
-    assert "No run yet" in status_page(Part([ROW]), [], [], NOW)
+    assert "No account yet" in status_page(Selection([]), [], [], NOW, load_templates())
+    assert "No run yet" in status_page(Selection([ROW]), [], [], NOW, load_templates())
 
 
 @pytest.mark.parametrize(
@@ -119,7 +123,7 @@ def test_it_is_drawn_without_accounts_and_without_runs() -> None:
     ],
 )
 def test_what_to_do_stands_beside_what_is_required(changes: dict[str, Any], command: str | None) -> None:
-    text = status_page(Part([ROW | changes]), [], [], NOW)
+    text = status_page(Selection([ROW | changes]), [], [], NOW, load_templates())
     assert ("To fix:" in text) == (command is not None)
     assert command is None or command in text
 
@@ -133,7 +137,7 @@ def test_a_first_backfill_shows_how_far_it_is() -> None:
     assert loading(row, NOW) == Loading("0 of 40 windows, 1,000 records since 11:50 UTC.", 0.0)
     row |= {"loading_windows_done": 10}
     assert loading(row, NOW) == Loading("10 of 40 windows, 1,000 records since 11:50 UTC; ready in about 30 min.", 0.25)
-    text = status_page(Part([row]), [], [], NOW)
+    text = status_page(Selection([row]), [], [], NOW, load_templates())
     assert "First backfill." in text
     assert '<progress max="1" value="0.250">25%</progress>' in text
     assert "never" not in text.replace("data as of</dt><dd>never", "")
@@ -144,7 +148,7 @@ def test_the_chart_has_a_scale_and_a_legend_of_what_is_in_it() -> None:
     drawn = chart(runs)
     assert drawn.scale == ["7 min", "100.0 s", "0"], "half the height is a quarter: a root scale"
     assert drawn.legend == [("done", "done"), ("refused", "refused: action required")]
-    text = status_page(Part([ROW]), runs, [], NOW)
+    text = status_page(Selection([ROW]), runs, [], NOW, load_templates())
     assert "height is how long each took" in text
     assert "refused: action required" in text
 
@@ -156,6 +160,6 @@ def test_bars_stand_apart_and_within_the_chart() -> None:
     assert drawn[0].height == max(bar.height for bar in drawn), "the oldest stands first"
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(-5, "in 0 s"), (30, "in 30 s"), (300, "in 5 min"), (9_000, "in 2 h")])
-def test_what_is_due(seconds: int, told: str) -> None:
-    assert until(NOW + timedelta(seconds=seconds), NOW) == told
+@pytest.mark.parametrize(("seconds", "text"), [(-5, "in 0 s"), (30, "in 30 s"), (300, "in 5 min"), (9_000, "in 2 h")])
+def test_what_is_due(seconds: int, text: str) -> None:
+    assert until(NOW + timedelta(seconds=seconds), NOW) == text

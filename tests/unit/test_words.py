@@ -23,13 +23,19 @@ TERMS = {
     r"thin(?:ner|_\w+)?|fuller": "partial record",
     r"distrust\w*|habits?": "paging strategy, downgrade, evidence",
     r"in the books|books": "checkpoint",
+    r"(?:safe|watermarks?(?:'s)?|window's) positions?|position_at|advanc(?:e|es|ing)": "checkpoint, moved",
     r"lets? in": "takeover, stored",
+    r"leases? (?:is|are|was|were) (?:checked and )?held|held leases?": "locked, named",
     r"needs? a person|a person (?:must|has to)": "action required",
     r"left alone": "backing off",
     r"stands? still": "stalled",
     r"mend(?:s|ed|ing)?": "fix",
     r"gates?": "throttle",
-    r"how late|lateness|late_\w+": "replication lag",
+    r"how late|lateness|late_\w+|_?late = |arriv\w+ late|(?:came|comes) later than": "replication lag",
+    r"loads? (?:a|the|its|every|all) (?:range|account|copy|history|referrals?)": "backfill",
+    r"(?:reading|paging) (?:method|mode|habit)s?|(?:method|way)s? of (?:reading|paging)": "paging strategy",
+    r"told =|told,|as told": "body, payload, output, messages",
+    r"(?:is|as) a reject|rejects (?:are|were)|(?:the|open|no|its) rejects": "rejected record",
 }
 """What is not said, as a pattern of whole words, and what is."""
 

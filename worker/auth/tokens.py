@@ -55,7 +55,7 @@ MAX_OUTPUT_BYTES = 65_536
 
 
 def static_token(token: str, key: str) -> TokenSource:
-    """A token that a person put into the configuration under `key`; it cannot be renewed."""
+    """Give a token that a person put into the configuration under `key`; it cannot be renewed."""
 
     async def current(renew: bool, claims: str = "") -> str:
         del claims  # whoever makes the token has to see to them
@@ -70,7 +70,7 @@ def static_token(token: str, key: str) -> TokenSource:
 
 
 def command_token(command: list[str], key: str) -> TokenSource:
-    """A token that a program prints; the program runs again when the token is refused, one at a time."""
+    """Give a token that a program prints; the program runs again when the token is refused, one at a time."""
     lock = asyncio.Lock()
     cached: str | None = None
 

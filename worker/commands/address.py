@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 
-from worker.commands.process import ERR
+from worker.commands.outlet import warn
 from worker.config.models import Settings
 from worker.wiring import address
 
@@ -21,10 +21,10 @@ async def show_address(settings: Settings, *, reader: bool, hold: Callable[[asyn
         sys.stdout.flush()
         embedded = settings.database.is_embedded
         if reader and not embedded:
-            ERR.print(_FOR_READERS)
+            warn(_FOR_READERS)
         if hold is not None and embedded:
             stopped = asyncio.Event()
             hold(stopped)
-            ERR.print("The database stays up until Ctrl-C.")
+            warn("The database stays up until Ctrl-C.")
             await stopped.wait()
     return 0

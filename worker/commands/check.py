@@ -8,8 +8,8 @@ from enum import StrEnum
 
 from worker import wiring
 from worker.auth.tokens import mfa_of
-from worker.commands.process import OUT
-from worker.commands.unknowns import Answer, answers
+from worker.commands.outlet import tell
+from worker.commands.unknowns import Unknown, answers
 from worker.config.models import Settings
 from worker.errors import StoreError, SyncError
 from worker.model.escape import line
@@ -110,7 +110,7 @@ async def _account(settings: Settings, database: Database, name: str, *, migrate
     except SyncError as error:
         yield _failure(subject, error)
         return
-    seen.append(Answer(12, "MFA and conditional access", mfa, "a refusal ends the run: action required"))
+    seen.append(Unknown(12, "MFA and conditional access", mfa, "a refusal ends the run: action required"))
     seen += await _in_data(name, database) if migrated else []
     yield Finding(name, f"{OPEN}:")
     for answer in sorted(seen, key=lambda one: one.number):
@@ -133,26 +133,26 @@ async def _channel(settings: Settings, name: str) -> Finding:
     return Finding(f"channel {name}", f"{service}; `notify test` sends a message")
 
 
-async def _in_data(name: str, database: Database) -> list[Answer]:
+async def _in_data(name: str, database: Database) -> list[Unknown]:
     """Say what cannot be asked of the API, and only shows in what was read."""
     seen = await queries.seen_in_data(database, name)
     silent, deleted = seen.pop("silent"), seen.pop("deleted")
     seen_text = ", ".join(f"{number} {category}" for category, number in seen.items()) or "nothing stored yet"
     return [
-        Answer(3, "edits that do not move updatedDateTime", f"{silent} seen", "a nightly reconcile"),
-        Answer(
+        Unknown(3, "edits that do not move updatedDateTime", f"{silent} seen", "a nightly reconcile"),
+        Unknown(
             5,
             "rows that move while a listing is read",
             "cannot be asked",
             "each page begins where the last one ended, and what contradicts that is not relied on",
         ),
-        Answer(
+        Unknown(
             10,
             "rows deleted at the source",
             f"{deleted} marked",
             "only a complete listing and a look by id mark a row, and never many at once",
         ),
-        Answer(14, "marketplace leads", seen_text, "every category is stored"),
+        Unknown(14, "marketplace leads", seen_text, "every category is stored"),
     ]
 
 
@@ -160,8 +160,8 @@ async def show_findings(settings: Settings) -> int:
     """Print each finding with its fix; returns the worst exit code."""
     worst = 0
     async for finding in look(settings):
-        OUT.print(line(f"{finding.state:4}  {finding.subject}: {finding.found}"))
+        tell(line(f"{finding.state:4}  {finding.subject}: {finding.found}"))
         if finding.fix:
-            OUT.print(line(f"      {finding.fix}"))
+            tell(line(f"      {finding.fix}"))
         worst = max(worst, finding.exit_code)
     return worst

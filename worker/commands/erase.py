@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.commands.process import OUT
+from worker.commands.outlet import tell
 from worker.commands.progress import progress
 from worker.config.models import Settings
 from worker.errors import SyncError
@@ -25,7 +25,7 @@ async def forget(settings: Settings, ids: list[str], account: str | None) -> int
             absent += not rows
             strange = "" if is_guid(key) else ", and it is no id as the API gives them"
             outcome = f"{rows} rows erased" if rows else f"nothing is stored of it{strange}"
-            OUT.print(f"{key}: {outcome}")
+            tell(f"{key}: {outcome}")
         await refresh_history(database, force=True)
     return 1 if absent else 0
 
@@ -39,7 +39,7 @@ async def remove(settings: Settings, name: str) -> int:
             await free(database, name, wait_seconds=WAIT.total_seconds(), waiting=shown.waiting)
         removed = await remove_account(database, name)
         await refresh_history(database, force=True)
-    OUT.print(f"{name}: {removed:,} referrals and versions erased.")
+    tell(f"{name}: {removed:,} referrals and versions erased.")
     if name in settings.accounts:
-        OUT.print("It is still in the configuration, so the next run backfills it again.")
+        tell("It is still in the configuration, so the next run backfills it again.")
     return 0

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from worker.commands import backfill as backfills
 from worker.commands import render
 from worker.commands.backfill import Range
-from worker.commands.process import ERR, OUT
+from worker.commands.outlet import tell, warn
 from worker.model.escape import line
 from worker.model.instant import Instant
 from worker.sync import account as flows
@@ -26,7 +26,7 @@ async def sync(pipeline: Pipeline, *, since: Instant | None, dry_run: bool) -> s
 
 
 async def backfill(pipeline: Pipeline, *, asked: Range, processes: int | None, verify: bool) -> str:
-    """Load a range, shared among so many processes, and reconcile afterwards where `verify` asks for it."""
+    """Backfill a range, shared among so many processes, and reconcile afterwards where `verify` asks for it."""
     number = processes if processes is not None else pipeline.processes
     summary = render.counts(await backfills.backfill(pipeline, asked, number, WAIT))
     if verify:
@@ -55,7 +55,7 @@ async def rejects(pipeline: Pipeline, *, replay: bool) -> str:
     number = 0
     async for kept in flows.all_rejects(pipeline):
         number += 1
-        OUT.print(render.rejected_line(pipeline.account, kept))
+        tell(render.rejected_line(pipeline.account, kept))
     return f"{replayed}{number} open"
 
 
@@ -76,7 +76,7 @@ class Refresh:
         """Say what was found nowhere; 1 where there is any such."""
         absent = [key for key in self._ids if key not in self._found]
         for key in absent:
-            ERR.print(f"The source does not show {key}: it does not exist, or this sign-in may not see it.")
+            warn(f"The source does not show {key}: it does not exist, or this sign-in may not see it.")
         return 1 if absent else 0
 
 
@@ -94,11 +94,11 @@ class Explain:
         if not about.known:
             return "knows nothing of it"
         for text in render.explained(pipeline.account, about):
-            OUT.print(text)
+            tell(text)
         return ""
 
     def exit_code(self) -> int:
-        """1 where nobody knows it."""
+        """Return 1 where nobody knows it."""
         return 0 if self._known else 1
 
 
@@ -106,5 +106,5 @@ async def _show_preview(changes: AsyncIterator[Preview]) -> str:
     shown = 0
     async for change in changes:
         shown += 1
-        OUT.print(line(f"{change.verdict:8} {change.id}"))
+        tell(line(f"{change.verdict:8} {change.id}"))
     return f"{shown} would change; nothing was written"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.commands.process import OUT
+from worker.commands.outlet import tell
 from worker.config.models import Settings
 from worker.wiring import database_url, prepare_database, require_migrated
 
@@ -12,8 +12,8 @@ async def bring_up_to_date(settings: Settings, *, only_check: bool) -> int:
     async with database_url(settings) as url:
         if only_check:
             await require_migrated(url)
-            OUT.print("The database is at the newest revision.")
+            tell("The database is at the newest revision.")
         else:
             for text in await prepare_database(settings, url):
-                OUT.print(text)
+                tell(text)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from rich.console import Console
@@ -18,3 +19,19 @@ class Outlet(Console):
     def print(self, *objects: Any, **settings: Any) -> None:
         """Print texts, or what rich can draw, whose texts are made harmless by who draws it."""
         super().print(*(block(one) if isinstance(one, str) else one for one in objects), **settings)
+
+
+def tell(what: str, *, end: str = "\n") -> None:
+    """Print a text on standard output."""
+    Outlet().print(what, end=end)
+
+
+def warn(what: str) -> None:
+    """Print a text on standard error."""
+    Outlet(stderr=True).print(what)
+
+
+def ask(what: str) -> str:
+    """Print a text and read a line."""
+    tell(what)
+    return sys.stdin.readline()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from worker.commands.outlet import Outlet
+from worker.commands.outlet import tell, warn
 from worker.errors import ConfigError, SyncError
 from worker.model.escape import line
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from worker.config.models import Settings
     from worker.model.instant import Instant
     from worker.sync.pipeline import Pipeline
-
-OUT, ERR = Outlet(), Outlet(stderr=True)
 
 COLLECT_AFTER = 100_000
 """Records are many, live for a moment and hold no cycles: looking for those after every 700 objects, as Python does,
@@ -114,7 +112,7 @@ def for_accounts(
                         ) as pipeline:
                             summary = await one(pipeline)
                     if summary:
-                        OUT.print(f"{name}: {summary}")
+                        tell(f"{name}: {summary}")
                 except SyncError as error:
                     print_error(error)
                     worst = max(worst, error.exit_code)
@@ -147,7 +145,7 @@ def finish(work: Coroutine[Any, Any, int], *, signals: bool = True) -> None:
         code = error.exit_code
     except (asyncio.CancelledError, KeyboardInterrupt):
         again = "without --restart " if "--restart" in sys.argv else ""
-        ERR.print(f"Stopped. What was saved stands; run the same command again {again}to go on.")
+        warn(f"Stopped. What was saved stands; run the same command again {again}to go on.")
         code = 1
     except Exception as error:  # noqa: BLE001 - the last place that can say it in a sentence
         print_error(unforeseen(error))
@@ -170,9 +168,9 @@ def unforeseen(error: Exception) -> SyncError:
 def print_error(error: SyncError) -> None:
     """Print an error and how to fix it on standard error."""
     messages = error.faults if isinstance(error, ConfigError) else [str(error)]
-    ERR.print("Error: " + "\n".join(map(line, messages)))
+    warn("Error: " + "\n".join(map(line, messages)))
     if error.hint:
-        ERR.print(line(error.hint))
+        warn(line(error.hint))
 
 
 def refuse(fault: str) -> NoReturn:
@@ -193,7 +191,7 @@ def moment_of(text: str | None, option: str, *, warns: bool = False) -> Instant 
         refuse(f"{option}: {text!r} is not a time such as 2024-01-31 or 2024-01-31T09:00:00Z")
         raise
     if warns and moment > instant.from_datetime(datetime.now(UTC)):
-        ERR.print(f"Warning: {option} {text} is in the future, so hardly anything can be found from then on.")
+        warn(f"Warning: {option} {text} is in the future, so hardly anything can be found from then on.")
     return moment
 
 
@@ -205,14 +203,3 @@ def ids_of(given: list[str]) -> list[str]:
         return [plain_id(one) for one in given]
     except ValueError as error:
         refuse(str(error))
-
-
-def tell(what: str) -> None:
-    """Print a text."""
-    OUT.print(what)
-
-
-def ask(what: str) -> str:
-    """Print a text and read a line."""
-    OUT.print(what)
-    return sys.stdin.readline()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from worker.errors import MFA_ASKED
 from worker.model import instant
+from worker.model.account_state import loading, sign_in
 from worker.model.counts import Counts
 from worker.model.decide import Verdict
 from worker.model.escape import line
-from worker.model.pace import seconds_left
+from worker.model.pace import duration, seconds_left
 
 if TYPE_CHECKING:
     from worker.store.rejects import Kept
@@ -19,14 +20,6 @@ if TYPE_CHECKING:
     from worker.sync.reconcile import Reconciled
 
 _WIDTH = 100
-
-
-def sign_in(row: dict[str, Any], now: datetime) -> str:
-    """Say how long a stored sign-in lasts."""
-    if row["sign_in_refused_at"] is not None:
-        return f"refused {moment(row['sign_in_refused_at'])}: {row['sign_in_refused_because']}"
-    days = (row["sign_in_lapses_at"] - now) / timedelta(days=1)
-    return f"lapses in {days:.0f} days unless it is used" if days >= 1 else "lapses within a day"
 
 
 def counts(result: Counts) -> str:
@@ -52,7 +45,7 @@ def status(row: dict[str, Any]) -> str:
         "last error": row["last_run_outcome"] in ("failed", "refused", "abandoned") and row["last_error"],
         "backing off": row["backing_off_until"]
         and f"until {moment(row['backing_off_until'])}: {row['backing_off_because']}",
-        "loading": row["loading_since"] and loading(row, datetime.now(UTC)),
+        "loading": under_way.text if (under_way := loading(row, datetime.now(UTC))) else "",
         "not verified": row["not_verified"],
         "last reconcile": row["last_reconcile_error"],
         "note": not row["configured"]
@@ -64,8 +57,8 @@ def status(row: dict[str, Any]) -> str:
 
 def _sign_in_lines(row: dict[str, Any]) -> dict[str, str]:
     lines = {}
-    if row["sign_in_lapses_at"] is not None or row["sign_in_refused_at"] is not None:
-        lines["sign-in"] = sign_in(row, datetime.now(UTC))
+    if text := sign_in(row, datetime.now(UTC)):
+        lines["sign-in"] = f"{text}: {row['sign_in_refused_because']}" if row["sign_in_refused_at"] else text
     if row["last_run_kind"] is not None:
         asked = MFA_ASKED in (row["last_error"] or "")
         lines["MFA"] = "asked for: sign in again with it" if asked else "not refused for want of it yet"
@@ -85,19 +78,10 @@ def _lag_lines(row: dict[str, Any]) -> dict[str, str]:
     return lines
 
 
-def loading(row: dict[str, Any], now: datetime) -> str:
-    """Say how far the first backfill of an account is, and how long the rest takes if it goes on so."""
-    done, windows = row["loading_windows_done"], row["loading_windows"]
-    left = estimate((now - row["loading_since"]).total_seconds(), done, windows)
-    return f"{row['loading_records']:,} records so far, {done} of {windows} windows, {left}"
-
-
 def estimate(elapsed: float, done: int, total: int) -> str:
     """Say how long the rest takes if it goes on as so far."""
     left = seconds_left(elapsed, done, total)
-    if left is None:
-        return "estimating"
-    return f"about {left:.0f} s left" if left < 90 else f"about {left / 60:.0f} min left"  # noqa: PLR2004 - a minute and a half
+    return "estimating" if left is None else f"about {duration(left)} left"
 
 
 def channel(row: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from worker import RELEASE
 from worker.commands import render
-from worker.commands.process import OUT
+from worker.commands.outlet import tell
 from worker.config.models import Settings
 from worker.model.escape import json_text
 from worker.notify import records
@@ -23,11 +23,11 @@ async def show_status(settings: Settings, *, as_json: bool) -> int:
     if as_json:
         document = {"release": RELEASE, "accounts": rows, "queue": queue, "workers": workers}
         document |= {"channels": channels} if channels else {}
-        OUT.print(json_text(document, indent=2))
+        tell(json_text(document, indent=2))
     else:
         for row in rows:
-            OUT.print(render.status(row))
+            tell(render.status(row))
         for one in channels:
-            OUT.print(render.channel(one))
-        OUT.print(render.queue(queue, workers))
+            tell(render.channel(one))
+        tell(render.queue(queue, workers))
     return 1 if any(row["health"] == "action required" for row in rows) else 0

@@ -48,7 +48,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True)
 
 
-class Database(_Section):
+class DatabaseSection(_Section):
     """Where the copy is: an address, or "embedded" with the folder of its data and its port, 0 for one that is kept."""
 
     url: DatabaseUrl
@@ -61,7 +61,7 @@ class Database(_Section):
         return self.url.get_secret_value() == "embedded"
 
 
-class Api(_Section):
+class ApiSection(_Section):
     """The source: its origin, and how it is read."""
 
     base_url: Origin = "https://api.partner.microsoft.com"
@@ -131,7 +131,7 @@ Account = Annotated[RefreshToken | DeviceCode | Password | StaticToken | TokenCo
 ACCOUNT_MODELS: tuple[type[BaseModel], ...] = (RefreshToken, DeviceCode, Password, StaticToken, TokenCommand)
 
 
-class Schedule(_Section):
+class ScheduleSection(_Section):
     """When the daemon works."""
 
     incremental: When = timedelta(minutes=5)
@@ -139,7 +139,7 @@ class Schedule(_Section):
     timezone: Zone = "UTC"
 
 
-class Sync(_Section):
+class SyncSection(_Section):
     """How much is read again, how much may be marked as deleted, and how long runs are remembered."""
 
     overlap: Annotated[Duration, Field(ge=timedelta(0), le=timedelta(days=7))] = timedelta(minutes=10)
@@ -148,27 +148,27 @@ class Sync(_Section):
     keep_unchanged_runs: Annotated[Duration, Field(ge=timedelta(hours=1))] = timedelta(days=2)
 
 
-class Scale(_Section):
+class ScaleSection(_Section):
     """How much a process takes upon itself; nobody has to touch it."""
 
     processes: int = Field(0, ge=0, le=32)
     jobs_at_once: int = Field(10, ge=2, le=100)
 
 
-class Privacy(_Section):
+class PrivacySection(_Section):
     """What is stored of people: customer contacts, phone numbers and notes."""
 
     contacts: Literal["keep", "hash", "drop"] = "keep"
     after_expiry: Literal["history", "keep", "erase"] = "history"
 
 
-class Security(_Section):
+class SecuritySection(_Section):
     """The keys that seal what is stored of sign-ins: one on a line, the newest first."""
 
     key_file: PrivateFile = None
 
 
-class Bi(_Section):
+class BiSection(_Section):
     """What dashboards read: in which time zone days begin and end."""
 
     timezone: Zone = "UTC"
@@ -199,14 +199,14 @@ class Channel(_Section):
     digest: Digest = None
 
 
-class Notify(_Section):
+class NotifySection(_Section):
     """Who is notified of what; nothing is sent without a channel."""
 
     link: Link = ""
     channels: Annotated[dict[str, Channel], AfterValidator(lambda value: plain_names(value, "channel"))] = {}
 
 
-class Http(_Section):
+class HttpSection(_Section):
     """The ops endpoint."""
 
     listen: Listen = "127.0.0.1:8080"
@@ -214,7 +214,7 @@ class Http(_Section):
     account_metrics: bool | Literal["auto"] = "auto"
 
 
-class Log(_Section):
+class LogSection(_Section):
     """What is logged, and how."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -228,20 +228,20 @@ class Settings(BaseSettings):
         frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__", hide_input_in_errors=True
     )
 
-    database: Database
-    api: Api = Api()
+    database: DatabaseSection
+    api: ApiSection = ApiSection()
     accounts: Annotated[
         dict[str, Account], AfterValidator(lambda value: plain_names(value, "account")), Field(min_length=1)
     ]
-    schedule: Schedule = Schedule()
-    sync: Sync = Sync()
-    scale: Scale = Scale()
-    privacy: Privacy = Privacy()
-    security: Security = Security()
-    bi: Bi = Bi()
-    notify: Notify = Notify()
-    http: Http = Http()
-    log: Log = Log()
+    schedule: ScheduleSection = ScheduleSection()
+    sync: SyncSection = SyncSection()
+    scale: ScaleSection = ScaleSection()
+    privacy: PrivacySection = PrivacySection()
+    security: SecuritySection = SecuritySection()
+    bi: BiSection = BiSection()
+    notify: NotifySection = NotifySection()
+    http: HttpSection = HttpSection()
+    log: LogSection = LogSection()
 
     def labels(self) -> dict[str, str]:
         """Return what people call each account: its label, else its name."""

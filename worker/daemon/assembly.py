@@ -26,7 +26,7 @@ from worker.notify import outbox, records
 from worker.source.client import open_session
 from worker.store import queries, queue, schedules
 from worker.store.database import Database, open_database
-from worker.store.leases import OWNER
+from worker.web.pages import load_templates
 from worker.wiring import database_url, pool_size, prepare_database
 
 CHANNELS_AT_ONCE = 4
@@ -34,8 +34,8 @@ ACCOUNTS_IN_METRICS = 500
 """With more, /metrics has no series of single accounts by default: 70,000 of them take seconds to write and to read."""
 
 
-async def serve(settings: Settings) -> None:
-    """Be the daemon until a signal: migrations, schedules, jobs, ops endpoint."""
+async def serve(settings: Settings) -> int:
+    """Be the daemon until a signal: migrations, schedules, jobs, ops endpoint; returns the exit code."""
     async with (
         database_url(settings) as url,
         open_database(url, connections=pool_size(settings)) as database,
@@ -65,7 +65,7 @@ async def serve(settings: Settings) -> None:
             await schedules.ensure(database, channels, of_channels, of_all=False)
 
         async def work(stopped: asyncio.Event, pulse: Pulse) -> None:
-            member = Member(OWNER, RELEASE, fingerprint(settings))
+            member = Member(database.owner, RELEASE, fingerprint(settings))
             every = kinds | of_all | of_channels
             planning = plan_until(
                 stopped, database, member, [*accounts, *channels], every, partial(put, every), workers.wake, pulse
@@ -78,11 +78,13 @@ async def serve(settings: Settings) -> None:
             prepare=prepare,
             reachable=partial(queries.reachable, database),
             queries=_queries(settings, database, workers),
+            templates=load_templates(),
             work=work,
             listen=settings.http.listen,
             token=settings.http.token.get_secret_value(),
             configured=accounts,
         )
+    return 0
 
 
 def _queries(settings: Settings, database: Database, workers: Workers) -> Queries:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
+from jinja2 import Environment
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from worker import RELEASE
@@ -22,8 +23,8 @@ from worker.daemon.listener import listening
 from worker.daemon.planner import Pulse
 from worker.errors import StoreError
 from worker.model.escape import json_text
-from worker.web.metrics import Facts, exposition
-from worker.web.status_page import POLICY, part_of, status_page
+from worker.web.metrics import Scrape, exposition
+from worker.web.status_page import part_of, policy, status_page
 
 Rows = Callable[[], Awaitable[list[dict[str, Any]]]]
 """Returns rows of the worker's tables; raises StoreError while the database is unreachable."""
@@ -32,7 +33,6 @@ Ready = Callable[[], Awaitable[None]]
 """Raises StoreError while the database is unreachable or not migrated; cheap, for it is asked every few seconds."""
 
 HEADERS = {
-    "Content-Security-Policy": POLICY,
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -63,13 +63,21 @@ class Queries:
 
 @asynccontextmanager
 async def ops_endpoint(
-    listen: str, token: str, ready: Ready, queries: Queries, pulse: Pulse, *, configured: Collection[str]
+    listen: str,
+    token: str,
+    ready: Ready,
+    queries: Queries,
+    pulse: Pulse,
+    templates: Environment,
+    *,
+    configured: Collection[str],
 ) -> AsyncIterator[None]:
     """Serve the page at `/`, `/healthz`, `/readyz`, `/metrics` and `/status` at `host:port`.
 
     A `token`, when not empty, guards the page, the metrics and the status. `configured` names the accounts of the
     configuration; the data may have others.
     """
+    headers = HEADERS | {"Content-Security-Policy": policy(templates)}
 
     async def healthz(_: web.Request) -> web.Response:
         if pulse.is_stalled():
@@ -84,19 +92,9 @@ async def ops_endpoint(
         return web.json_response({"status": "ready"})
 
     async def metrics(_: web.Request) -> web.Response:
-        facts = Facts(
-            await queries.status(),
-            await queries.totals(),
-            await queries.leases(),
-            queries.connections(),
-            queries.in_hand(),
-            await queries.queue(),
-            await queries.workers(),
-            await queries.awaiting() if queries.by_account else (),
-            await queries.channels(),
-            queries.by_account,
-        )
-        body = await asyncio.to_thread(exposition, facts)  # takes a while where there are many accounts
+        body = await asyncio.to_thread(
+            exposition, await _scrape(queries)
+        )  # takes a while where there are many accounts
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def status(_: web.Request) -> web.Response:
@@ -109,8 +107,8 @@ async def ops_endpoint(
         asked = request.query
         part = part_of(await queries.status(), asked.get("search", ""), asked.get("page", ""), now)
         shown = [row["account"] for row in part.rows]
-        text = status_page(part, await queries.runs(shown), await queries.upcoming(shown), now)
-        return web.Response(text=text, content_type="text/html", headers=HEADERS)
+        text = status_page(part, await queries.runs(shown), await queries.upcoming(shown), now, templates)
+        return web.Response(text=text, content_type="text/html", headers=headers)
 
     app = web.Application()
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])
@@ -118,6 +116,21 @@ async def ops_endpoint(
         app.router.add_get(path, _guarded(token, ready, answer))
     async with listening(app, listen, guarded=bool(token)):
         yield
+
+
+async def _scrape(queries: Queries) -> Scrape:
+    return Scrape(
+        await queries.status(),
+        await queries.totals(),
+        await queries.leases(),
+        queries.connections(),
+        queries.in_hand(),
+        await queries.queue(),
+        await queries.workers(),
+        await queries.awaiting() if queries.by_account else (),
+        await queries.channels(),
+        queries.by_account,
+    )
 
 
 def _guarded(

@@ -75,7 +75,7 @@ class Jobs:
     wake: Callable[[], None] = lambda: None
     states: dict[str, AccountState] = field(default_factory=dict)
     up_since: datetime = field(default_factory=lambda: datetime.now(UTC))
-    reading: Counter[str] = field(default_factory=Counter)
+    readers: Counter[str] = field(default_factory=Counter)
 
     async def handle(self, job: Taken, attempts: int) -> float:
         """Do a job; a failure is logged, and the next time comes all the same.
@@ -231,12 +231,12 @@ class Jobs:
     @contextmanager
     def _reads(self, account: str) -> Iterator[int]:
         """Count a reader of an account's backfill; gives how many others this process has."""
-        others = self.reading[account]
-        self.reading[account] += 1
+        others = self.readers[account]
+        self.readers[account] += 1
         try:
             yield others
         finally:
-            self.reading[account] -= 1
+            self.readers[account] -= 1
 
     async def _is_share(self, readers: int) -> bool:
         """Say whether so many readers of a backfill are what falls to each of the workers that are alive, or more."""

@@ -12,7 +12,7 @@ from worker.config.models import Settings
 from worker.daemon.planner import next_due, spec
 from worker.store import queue, schedules
 from worker.store.queue import Job
-from worker.store.schedules import Due, Kind
+from worker.store.schedules import Due, WorkKind
 
 HOUR = timedelta(hours=1)
 DELIVERY = timedelta(seconds=5)
@@ -23,43 +23,43 @@ MESSAGES = ("delivery",)
 HEAVY = ("reconcile", "backfill", "window", "housekeeping")
 
 
-def kinds_of(settings: Settings) -> dict[str, Kind]:
+def kinds_of(settings: Settings) -> dict[str, WorkKind]:
     """Return the kinds of scheduled work of each account."""
     schedule, zone = settings.schedule, settings.schedule.timezone
     return {
         kind.name: kind
         for kind in (
-            Kind(
+            WorkKind(
                 "incremental",
                 spec(schedule.incremental, zone),
                 next_due(schedule.incremental, zone),
                 priority=10,
                 at_once=True,
             ),
-            Kind("reconcile", spec(schedule.reconcile, zone), next_due(schedule.reconcile, zone), priority=0),
+            WorkKind("reconcile", spec(schedule.reconcile, zone), next_due(schedule.reconcile, zone), priority=0),
         )
     }
 
 
-def kinds_of_all() -> dict[str, Kind]:
+def kinds_of_all() -> dict[str, WorkKind]:
     """Return the kinds of scheduled work that are of the whole database.
 
     A further one is an entry here, its name in a lane (`QUICK` or `HEAVY`), and what it does in `Jobs._handle`.
     """
     return {
-        "housekeeping": Kind("housekeeping", spec(HOUR, "UTC"), next_due(HOUR, "UTC"), priority=0),
-        schedules.HISTORY: Kind(schedules.HISTORY, "after a change", None, priority=5),
+        "housekeeping": WorkKind("housekeeping", spec(HOUR, "UTC"), next_due(HOUR, "UTC"), priority=0),
+        schedules.HISTORY: WorkKind(schedules.HISTORY, "after a change", None, priority=5),
     }
 
 
-def kinds_of_channels() -> dict[str, Kind]:
+def kinds_of_channels() -> dict[str, WorkKind]:
     """Return the kind of scheduled work of each channel."""
     return {
-        "delivery": Kind("delivery", spec(DELIVERY, "UTC"), next_due(DELIVERY, "UTC"), priority=5, at_once=True),
+        "delivery": WorkKind("delivery", spec(DELIVERY, "UTC"), next_due(DELIVERY, "UTC"), priority=5, at_once=True),
     }
 
 
-async def put(kinds: dict[str, Kind], connection: PoolConnectionProxy, due: list[Due]) -> list[bool]:
+async def put(kinds: dict[str, WorkKind], connection: PoolConnectionProxy, due: list[Due]) -> list[bool]:
     """Put what is due into the queue."""
     jobs = [
         Job(one.kind, one.account, f"{one.kind}:{one.account}", kinds[one.kind].priority, one.due_at) for one in due

@@ -18,7 +18,7 @@ from worker.config.values import Cron, plain_duration
 from worker.errors import StoreError
 from worker.store import schedules
 from worker.store.database import Database
-from worker.store.schedules import Kind, Put
+from worker.store.schedules import Put, WorkKind
 
 LOOK_SECONDS = 2.0
 """So often the schedules are looked at when nothing is due before."""
@@ -90,7 +90,7 @@ async def plan_until(
     database: Database,
     member: Member,
     accounts: Sequence[str],
-    kinds: Mapping[str, Kind],
+    kinds: Mapping[str, WorkKind],
     put: Put,
     wake: Callable[[], None],
     pulse: Pulse,

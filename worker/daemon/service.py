@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection
 
 import structlog
+from jinja2 import Environment
 
 from worker import RELEASE
 from worker.daemon.http import Queries, ops_endpoint
@@ -22,6 +23,7 @@ async def serve(
     prepare: Callable[[], Awaitable[None]],
     reachable: Callable[[], Awaitable[None]],
     queries: Queries,
+    templates: Environment,
     work: Callable[[asyncio.Event, Pulse], Awaitable[None]],
     listen: str,
     token: str,
@@ -42,7 +44,7 @@ async def serve(
         await reachable()
 
     pulse = Pulse()
-    async with ops_endpoint(listen, token, prepared, queries, pulse, configured=configured):
+    async with ops_endpoint(listen, token, prepared, queries, pulse, templates, configured=configured):
         _log.info("worker_started", release=RELEASE, listen=listen)
         await _prepared(prepare, stopped)
         if not stopped.is_set():

@@ -26,9 +26,9 @@ from worker.demo.listing import Entry, Ordered
 from worker.demo.odata import MEMBERS, BadQueryError
 from worker.demo.paging import CONTEXT, LIST_PATH, Position, deep_tuple, next_link, read_token, write_token
 from worker.demo.query import Query, make_plan, parse_query
-from worker.demo.rows import encode
 from worker.demo.signin import CLAIMS, RefusedError, discovery, refusal
 from worker.demo.world import Simulator
+from worker.model.codec import encode
 
 SIMULATOR = web.AppKey("simulator", Simulator)
 ENTRY = web.RequestKey("entry", dict[str, Any])

@@ -90,7 +90,7 @@ class Behaviour:
     grant_claims: bool = True
 
     def __post_init__(self) -> None:
-        """Refuses values with which no listing could be served."""
+        """Refuse values with which no listing could be served."""
         if self.page_size < 1:
             raise ValueError("page_size must be at least 1.")
         if not 0 <= self.visible_fraction <= 1:

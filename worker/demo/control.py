@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable, Mapping
-from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
 import aiohttp
-import msgspec
 
-from worker.demo.rows import encode
 from worker.errors import SyncError
-
-_json = msgspec.json.Decoder(float_hook=Decimal)
+from worker.model.codec import decode, encode
 
 
 class Control:
@@ -116,7 +112,7 @@ class Control:
         data = raw if raw is not None else (None if body is None else encode(body))
         options: dict[str, Any] = {} if self._tls is None else {"ssl": self._tls}
         async with self._session.request(method, f"{self.origin}/_control/{path}", data=data, **options) as answer:
-            value = _json.decode(await answer.read())
+            value = decode(await answer.read())
             if answer.status != 200:  # noqa: PLR2004 - the one good status
                 raise SyncError(f"The simulator refused: {value['error']}")
             return value

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 from aiohttp import web
 
-from worker.demo.rows import encode
+from worker.model.codec import encode
 
 # fmt: off
 Kind = Literal[

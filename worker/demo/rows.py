@@ -6,13 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
-import msgspec
-
 from worker.demo import ticks
 from worker.demo.odata import CREATED, UPDATED
+from worker.model.codec import encode
 
 _CONTEXT = "https://api.partner.microsoft.com/v1.0/engagments/referrals/$metadata#Referrals/$entity"
-_json = msgspec.json.Encoder(decimal_format="number")
 MISSING = -1  # the tick of a row without that time: before every other
 
 
@@ -49,9 +47,7 @@ class Row:
             return self.raw
         body = self._rendered.get((etag, thin))
         if body is None:
-            body = self._rendered[etag, thin] = _json.encode(
-                _listed(self.record, self.etag if etag else None, thin=thin)
-            )
+            body = self._rendered[etag, thin] = encode(_listed(self.record, self.etag if etag else None, thin=thin))
         return body
 
     def single(self) -> bytes:
@@ -62,17 +58,12 @@ class Row:
         links = record.get("links")
         if isinstance(links, dict):
             record["links"] = {name: _slip(link) for name, link in links.items()}
-        return _json.encode(record)
+        return encode(record)
 
 
 def full(row: Row) -> dict[str, Any]:
     """Return the record as a by-id answer means it, without the context and the slips in its links."""
     return {**row.record, "eTag": row.etag}
-
-
-def encode(value: Any) -> bytes:
-    """Return JSON in which a Decimal is a number of exactly its digits."""
-    return _json.encode(value)
 
 
 def _listed(record: dict[str, Any], etag: str | None, *, thin: bool) -> dict[str, Any]:

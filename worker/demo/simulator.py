@@ -1,6 +1,4 @@
-"""Partner Center, simulated: `start` it inside a test, `serve` it as a process of its own.
-
-    python -m worker.demo.simulator --count 5000 --port 8090 --page-size 100
+"""Partner Center, simulated: `start` it inside a test, or `run` it as `referral-sync simulate` does.
 
 The API is under `/v1.0/engagements/referrals`, the sign-in service under `/{tenant}/oauth2/`, the controls under
 `/_control/` (`worker.demo.control` is their client). The access token and the refresh token are both `simulator`.
@@ -8,12 +6,11 @@ The API is under `/v1.0/engagements/referrals`, the sign-in service under `/{ten
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import signal
 import ssl
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,7 +25,7 @@ from worker.demo.steering import add_controls
 from worker.demo.world import Simulator
 from worker.errors import SyncError
 
-__all__ = ["Behaviour", "Simulator", "main", "run", "serve", "start"]
+__all__ = ["Behaviour", "Simulator", "run", "start"]
 
 TOKENS = ("simulator",)
 _UPLOAD = 1 << 30
@@ -72,40 +69,6 @@ async def start(
     return simulator
 
 
-def serve(
-    count: int,
-    seed: int,
-    *,
-    host: str,
-    port: int,
-    behaviour: Behaviour,
-    announce: Callable[[str], None],
-    newest: datetime | None = None,
-    tokens: Sequence[str] = TOKENS,
-    tls: tuple[str, str] | None = None,
-    until_stdin_ends: bool = False,
-) -> None:
-    """Serve `count` made-up referrals until SIGTERM or SIGINT; `announce` is told the origin once it is ready.
-
-    `newest` (aware) is the time of the newest referral, now if not given. With `until_stdin_ends` also the end of
-    standard input stops it: whoever holds its other end has exited, however that went.
-    """
-
-    async def run() -> None:
-        stopped = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-        if until_stdin_ends:
-            asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stopped.set)
-        referrals = make_referrals(count, seed, newest or datetime.now(UTC))
-        simulator = await start(referrals, behaviour, host=host, port=port, tokens=tokens, tls=tls)
-        announce(simulator.origin)
-        await stopped.wait()
-        await simulator.stop()
-
-    uvloop.run(run())
-
-
 def _set(behaviour: Behaviour, settings: Iterable[str]) -> Behaviour:
     """Apply `name=value` settings; a value that is no JSON is a text."""
     changes: dict[str, Any] = {}
@@ -118,15 +81,39 @@ def _set(behaviour: Behaviour, settings: Iterable[str]) -> Behaviour:
     return changed(behaviour, changes)
 
 
-def run(behaviour: Behaviour, settings: Iterable[str], count: int, seed: int, **given: Any) -> int:
-    """Serve as a command, with `settings` (`name=value`) applied: print the origin when ready, return the exit code."""
+def run(
+    behaviour: Behaviour,
+    settings: Iterable[str],
+    count: int,
+    seed: int,
+    *,
+    host: str,
+    port: int,
+    tls: tuple[str, str] | None = None,
+    until_stdin_ends: bool = False,
+) -> int:
+    """Serve `count` made-up referrals until SIGTERM or SIGINT: print the origin when ready, return the exit code.
 
-    def announce(origin: str) -> None:
-        sys.stdout.write(f"{origin}\n")
+    `settings` (`name=value`) are applied to the behaviour. With `until_stdin_ends` also the end of standard input stops
+    it: whoever holds its other end has exited, however that went.
+    """
+
+    async def serve(behaviour: Behaviour) -> None:
+        stopped = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        if until_stdin_ends:
+            asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stopped.set)
+        simulator = await start(
+            make_referrals(count, seed, datetime.now(UTC)), behaviour, host=host, port=port, tls=tls
+        )
+        sys.stdout.write(f"{simulator.origin}\n")
         sys.stdout.flush()
+        await stopped.wait()
+        await simulator.stop()
 
     try:
-        serve(count, seed, behaviour=_set(behaviour, settings), announce=announce, **given)
+        uvloop.run(serve(_set(behaviour, settings)))
     except ValueError as fault:
         sys.stderr.write(f"{fault}\n")
         return 2
@@ -134,36 +121,3 @@ def run(behaviour: Behaviour, settings: Iterable[str], count: int, seed: int, **
         sys.stderr.write(f"{fault}\n{fault.hint}\n")
         return fault.exit_code
     return 0
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run as a command: print one line, the origin, when ready."""
-    parser = argparse.ArgumentParser(prog="python -m worker.demo.simulator", description="Simulates Partner Center.")
-    parser.add_argument("--count", type=int, default=1000, help="referrals to make up")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=0, help="0: any free one")
-    parser.add_argument("--newest", type=datetime.fromisoformat, help="time of the newest referral, with its zone")
-    parser.add_argument("--page-size", type=int, default=100)
-    parser.add_argument("--latency", type=float, default=0.0, help="seconds for each answer")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any option of Behaviour")
-    parser.add_argument("--token", action="append", default=[], help="accepted as access and as refresh token")
-    parser.add_argument("--tls", nargs=2, metavar=("CERTIFICATE", "KEY"), help="serve https")
-    parser.add_argument("--until-stdin-ends", action="store_true", help="stop with whoever holds standard input")
-    given = parser.parse_args(arguments)
-    return run(
-        Behaviour(page_size=given.page_size, latency=given.latency),
-        given.set,
-        given.count,
-        given.seed,
-        host=given.host,
-        port=given.port,
-        newest=given.newest,
-        tokens=given.token or TOKENS,
-        tls=tuple(given.tls) if given.tls else None,
-        until_stdin_ends=given.until_stdin_ends,
-    )
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
-from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -13,10 +12,9 @@ from aiohttp import web
 from worker.demo import ticks
 from worker.demo.api import CONTROL, SIMULATOR
 from worker.demo.faults import read_fault
-from worker.demo.rows import encode
 from worker.demo.world import Simulator
+from worker.model.codec import decode, encode
 
-_json = msgspec.json.Decoder(float_hook=Decimal)
 Control = Callable[[Simulator, web.Request], Awaitable[Any]]
 
 
@@ -57,7 +55,7 @@ def _answering(control: Control) -> Callable[[web.Request], Awaitable[web.Respon
 
 
 async def _object(request: web.Request) -> dict[str, Any]:
-    value = _json.decode(await request.read() or b"{}")
+    value = decode(await request.read() or b"{}")
     if not isinstance(value, dict):
         raise TypeError("The body must be a JSON object.")
     return value
@@ -65,7 +63,7 @@ async def _object(request: web.Request) -> dict[str, Any]:
 
 async def create(simulator: Simulator, request: web.Request) -> list[dict[str, Any]]:
     """Take an array of partial records; give the whole ones."""
-    records = _json.decode(await request.read() or b"[{}]")
+    records = decode(await request.read() or b"[{}]")
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise TypeError("The body must be an array of objects.")
     return simulator.create(records)
@@ -106,7 +104,7 @@ async def behave(simulator: Simulator, request: web.Request) -> dict[str, Any]:
 
 async def fail(simulator: Simulator, request: web.Request) -> dict[str, Any]:
     """Take one fault or an array of them."""
-    given = _json.decode(await request.read())
+    given = decode(await request.read())
     faults = [read_fault(each) for each in (given if isinstance(given, list) else [given])]
     simulator.fail(*faults)
     return {"waiting": len(simulator.faults.waiting)}

@@ -21,7 +21,7 @@ _FORM = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d
 
 
 def parse(text: object) -> int | None:
-    """Ticks of an ISO 8601 text with zone and 0 to 9 digits of fraction (cut to 7); None where it is no such text."""
+    """Return the ticks of an ISO 8601 text with zone and 0 to 9 digits of fraction (cut to 7); None for another."""
     match = _FORM.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         return None
@@ -43,11 +43,11 @@ def render(ticks: int, digits: int = _DIGITS) -> str:
 
 
 def of(moment: datetime) -> int:
-    """Ticks of an aware datetime."""
+    """Return the ticks of an aware datetime."""
     since = moment - _ZERO
     return since.days * DAY + since.seconds * SECOND + since.microseconds * 10
 
 
 def now() -> int:
-    """Ticks of the machine's clock."""
+    """Return the ticks of the machine's clock."""
     return _UNIX + time.time_ns() // 100

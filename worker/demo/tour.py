@@ -37,6 +37,7 @@ from worker.store.database import Database, connect, open_database
 from worker.sync import account
 from worker.sync.pipeline import Pipeline
 from worker.sync.run import refresh_history
+from worker.web.pages import load_templates
 from worker.web.report import report as page
 from worker.wiring import pool_size
 
@@ -100,8 +101,8 @@ async def tour(count: int, out: Console, *, keep: bool = False) -> int:
                 await refresh_history(database)
                 await _look(url, database, out)
                 morning = await digest_now(database, settings, CHANNEL)
-                out.print(f"\n[bold]What a channel would be told every morning[/]: {escape.line(morning.title)}")
-                out.print(escape.block(morning.text(DIGEST)), markup=False)
+                out.print(f"\nWhat a channel would be told every morning: {escape.line(morning.title)}")
+                out.print(escape.block(morning.text(DIGEST)))
                 if keep:
                     await _stay_up(settings, database, url, Path(folder), out)
     done = "Stopped" if keep else f"Done in {time.monotonic() - started:.0f} s"
@@ -114,8 +115,8 @@ async def _work(pipeline: Pipeline, control: Control, out: Console) -> None:
     with _watched(pipeline) as watched:
         counts = await account.sync_account(watched)
     out.print(f"Backfill: {counts.inserted} referrals in {time.monotonic() - began:.1f} s.")
-    told = await _change(control)
-    out.print(f"At the source: {told}.")
+    changes = await _change(control)
+    out.print(f"At the source: {changes}.")
     await control.clear_requests()
     counts = await account.sync_account(pipeline)
     requests = len(await control.requests())
@@ -167,12 +168,12 @@ async def _look(url: str, database: Database, out: Console) -> None:
         "SELECT id, name, deal_value, currency FROM bi.referrals WHERE category = 'Co-sell' AND status = 'Active';",
         "SELECT valid_from, changed_columns FROM partner_center.referral_history WHERE referral_id = '...';",
     ):
-        out.print(f"  {line}", markup=False)
+        out.print(f"  {line}")
 
 
 async def _stay_up(settings: Settings, database: Database, url: str, folder: Path, out: Console) -> None:
     report = folder / "report.html"
-    report.write_text(page(await analysis(database), datetime.now(UTC)), encoding="utf-8")
+    report.write_text(page(await analysis(database), datetime.now(UTC), load_templates()), encoding="utf-8")
     reader = await embedded.reader_address(folder, url)
     origin = f"http://{settings.http.listen}"
     quiet = settings.notify.model_copy(update={"channels": {}})  # the one that was shown leads nowhere
@@ -189,14 +190,14 @@ async def _stay_up(settings: Settings, database: Database, url: str, folder: Pat
                 ("database", url),
                 ("the same for dashboards", reader),
             ):
-                out.print(f"  {what:24} {where}", markup=False)
+                out.print(f"  {what:24} {where}")
         await daemon
     finally:
         daemon.cancel()
         await asyncio.wait({daemon})
 
 
-async def _until_ready(origin: str, daemon: asyncio.Task[None]) -> None:
+async def _until_ready(origin: str, daemon: asyncio.Task[int]) -> None:
     async with aiohttp.ClientSession() as session:
         while not daemon.done():
             with suppress(aiohttp.ClientError):
@@ -233,7 +234,7 @@ def _table(title: str, rows: list[asyncpg.Record]) -> Table:
 @asynccontextmanager
 async def _simulator(count: int) -> AsyncIterator[str]:
     """Run the simulator as a process of its own, which ends with this one; its origin. Ctrl-C is for this one only."""
-    command = [sys.executable, "-m", "worker.demo.simulator", "--until-stdin-ends", "--count", str(count), "--port=0"]
+    command = [sys.executable, "-m", "worker", "simulate", "--until-stdin-ends", "--count", str(count), "--port=0"]
     with subprocess.Popen(  # noqa: ASYNC220, S603 - our own module; waiting for its first line is all there is to do
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:

@@ -2,6 +2,22 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+
+class Place(NamedTuple):
+    """Where a customer is; its local day begins at `midnight`, an hour and minute of UTC."""
+
+    country: str
+    region: str
+    state: str
+    city: str
+    postal_code: str
+    currency: str
+    midnight: tuple[int, int]
+    locale: str
+
+
 PRODUCTS = (
     *("Azure", "EnterpriseMobilityAndSecurity", "Exchange", "DeveloperTools", "Dynamics365Business"),
     *("Dynamics365Enterprise", "DynamicsAX,GP,NAV,SL", "Microsoft365", "Office", "PowerBI", "Project", "SharePoint"),
@@ -81,20 +97,22 @@ STREETS = (
     "Avenida Central",
     "Station Road",
 )
-# country, region, state, city, postal code, currency, the UTC hour and minute at which its local day begins, language
-PLACES = (
-    ("US", "United States", "WA", "Seattle", "98101", "USD", (8, 0), "en-US"),
-    ("US", "United States", "TX", "Austin", "73301", "USD", (6, 0), "en-US"),
-    ("GB", "UK", "England", "Leeds", "LS1 4AP", "GBP", (0, 0), "en-GB"),
-    ("DE", "Germany", "Hessen", "Kassel", "34117", "EUR", (23, 0), "de-DE"),
-    ("FR", "France", "Rhône", "Lyon", "69002", "EUR", (23, 0), "fr-FR"),
-    ("IN", "India", "Karnataka", "Bengaluru", "560001", "INR", (18, 30), "en-IN"),
-    ("JP", "Japan", "Tokyo", "千代田区", "100-0001", "JPY", (15, 0), "ja-JP"),
-    ("BR", "Latin America", "SP", "São Paulo", "01000-000", "BRL", (3, 0), "pt-BR"),
-    ("SE", "Western Europe", "", "Göteborg", "411 03", "SEK", (23, 0), "sv-SE"),
-    ("PL", "CEE", "Mazowieckie", "Łódź", "90-001", "PLN", (23, 0), "pl-PL"),
-    ("AE", "MEA", "", "Dubai", "", "AED", (20, 0), "ar-AE"),
-    ("AU", "ANZ", "NSW", "Newcastle", "2300", "AUD", (14, 0), "en-AU"),
+PLACES = tuple(
+    Place(*row)
+    for row in (
+        ("US", "United States", "WA", "Seattle", "98101", "USD", (8, 0), "en-US"),
+        ("US", "United States", "TX", "Austin", "73301", "USD", (6, 0), "en-US"),
+        ("GB", "UK", "England", "Leeds", "LS1 4AP", "GBP", (0, 0), "en-GB"),
+        ("DE", "Germany", "Hessen", "Kassel", "34117", "EUR", (23, 0), "de-DE"),
+        ("FR", "France", "Rhône", "Lyon", "69002", "EUR", (23, 0), "fr-FR"),
+        ("IN", "India", "Karnataka", "Bengaluru", "560001", "INR", (18, 30), "en-IN"),
+        ("JP", "Japan", "Tokyo", "千代田区", "100-0001", "JPY", (15, 0), "ja-JP"),
+        ("BR", "Latin America", "SP", "São Paulo", "01000-000", "BRL", (3, 0), "pt-BR"),
+        ("SE", "Western Europe", "", "Göteborg", "411 03", "SEK", (23, 0), "sv-SE"),
+        ("PL", "CEE", "Mazowieckie", "Łódź", "90-001", "PLN", (23, 0), "pl-PL"),
+        ("AE", "MEA", "", "Dubai", "", "AED", (20, 0), "ar-AE"),
+        ("AU", "ANZ", "NSW", "Newcastle", "2300", "AUD", (14, 0), "en-AU"),
+    )
 )
 NOTES = (
     "Customer wants to move its on-premises data warehouse before the lease of the data centre ends.",

@@ -42,7 +42,7 @@ def conform(tree: dict[str, Any]) -> Conformed:
 
 
 def without_unknown(tree: dict[str, Any]) -> Conformed:
-    """Only leave out what no document names: in a fraction of the time what `conform` comes to, or an error.
+    """Leave out only what no document names: in a fraction of the time what `conform` comes to, or an error.
 
     For a new member of the API, which each record then has. Raises ValidationError where something else is not as
     documented.

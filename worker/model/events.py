@@ -12,7 +12,7 @@ from worker.model import instant
 from worker.model.mapping import Row
 
 
-class Kind(StrEnum):
+class EventKind(StrEnum):
     """What an event is; all but `recovered` are names that a channel may ask for, which goes wherever `stale` does."""
 
     NEW = "new"
@@ -35,7 +35,7 @@ class Event:
     """
 
     referral_id: str
-    kind: Kind
+    kind: EventKind
     key: str
     happened_at: datetime
     facts: Mapping[str, str | None] = field(default_factory=dict)
@@ -46,17 +46,17 @@ def events_of(before: Row | None, after: Row) -> list[Event]:
     key = f"{after.version}:{after.content_hash.hex[:8]}"
     closed = after.value("status") == "Closed"
     if closed and (before is None or before.value("status") != "Closed"):
-        kind = Kind.EXPIRED if after.value("substatus") == "Expired" else Kind.CLOSED
+        kind = EventKind.EXPIRED if after.value("substatus") == "Expired" else EventKind.CLOSED
         return [Event(after.id, kind, key, _moment(after.value("closed_at")) or _updated(after))]
     if before is None:
         if after.value("direction") != "Incoming":
             return []
-        return [Event(after.id, Kind.NEW, "", _moment(after.value("created_at")) or _updated(after))]
+        return [Event(after.id, EventKind.NEW, "", _moment(after.value("created_at")) or _updated(after))]
     if _worth(before) == _worth(after):
         return []
     facts = {"old_value": before.value("deal_value"), "old_currency": before.value("currency")}
     facts |= {"new_value": after.value("deal_value"), "new_currency": after.value("currency")}
-    return [Event(after.id, Kind.VALUE_CHANGED, key, _updated(after), facts)]
+    return [Event(after.id, EventKind.VALUE_CHANGED, key, _updated(after), facts)]
 
 
 def _worth(row: Row) -> tuple[Decimal | None, str | None]:

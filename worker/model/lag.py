@@ -56,7 +56,7 @@ class Lag:
 
     @property
     def exceeds_overlap(self) -> bool:
-        """Whether changes came later than, or nearly as late as, the overlap allows."""
+        """Whether the replication lag went beyond the overlap, or came near to it."""
         return bool(self.missed) or (self.below_watermark or 0) > self.overlap.total_seconds() / 2
 
     def _percentile(self, share: float) -> float | None:

@@ -18,8 +18,7 @@ from enum import Enum, StrEnum
 from functools import lru_cache
 from typing import Any
 
-import msgspec
-
+from worker.model.codec import encode
 from worker.model.documented import REFERRAL_NODE, Node
 from worker.model.mapping import Row
 from worker.model.naming import is_name
@@ -33,7 +32,6 @@ _NAMES = [
     if column.name in ("first_name", "last_name", "email", "phone_number")
 ]
 _HASHED = re.compile(r"hash:[0-9a-f]{32}")
-_ENCODE = msgspec.json.Encoder(decimal_format="number").encode
 
 
 class Contacts(StrEnum):
@@ -279,7 +277,7 @@ class Privacy:
     def _hashed(self, value: Any) -> Any:
         if value is None or value == "" or isinstance(value, bool):
             return value
-        text = value if isinstance(value, str) else _ENCODE(value).decode()
+        text = value if isinstance(value, str) else encode(value).decode()
         return text if _HASHED.fullmatch(text) else self._hash(text.strip().casefold().encode())
 
     def _hash(self, value: bytes) -> str:

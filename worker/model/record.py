@@ -17,6 +17,7 @@ import msgspec
 
 from worker.errors import SourceUnavailable
 from worker.model import instant
+from worker.model.codec import decode, encode
 from worker.model.documented import REFERRAL_NODE, identifier
 from worker.model.envelope import error_beside, member_of, open_envelope
 from worker.model.instant import Instant
@@ -26,8 +27,6 @@ _NUL_ESCAPE = b"\\u0000"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _DOCUMENTED = msgspec.json.Decoder(REFERRAL_NODE.structure, float_hook=Decimal)
-_DECODER = msgspec.json.Decoder(float_hook=Decimal)
-_ENCODER = msgspec.json.Encoder(decimal_format="number")
 _UNREAD = Instant(-1)
 _REFUSED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
@@ -55,7 +54,7 @@ class Record:
     def tree(self) -> dict[str, Any] | None:
         """The record as a dictionary; the first look at one that is a structure decodes it once more."""
         if self._tree is None and self.structure is not None:
-            self._tree = _DECODER.decode(self.raw)
+            self._tree = decode(self.raw)
         return self._tree
 
     @property
@@ -174,7 +173,7 @@ def decode_record(raw: bytes) -> Record:
     if (structure := _structure(raw)) is not None:
         return Record(raw, None, structure=structure)
     try:
-        tree = _DECODER.decode(raw)
+        tree = decode(raw)
     except _REFUSED:
         return _decode_leniently(raw)
     return Record(raw, tree) if isinstance(tree, dict) else Record(raw, None, "not a JSON object")
@@ -182,7 +181,7 @@ def decode_record(raw: bytes) -> Record:
 
 def encode_record(tree: dict[str, Any], *, fault: str = "", repaired: bool = False) -> Record:
     """Return the record that a dictionary stands for; raises RecursionError for one that is nested too deeply."""
-    raw = _ENCODER.encode(tree)
+    raw = encode(tree)
     return Record(raw, tree, fault, repaired, _structure(raw))
 
 

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-import msgspec
-
 from worker.model import instant
+from worker.model.codec import encode
 from worker.model.schema import Kind
 
 Values = tuple[str | None, ...]
@@ -24,12 +23,10 @@ ChildRows = dict[str, list[Values]]
 MAX_NUMBER_DIGITS = 1_000
 """Numbers with an exponent beyond this are refused: PostgreSQL refuses those beyond 131,072 digits."""
 
-_ENCODE = msgspec.json.Encoder(decimal_format="number").encode
-
 
 def text(value: Any) -> str | None:
     """Keep what a later version of the API may put where text was documented: as its JSON."""
-    return value if value is None or isinstance(value, str) else _ENCODE(value).decode()
+    return value if value is None or isinstance(value, str) else encode(value).decode()
 
 
 def number(value: Any) -> str | None:

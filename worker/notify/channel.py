@@ -13,7 +13,7 @@ from typing import Any
 
 from worker.config.models import PREFIX
 from worker.errors import SyncError
-from worker.notify.messages import Page
+from worker.notify.messages import MessagePage
 
 OPEN_SECONDS = 30.0
 """To import apprise, on a busy machine."""
@@ -38,7 +38,7 @@ class OpenChannel:
     longest: int
     title: int
 
-    async def send(self, page: Page, key: str) -> None:
+    async def send(self, page: MessagePage, key: str) -> None:
         """Send a message; raises ChannelError when the service did not take it."""
         title = page.title[: self.title - 1] if self.title else page.title
         room = self.longest - (0 if self.title else len(title) + 8)

@@ -13,7 +13,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from worker.config.models import Settings
 from worker.config.values import Cron
-from worker.model.events import Kind
+from worker.model.events import EventKind
 from worker.notify.facts import Health
 from worker.notify.queries import stale_at
 
@@ -92,14 +92,16 @@ async def decide(
     for row in ended:
         key = _key(row["cause"], row["began_at"])
         facts = {"kind": row["kind"], "key": key, "began_at": row["began_at"].isoformat(), "cause": row["cause"]}
-        await connection.execute(_EVENT, row["account"], Kind.RECOVERED, f"{row['kind']}:{key}", now, json.dumps(facts))
+        await connection.execute(
+            _EVENT, row["account"], EventKind.RECOVERED, f"{row['kind']}:{key}", now, json.dumps(facts)
+        )
 
 
 def _alarms(
     settings: Settings, one: Health, now: datetime, up_since: datetime | None
 ) -> list[tuple[str, str, str, datetime, str]]:
     found = [
-        (one.account, Kind.ACTION_REQUIRED.value, cause, now, why)
+        (one.account, EventKind.ACTION_REQUIRED.value, cause, now, why)
         for cause, why in (("sign_in", one.sign_in), ("reconcile", one.reconcile))
         if why
     ]
@@ -109,7 +111,7 @@ def _alarms(
         and not one.is_fresh
         and _was_tried(settings, one, now, up_since)
     ):
-        found.append((one.account, Kind.STALE.value, "", one.fresh_as_of, ""))
+        found.append((one.account, EventKind.STALE.value, "", one.fresh_as_of, ""))
     return found
 
 

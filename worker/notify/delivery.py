@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
-from uuid import UUID
+from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
 import structlog
@@ -14,7 +14,7 @@ from worker.config.models import Settings
 from worker.errors import LeaseError
 from worker.notify import deadlines, messages, outbox, queries
 from worker.notify.channel import ChannelError, OpenChannel, open_channel
-from worker.notify.messages import Frame, Page
+from worker.notify.messages import Frame, MessagePage
 from worker.notify.outbox import Claimed
 from worker.notify.routing import still_true
 from worker.store import leases
@@ -44,7 +44,7 @@ async def deliver_due(
     return sum(one for one in sent if isinstance(one, int))
 
 
-async def preview(database: Database, settings: Settings, name: str) -> list[Page]:
+async def preview(database: Database, settings: Settings, name: str) -> list[MessagePage]:
     """Return what would be sent to a channel now; what is decided for that is rolled back."""
     async with database.transaction() as connection:
         planned = connection.transaction()
@@ -60,7 +60,7 @@ async def preview(database: Database, settings: Settings, name: str) -> list[Pag
     return [page for page in pages if page is not None]
 
 
-async def digest_now(database: Database, settings: Settings, name: str) -> Page:
+async def digest_now(database: Database, settings: Settings, name: str) -> MessagePage:
     """Return the digest of a channel as it would be now, without anything that happened since."""
     async with database.transaction() as connection:
         page = await _compose(connection, settings, name, Claimed(UUID(int=0), "digest", 1, []))
@@ -72,7 +72,7 @@ async def digest_now(database: Database, settings: Settings, name: str) -> Page:
 async def test(settings: Settings, name: str) -> str:
     """Send one message to a channel and return the name of its service; raises ChannelError when it did not arrive."""
     async with open_channel(name, settings.notify.channels[name].url.get_secret_value()) as opened:
-        await opened.send(messages.test(name), f"test-{leases.OWNER}")
+        await opened.send(messages.test(name), f"test-{uuid4()}")
         return opened.service
 
 
@@ -117,7 +117,7 @@ async def _send_due(database: Database, settings: Settings, name: str) -> int:
     try:
         while sent < AT_ONCE:
             async with database.transaction() as connection:
-                message = await outbox.claim(connection, name)
+                message = await outbox.claim(connection, name, database.owner)
             if message is None:
                 break
             async with database.transaction() as connection:
@@ -152,7 +152,9 @@ async def _send_due(database: Database, settings: Settings, name: str) -> int:
     return sent
 
 
-async def _compose(connection: PoolConnectionProxy, settings: Settings, name: str, message: Claimed) -> Page | None:
+async def _compose(
+    connection: PoolConnectionProxy, settings: Settings, name: str, message: Claimed
+) -> MessagePage | None:
     """Write a message as things are now; None where nothing of it is true any more."""
     now, channel = await queries.clock(connection), settings.notify.channels[name]
     events = still_true(await queries.events(connection, message.events, name), now)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
-from worker.model.events import Kind
+from worker.model.events import EventKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Occurrence:
     id: int
     account: str
     label: str
-    kind: Kind
+    kind: EventKind
     referral_id: str
     key: str
     happened_at: datetime

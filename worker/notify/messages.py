@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from worker.model.events import Kind
+from worker.model.events import EventKind
 from worker.notify.facts import Deal, Health, Occurrence, Waiting
 from worker.notify.words import address, amount, counted, moment, plain_text, span
 
@@ -23,17 +23,17 @@ LONGEST_HTML = 90_000
 
 _FEWER = (SHOWN, 10, 5, 3, 1, 0)
 _HEADINGS = {
-    Kind.OVERDUE: "Deadline passed",
-    Kind.DUE: "Deadline comes near",
-    Kind.NEW: "New",
-    Kind.EXPIRED: "Expired unanswered",
-    Kind.CLOSED: "Closed",
-    Kind.VALUE_CHANGED: "Value changed",
-    Kind.ACTION_REQUIRED: "Action required",
-    Kind.STALE: "No fresh data",
-    Kind.RECOVERED: "Recovered",
+    EventKind.OVERDUE: "Deadline passed",
+    EventKind.DUE: "Deadline comes near",
+    EventKind.NEW: "New",
+    EventKind.EXPIRED: "Expired unanswered",
+    EventKind.CLOSED: "Closed",
+    EventKind.VALUE_CHANGED: "Value changed",
+    EventKind.ACTION_REQUIRED: "Action required",
+    EventKind.STALE: "No fresh data",
+    EventKind.RECOVERED: "Recovered",
 }
-_FOUND_LATE = ("reconcile", "replay", "refresh", "backfill")
+_NOT_SYNCS = ("reconcile", "replay", "refresh", "backfill")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class MessagePage:
     """A message before it is written for a channel. Its first lines say how old the data is where that matters."""
 
     title: str
@@ -111,27 +111,27 @@ class Page:
         return lines + ([""] if self.last else []) + list(self.last)
 
 
-def single(event: Occurrence, frame: Frame, last: Sequence[str] = ()) -> Page:
+def single(event: Occurrence, frame: Frame, last: Sequence[str] = ()) -> MessagePage:
     """Write the message of one event."""
     entry = _entry(event, frame)
     name = entry.name
     match event.kind:
-        case Kind.NEW:
+        case EventKind.NEW:
             title = f"New referral: {name}"
-        case Kind.DUE:
+        case EventKind.DUE:
             title = f"{_left(event.deal, frame)}: {name}"
-        case Kind.CLOSED:
+        case EventKind.CLOSED:
             title = f"{_ending(event.deal)}: {name}"
         case kind:
             title = f"{_HEADINGS[kind]}: {name}"
     old = [_age(one, frame) for one in frame.accounts if event.referral_id and not one.is_fresh]
     fresh = [] if old or not event.referral_id else [_age(one, frame) for one in frame.accounts]
-    return Page(title, old, [Section("", [entry], 1)], [*fresh, *last])
+    return MessagePage(title, old, [Section("", [entry], 1)], [*fresh, *last])
 
 
 def digest(
     title: str, waiting: Waiting | None, events: Sequence[Occurrence], frame: Frame, last: Sequence[str] = ()
-) -> Page:
+) -> MessagePage:
     """Write the message of what awaits an answer, where that is asked for, and of what happened, by kind."""
     sections = []
     if waiting is not None:
@@ -145,22 +145,22 @@ def digest(
     old = [frame.now - one.fresh_as_of for one in frame.accounts if not one.is_fresh and one.fresh_as_of is not None]
     unknown = any(one.fresh_as_of is None for one in frame.accounts)
     age = f"Data {span(max(old))} old. " if old else "Data not complete. " if unknown else ""
-    return Page(f"{age}{title}", _first(frame), sections, last)
+    return MessagePage(f"{age}{title}", _first(frame), sections, last)
 
 
 def awaiting_title(waiting: Waiting, frame: Frame) -> str:
     """Say in a title what awaits an answer; from an old copy only what did."""
-    late = f", {waiting.overdue:,} overdue" if waiting.overdue else ""
+    overdue = f", {waiting.overdue:,} overdue" if waiting.overdue else ""
     if all(one.is_fresh for one in frame.accounts):
         if not waiting.number:
             return "Referrals: nothing awaits an answer"
-        return f"Referrals: {counted(waiting.number, 'awaits', 'await')} an answer{late}"
-    return f"Referrals: {waiting.number:,} awaited an answer{late}" if waiting.number else "Referrals"
+        return f"Referrals: {counted(waiting.number, 'awaits', 'await')} an answer{overdue}"
+    return f"Referrals: {waiting.number:,} awaited an answer{overdue}" if waiting.number else "Referrals"
 
 
-def test(channel: str) -> Page:
+def test(channel: str) -> MessagePage:
     """Say that a channel works."""
-    return Page("referral-sync: a test", [f"The channel {channel} works."], [])
+    return MessagePage("referral-sync: a test", [f"The channel {channel} works."], [])
 
 
 def _awaiting(waiting: Waiting, frame: Frame) -> Section:
@@ -204,16 +204,16 @@ def _entry(event: Occurrence, frame: Frame) -> Entry:
         return Entry(plain_text(event.label), _account_lines(event, frame))
     deal = event.deal
     match event.kind:
-        case Kind.NEW:
-            lines = [f"Created {moment(event.happened_at, frame.zone)}{_late(event, frame)}", _deadline(deal, frame)]
-        case Kind.EXPIRED | Kind.CLOSED:
-            ending = "Closed" if event.kind is Kind.EXPIRED else _ending(deal)
-            lines = [f"{ending} {moment(event.happened_at, frame.zone)}{_late(event, frame)}"]
-        case Kind.VALUE_CHANGED:
+        case EventKind.NEW:
+            lines = [f"Created {moment(event.happened_at, frame.zone)}{_found(event, frame)}", _deadline(deal, frame)]
+        case EventKind.EXPIRED | EventKind.CLOSED:
+            ending = "Closed" if event.kind is EventKind.EXPIRED else _ending(deal)
+            lines = [f"{ending} {moment(event.happened_at, frame.zone)}{_found(event, frame)}"]
+        case EventKind.VALUE_CHANGED:
             facts = event.facts
             old = amount(facts.get("old_value"), facts.get("old_currency")) or "no value"
             new = amount(facts.get("new_value"), facts.get("new_currency")) or "no value"
-            lines = [f"From {old} to {new}, {moment(event.happened_at, frame.zone)}{_late(event, frame)}"]
+            lines = [f"From {old} to {new}, {moment(event.happened_at, frame.zone)}{_found(event, frame)}"]
         case _:
             lines = [_deadline(deal, frame)]
     return _deal_entry(deal, frame, lines)
@@ -237,16 +237,18 @@ def _account_lines(event: Occurrence, frame: Frame) -> list[str]:
     since = moment(event.happened_at, frame.zone)
     why = plain_text(event.facts.get("why"), 600)
     match event.kind:
-        case Kind.STALE:
+        case EventKind.STALE:
             return [
                 f"No sync has been good since {since}, {span(frame.now - event.happened_at)} ago.",
                 "Deadlines go on meanwhile: look in Partner Center itself. `referral-sync status` says what is wrong.",
             ]
-        case Kind.ACTION_REQUIRED:
+        case EventKind.ACTION_REQUIRED:
             return [why, f"Since {since}. `referral-sync check` says what to do."]
         case _:
             over = (
-                "Data is fresh again" if event.facts.get("kind") == Kind.STALE.value else "Nobody has to act any more"
+                "Data is fresh again"
+                if event.facts.get("kind") == EventKind.STALE.value
+                else "Nobody has to act any more"
             )
             began = event.facts.get("began_at")
             began_text = f" It had begun {moment(datetime.fromisoformat(began), frame.zone)}." if began else ""
@@ -269,10 +271,10 @@ def _ending(deal: Deal | None) -> str:
     return plain_text(deal.substatus if deal else None, 40) or "Closed"
 
 
-def _late(event: Occurrence, frame: Frame) -> str:
+def _found(event: Occurrence, frame: Frame) -> str:
     """Say when it was found, where that was not soon after it happened."""
-    late = event.recorded_at - event.happened_at
-    if event.found_by not in _FOUND_LATE and late.total_seconds() < 86_400:  # noqa: PLR2004 - a day
+    lag = event.recorded_at - event.happened_at
+    if event.found_by not in _NOT_SYNCS and lag.total_seconds() < 86_400:  # noqa: PLR2004 - a day
         return ""
     return f", found {moment(event.recorded_at, frame.zone)} by {event.found_by or 'a sync'}"
 

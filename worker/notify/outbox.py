@@ -18,7 +18,7 @@ from worker.config.models import Channel, Settings
 from worker.errors import LeaseError
 from worker.notify import queries
 from worker.notify.routing import covers, wants
-from worker.store.leases import LEASE_SECONDS, OWNER
+from worker.store.leases import LEASE_SECONDS
 
 BURST = 10
 """More messages to a channel than these within `BURST_MINUTES` become one."""
@@ -158,12 +158,12 @@ async def plan(connection: PoolConnectionProxy, settings: Settings, name: str, n
         await _assign(connection, name, await _message(connection, name, "many"))
 
 
-async def claim(connection: PoolConnectionProxy, name: str) -> Claimed | None:
-    """Take the next message that is due, and the lease for as long again; None where none is.
+async def claim(connection: PoolConnectionProxy, name: str, owner: str) -> Claimed | None:
+    """Take the next message that is due, and its owner's lease for as long again; None where none is.
 
     Raises LeaseError when another process has taken the channel over.
     """
-    if not await connection.fetchval(_RENEW, lease_of(name), OWNER, LEASE_SECONDS):
+    if not await connection.fetchval(_RENEW, lease_of(name), owner, LEASE_SECONDS):
         raise LeaseError(f"Another process took over the channel {name}.", "Nothing is lost: the other one goes on.")
     row = await connection.fetchrow(_CLAIM, name, FIRST_PAUSE, LONGEST_PAUSE)
     if row is None:

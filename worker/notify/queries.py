@@ -14,7 +14,7 @@ from asyncpg.pool import PoolConnectionProxy
 from worker.config.cron import cron_trigger
 from worker.config.models import Channel, Settings
 from worker.config.values import Cron
-from worker.model.events import Kind
+from worker.model.events import EventKind
 from worker.notify.facts import Deal, Health, Occurrence, Waiting
 from worker.notify.messages import SHOWN
 from worker.notify.routing import matches
@@ -119,7 +119,7 @@ async def events(connection: PoolConnectionProxy, ids: Collection[int], channel:
             id=row["id"],
             account=row["account"],
             label=row["label"],
-            kind=Kind(row["kind"]),
+            kind=EventKind(row["kind"]),
             referral_id=row["referral_id"],
             key=row["key"],
             happened_at=row["happened_at"],

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from worker.config.models import Channel
-from worker.model.events import Kind
+from worker.model.events import EventKind
 from worker.notify.facts import Deal, Occurrence
 
 
@@ -21,16 +21,18 @@ def wants(channel: Channel, event: Occurrence, *, introduced: bool, now: datetim
     Before its first summary of an account, a channel is sent only that somebody has to act. Of several thresholds that
     are over, only the last one is sent; and none to whom the referral itself was news after it.
     """
-    name = Kind.STALE if event.kind is Kind.RECOVERED else event.kind
+    name = EventKind.STALE if event.kind is EventKind.RECOVERED else event.kind
     if not covers(channel, event.account) or name.value not in channel.events:
-        return event.kind is Kind.RECOVERED and covers(channel, event.account) and "action_required" in channel.events
-    if not introduced and event.kind not in (Kind.ACTION_REQUIRED, Kind.RECOVERED):
+        return (
+            event.kind is EventKind.RECOVERED and covers(channel, event.account) and "action_required" in channel.events
+        )
+    if not introduced and event.kind not in (EventKind.ACTION_REQUIRED, EventKind.RECOVERED):
         return False
     if not event.referral_id:
         return True
     if event.deal is None or not matches(channel, event.deal):
         return False
-    return event.kind is not Kind.DUE or _is_threshold(channel, event, event.deal, now)
+    return event.kind is not EventKind.DUE or _is_threshold(channel, event, event.deal, now)
 
 
 def _is_threshold(channel: Channel, event: Occurrence, deal: Deal, now: datetime) -> bool:
@@ -64,13 +66,13 @@ def is_true(event: Occurrence, now: datetime) -> bool:
         return False
     due = deal.respond_by if deal.is_awaiting else None
     match event.kind:
-        case Kind.DUE:
+        case EventKind.DUE:
             return due is not None and due > now
-        case Kind.OVERDUE:
+        case EventKind.OVERDUE:
             return due is not None and due <= now
-        case Kind.EXPIRED | Kind.CLOSED:
+        case EventKind.EXPIRED | EventKind.CLOSED:
             return deal.status == "Closed"
-        case Kind.NEW:
+        case EventKind.NEW:
             return deal.status != "Closed"
         case _:
             return True
@@ -78,7 +80,7 @@ def is_true(event: Occurrence, now: datetime) -> bool:
 
 def still_true(events: Iterable[Occurrence], now: datetime) -> list[Occurrence]:
     """Keep what may still be sent, of each referral and kind the newest; each change of a value is one of its own."""
-    single = (Kind.VALUE_CHANGED, Kind.STALE, Kind.ACTION_REQUIRED, Kind.RECOVERED)
+    single = (EventKind.VALUE_CHANGED, EventKind.STALE, EventKind.ACTION_REQUIRED, EventKind.RECOVERED)
     newest = {
         (one.account, one.referral_id, one.kind, one.key if one.kind in single else ""): one
         for one in sorted(events, key=lambda one: one.id)

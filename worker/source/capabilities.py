@@ -7,21 +7,16 @@ hold (partner-center-api.md sections 1.4, 1.7 and 9.2). Six or seven requests fo
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
-from worker.errors import PermissionRefused, SourceContradicted
+from worker.errors import SourceContradicted
 from worker.model.instant import Instant, render, shift
 from worker.model.odata import list_query, query_of_next_link
-from worker.model.record import Listing, Record
+from worker.model.record import Listing
 from worker.model.strategy import Paging, Strategy
 from worker.model.window import TimeField, Window
 from worker.source.capability import try_query
-from worker.source.checks import ROUNDING, holds, key_of, sane_newest, times_of
+from worker.source.checks import MAX_LOOKS, ROUNDING, holds, key_of, leaves_out, sane_newest, times_of
 from worker.source.client import Client
-
-MAX_LOOKS = 3
-
-_MINUTE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +105,14 @@ async def _probe_filter(client: Client, field: TimeField, asc: Listing, desc: Li
             continue
         times = times_of(filtered.records, field)
         expected = {time for time in (*up, *down) if time >= lower}
-        if not expected & {*times} or min(times) < shift(lower, -_MINUTE) or times != sorted(times):
+        if not expected & {*times} or min(times) < shift(lower, -ROUNDING) or times != sorted(times):
             reasons.append(f"{form} was not honoured")
             continue
         within = Window(field, shift(lower, ROUNDING), times[-1])
-        known = [one for one in (*asc.records, *desc.records) if (time := one.time(field)) and holds(within, time)]
-        if await _leaves_out(client, field, known, filtered):
+        known = {one.id: time for one in (*asc.records, *desc.records) if one.id and (time := one.time(field))}
+        there = {record.id for record in filtered.records}
+        lacking = [(key, time) for key, time in known.items() if holds(within, time) and key not in there]
+        if await leaves_out(client, field, dict(lacking[:MAX_LOOKS])):
             reasons.append(f"{form} left out records that it must show")
             continue
         upper = await _bounded_above(client, field, lower, max(down), quoted=quoted)
@@ -123,26 +120,9 @@ async def _probe_filter(client: Client, field: TimeField, asc: Listing, desc: Li
     return Strategy(Paging.SCAN, evidence="; ".join(reasons))
 
 
-async def _leaves_out(client: Client, field: TimeField, known: list[Record], filtered: Listing) -> bool:
-    """Return whether an answer lacks a record between its ends that is still of the same time when asked for by id.
-
-    Not those just above the filter's literal, which the server may round up.
-    """
-    there = {key_of(record) for record in filtered.records}
-    lacking = [one for one in known if one.id and key_of(one) not in there]
-    for record in lacking[:MAX_LOOKS]:
-        try:
-            now = await client.fetch(record.id or "")
-        except PermissionRefused:
-            return True
-        if now is not None and now.records[0].time(field) == record.time(field):
-            return True
-    return False
-
-
 def _dividing_time(up: list[Instant], down: list[Instant]) -> Instant | None:
-    """A known time with older records more than a minute below it: a server may round its literal."""
-    candidates = [time for time in sorted({*up, *down}) if time > shift(up[0], _MINUTE)]
+    """Return a known time with older records more than a minute below it: a server may round its literal."""
+    candidates = [time for time in sorted({*up, *down}) if time > shift(up[0], ROUNDING)]
     return candidates[len(candidates) // 2] if candidates else None
 
 

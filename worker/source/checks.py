@@ -6,14 +6,15 @@ part in them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from worker.errors import SourceContradicted
+from worker.errors import PermissionRefused, SourceContradicted
 from worker.model.instant import Instant, from_datetime, shift
 from worker.model.record import Listing, Record
 from worker.model.window import TimeField, Window
+from worker.source.client import Client
 
 FUTURE = timedelta(minutes=5)
 """A record dated later than this after the answer's own Date is stored, but moves no checkpoint."""
@@ -23,6 +24,9 @@ CLOCKS = timedelta(days=1)
 
 ROUNDING = timedelta(minutes=1)
 """A server may round the filter's literal down by up to this; then it shows too much, which is harmless."""
+
+MAX_LOOKS = 3
+"""How many of the records that a page lacks are asked for by id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,22 @@ def check_order(records: Iterable[Record], field: TimeField, *, descending: bool
     times = times_of(records, field)
     if times != sorted(times, reverse=descending):
         raise SourceContradicted(f"The API does not keep the order by {field.value}.")
+
+
+async def leaves_out(client: Client, field: TimeField, lacking: Mapping[str, Instant]) -> bool:
+    """Return whether the API left out records that an answer lacks, given by id with the time they were seen at.
+
+    It did where one of them, asked for by id, still has that time: then it was neither edited nor deleted. One that
+    may not be seen by id counts as one that has.
+    """
+    for record_id, time in lacking.items():
+        try:
+            now = await client.fetch(record_id)
+        except PermissionRefused:
+            return True
+        if now is not None and now.records[0].time(field) == time:
+            return True
+    return False
 
 
 def times_of(records: Iterable[Record], field: TimeField) -> list[Instant]:

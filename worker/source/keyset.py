@@ -18,12 +18,22 @@ from worker.model.record import Ended, Listing, Page, Record
 from worker.model.strategy import Strategy
 from worker.model.window import Window
 from worker.source import checks
-from worker.source.checks import Anchor, Passes, beyond, holds, key_of, newest_of, times_of
+from worker.source.checks import (
+    MAX_LOOKS,
+    ROUNDING,
+    Anchor,
+    Passes,
+    beyond,
+    holds,
+    key_of,
+    leaves_out,
+    newest_of,
+    times_of,
+)
 from worker.source.client import Client
 from worker.source.links import linked
 
-LOOK_BACK = (timedelta(seconds=1), timedelta(minutes=1))
-MAX_LOOKS = 3
+LOOK_BACK = (timedelta(seconds=1), ROUNDING)
 TIE_PASSES = 10
 END_LOOKS = 4
 """So often the end of a window is looked for where two answers contradict each other: a busy source moves."""
@@ -175,7 +185,7 @@ async def _from_above(client: Client, window: Window) -> tuple[Instant | None, s
 
 
 def _through(listing: Listing, window: Window, *, done: bool) -> Instant | None:
-    """How far a window is complete with this answer: its last time may have more records, unless it is the end."""
+    """Return how far a window is complete with this answer: more records may have its last time, unless it ends."""
     newest = checks.sane_newest(listing, window.field)
     if window.upper is None:
         return newest
@@ -199,10 +209,9 @@ async def _overlapping(client: Client, window: Window, strategy: Strategy, bound
         again = await _ask(client, window, strategy, max(lower, window.lower or lower))
         if any(record.id in known for record in again.records):
             return again
-    for record in bound.records[:MAX_LOOKS]:
-        now = await client.fetch(record.id or "")
-        if now is not None and now.records[0].time(field) == bound.time:
-            raise SourceContradicted(f"The API left out records at the bound of a filter on {field.value}.")
+    lacking = {record.id: bound.time for record in bound.records[:MAX_LOOKS] if record.id}
+    if await leaves_out(client, field, lacking):
+        raise SourceContradicted(f"The API left out records at the bound of a filter on {field.value}.")
     return listing
 
 

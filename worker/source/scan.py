@@ -56,7 +56,7 @@ class _Pass:
 
 
 async def scan(client: Client, window: Window, anchor: Anchor | None, *, links: bool) -> AsyncGenerator[Page]:
-    """Newest first until a page lies below the window.
+    """Read newest first until a page lies below the window.
 
     A record edited meanwhile moves to the front, above where the scan began: the next run gets it. Equal times that
     go on over the end of a page may come in another order with it, so then it is read until all are known.
@@ -104,7 +104,7 @@ def _unseen(listing: Listing, field: TimeField, ids: set[str | bytes], through: 
 
 
 async def sweep(client: Client, window: Window, anchor: Anchor | None) -> AsyncGenerator[Page]:
-    """Everything there is; certain only at its end, and only up to the newest time that the first answer showed."""
+    """Read everything there is; certain only at its end, and only up to the newest time of the first answer."""
     for number in range(SHORT_PASSES):
         first, ids, order = await client.list(""), set[str | bytes](), list[str | bytes]()
         through = checks.sane_newest(first, window.field)

@@ -202,7 +202,7 @@ async def finish_backfill(database: Database, lease: Lease, backfill: Backfill, 
         if complete and sets_watermark:
             await connection.execute(
                 """
-                INSERT INTO sync.watermarks (account, position)
+                INSERT INTO sync.watermarks (account, checkpoint)
                 SELECT $1, min(coalesce(b.newest_updated, w.through, 0))
                 FROM sync.backfills b LEFT JOIN LATERAL (
                     SELECT max(through) AS through FROM sync.backfill_windows

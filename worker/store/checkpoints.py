@@ -14,8 +14,8 @@ from worker.store.leases import Lease
 async def watermark(database: Database, account: str) -> Instant | None:
     """Return the account's watermark, or None before its first backfill."""
     async with database.transaction() as connection:
-        position = await connection.fetchval("SELECT position FROM sync.watermarks WHERE account = $1", account)
-    return None if position is None else Instant(position)
+        checkpoint = await connection.fetchval("SELECT checkpoint FROM sync.watermarks WHERE account = $1", account)
+    return None if checkpoint is None else Instant(checkpoint)
 
 
 async def anchor(database: Database, account: str, lower: Instant, watermark: Instant) -> tuple[str, Instant] | None:
@@ -58,9 +58,9 @@ async def watermark_and_verified(database: Database, account: str) -> tuple[Inst
     """Return the account's watermark, and through when its copy was last verified."""
     async with database.transaction() as connection:
         found = await connection.fetchrow(
-            "SELECT position, verified_through FROM sync.watermarks WHERE account = $1", account
+            "SELECT checkpoint, verified_through FROM sync.watermarks WHERE account = $1", account
         )
-    return (found["position"], found["verified_through"]) if found else (None, None)
+    return (found["checkpoint"], found["verified_through"]) if found else (None, None)
 
 
 async def rewind_watermark(database: Database, lease: Lease, to: Instant) -> None:
@@ -68,7 +68,7 @@ async def rewind_watermark(database: Database, lease: Lease, to: Instant) -> Non
     async with database.transaction() as connection:
         await leases.check(connection, lease)
         await connection.execute(
-            "UPDATE sync.watermarks SET position = $2, moved_at = now() WHERE account = $1 AND position > $2",
+            "UPDATE sync.watermarks SET checkpoint = $2, moved_at = now() WHERE account = $1 AND checkpoint > $2",
             lease.account,
             to,
         )

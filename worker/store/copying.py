@@ -97,7 +97,7 @@ def _array(texts: tuple[str, ...]) -> str | None:
 
 
 def _payload(raw: bytes) -> bytes:
-    """Between its members JSON may have tabs and line ends, for which a space is as good; no string of it has one."""
+    """Put spaces for tabs and line ends, which JSON has between its members only."""
     if b"\n" in raw or b"\t" in raw or b"\r" in raw:
         raw = raw.translate(_SPACES)
     return raw.replace(b"\\", b"\\\\")

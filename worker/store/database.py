@@ -17,6 +17,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from worker.errors import StoreError, StoreUnavailable
 from worker.store.address import driver_address, place
+from worker.store.owner import owner_name
 
 CONNECT_SECONDS = 10
 STATEMENT_SECONDS = 120
@@ -43,11 +44,15 @@ _MAY_WORK_LATER = ("08", "57P", "57014", "53300", "53400", "55P03", "40", "25P03
 
 
 class Database:
-    """A pool of connections to one database; make it with `open_database`."""
+    """A pool of connections to one database; make it with `open_database`.
 
-    def __init__(self, pool: asyncpg.Pool, address: str) -> None:
+    `owner` is the name under which this process holds leases there.
+    """
+
+    def __init__(self, pool: asyncpg.Pool, address: str, owner: str) -> None:
         self._pool = pool
         self.address = address
+        self.owner = owner
         self._place = place(address)
         self._forgetting: asyncio.Task[None] | None = None
 
@@ -93,8 +98,11 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(url: str, *, connections: int) -> AsyncIterator[Database]:
-    """Open a pool of at most `connections`; raises StoreError with a hint when the server cannot be used."""
+async def open_database(url: str, *, connections: int, owner: str | None = None) -> AsyncIterator[Database]:
+    """Open a pool of at most `connections`; raises StoreError with a hint when the server cannot be used.
+
+    Its leases name `owner`, which is a new name of this process where none is given.
+    """
     address, besides = driver_address(url)
     with translated(place(url)):
         pool = await asyncpg.create_pool(
@@ -110,7 +118,7 @@ async def open_database(url: str, *, connections: int) -> AsyncIterator[Database
             reset=_keep_state,
         )
     try:
-        yield Database(pool, url)
+        yield Database(pool, url, owner or owner_name())
     finally:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):

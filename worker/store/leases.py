@@ -7,7 +7,6 @@ that every write checks; so a process that was paused beyond its lease cannot wr
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from asyncpg.pool import PoolConnectionProxy
 from worker.errors import CommitsLost, LeaseError, StoreError
 from worker.model.privacy import Privacy
 from worker.store.database import Database
-from worker.store.owner import has_exited, owner_name
+from worker.store.owner import has_exited
 
 LEASE_SECONDS = 30
 RENEW_SECONDS = 10
@@ -54,9 +53,6 @@ WHERE account = $1 AND kind = $2 AND owner = $5 RETURNING fence
 END_LEASE = "UPDATE sync.leases SET expires_at = now() WHERE account = $1 AND kind = $2 AND fence = $3"
 _T = TypeVar("_T")
 
-OWNER = owner_name(secrets.token_hex(4))
-"""This process and term; a host name alone would let a successor take itself for its predecessor."""
-
 LIVING_SECONDS = 15.0
 """So long a command waits for work that a living process does: most syncs are over by then."""
 
@@ -75,12 +71,13 @@ class Confirmed:
 class Lease:
     """The lease to write as one recorded run (`id`), and the rule for what may be stored of people.
 
-    `slot` tells the readers of one backfill apart.
+    `owner` is the process that holds it. `slot` tells the readers of one backfill apart.
     """
 
     id: int
     account: str
     kind: str
+    owner: str
     fence: int
     slot: str | None = None
     privacy: Privacy = KEEP
@@ -120,7 +117,7 @@ async def check(connection: PoolConnectionProxy, lease: Lease) -> None:
         lease.account,
         lease.name,
         lease.fence,
-        OWNER,
+        lease.owner,
         lease.id,
     )
     if found is None:
@@ -155,7 +152,7 @@ async def short_lease(database: Database, account: str, kind: str, *, wait_secon
 
     async def begin() -> int:
         async with database.transaction() as connection:
-            return await take(connection, account, kind)
+            return await take(connection, account, kind, database.owner)
 
     fence = await within(wait_seconds, begin, every=_SHORT_RETRY_SECONDS)
     try:
@@ -205,9 +202,9 @@ async def within(
             await asyncio.sleep(every)
 
 
-async def take(connection: PoolConnectionProxy, account: str, kind: str) -> int:
-    """Take the lease and return its fencing number; raises LeaseError that names its holder."""
-    taken = account, kind, OWNER, LEASE_SECONDS
+async def take(connection: PoolConnectionProxy, account: str, kind: str, owner: str) -> int:
+    """Take the lease for an owner and return its fencing number; raises LeaseError that names its holder."""
+    taken = account, kind, owner, LEASE_SECONDS
     fence: int | None = await connection.fetchval(_FIRST_LEASE, *taken) or await connection.fetchval(
         _NEXT_LEASE, *taken
     )
@@ -263,7 +260,7 @@ async def renew(database: Database, lease: Lease) -> None:
                     lease.account,
                     lease.name,
                     lease.fence,
-                    OWNER,
+                    lease.owner,
                     LEASE_SECONDS,
                 )
         except StoreError:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
 from asyncpg.pool import PoolConnectionProxy
 
+from worker.model.codec import encode
 from worker.model.events import events_of
 from worker.store.leases import Lease
 from worker.store.write import Change
-
-_ENCODE = msgspec.json.Encoder().encode
 
 _IS_BACKFILLED = "SELECT EXISTS (SELECT FROM sync.watermarks WHERE account = $1)"
 """Nothing of an account's first backfill is news: its summary covers that."""
@@ -43,5 +41,5 @@ async def put(connection: PoolConnectionProxy, lease: Lease, changes: Sequence[C
             [event.kind.value for event in events],
             [event.key for event in events],
             [event.happened_at.isoformat() for event in events],
-            [_ENCODE(event.facts).decode() for event in events],
+            [encode(event.facts).decode() for event in events],
         )

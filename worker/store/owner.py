@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import socket
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 
-def owner_name(term: str) -> str:
-    """Return a name for this process and term: `host:pid:machine.term`."""
-    return f"{socket.gethostname()}:{os.getpid()}:{_machine()}.{term}"
+def owner_name() -> str:
+    """Return a new name for this process, `host:pid:machine.term`.
+
+    The term is random: host and number alone would let a successor take itself for its predecessor.
+    """
+    return f"{socket.gethostname()}:{os.getpid()}:{_machine()}.{secrets.token_hex(4)}"
 
 
 def has_exited(owner: str) -> bool:

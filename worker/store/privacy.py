@@ -15,6 +15,7 @@ import structlog
 from asyncpg.pool import PoolConnectionProxy
 
 from worker.errors import StoreError
+from worker.model.codec import encode
 from worker.model.mapping import Row, map_record
 from worker.model.privacy import AfterExpiry, Contacts, Privacy
 from worker.model.record import Record, decode_record
@@ -24,7 +25,6 @@ from worker.store.write import copy_children
 
 BATCH = 500
 
-_ENCODE = msgspec.json.Encoder(decimal_format="number").encode
 _IN_FORCE, _APPLIED, _KEY = "privacy.contacts", "privacy.applied", "privacy.key"
 _log = structlog.get_logger()
 
@@ -88,7 +88,7 @@ async def _rewrite_rows(connection: PoolConnectionProxy, found: list[Any], admit
         )
         read.setdefault(one["account"], []).append((one["referral_key"], row))
     for account, rows in changes.items():
-        await connection.execute(sql.REWRITE, account, _ENCODE(rows).decode())
+        await connection.execute(sql.REWRITE, account, encode(rows).decode())
         for table in sql.NAMING_PEOPLE:
             await connection.execute(sql.delete_children(table), [key for key, _ in read[account]])
             await copy_children(connection, [table], read[account])

@@ -43,7 +43,7 @@ ASK_FOR_HISTORY = (
 
 
 @dataclass(slots=True)
-class Record:
+class Recording:
     """A run that is being recorded: its lease, and what it learned, which is set before its end."""
 
     lease: Lease
@@ -61,7 +61,7 @@ async def recorded(
     waiting: Waiting | None = None,
     slot: str | None = None,
     due_at: datetime | None = None,
-) -> AsyncIterator[Record]:
+) -> AsyncIterator[Recording]:
     """Take the lease, record the run, keep the lease alive, and record the outcome.
 
     Waits up to `wait_seconds` for a holder that may be dead, and at most `LIVING_SECONDS` for one that renews its
@@ -70,7 +70,7 @@ async def recorded(
     lease = await leases.within(
         wait_seconds, lambda: _begin(database, account, kind, slot, due_at, privacy), waiting=waiting
     )
-    record = Record(lease)
+    record = Recording(lease)
     renewal = asyncio.create_task(leases.renew(database, lease))
     outcome, error = "failed", "ended by an unexpected error; the log of this process has it"
     try:
@@ -127,7 +127,7 @@ async def _record_failure(
             """,
             account,
             kind,
-            leases.OWNER,
+            database.owner,
             outcome,
             _storable(error),
             seconds,
@@ -151,7 +151,7 @@ async def _begin(
 ) -> Lease:
     lease = lease_name(kind, slot)
     async with database.transaction() as connection:
-        fence = await leases.take(connection, account, lease)
+        fence = await leases.take(connection, account, lease, database.owner)
         abandoned = await connection.execute(
             """
             UPDATE sync.runs SET outcome = 'abandoned', finished_at = now(),
@@ -171,14 +171,14 @@ async def _begin(
             account,
             kind,
             slot,
-            leases.OWNER,
+            database.owner,
             fence,
             due_at,
         )
-    return Lease(run_id, account, kind, fence, slot, privacy)
+    return Lease(run_id, account, kind, database.owner, fence, slot, privacy)
 
 
-async def _finish_surely(database: Database, record: Record, outcome: str, error: str) -> None:
+async def _finish_surely(database: Database, record: Recording, outcome: str, error: str) -> None:
     """Record the outcome, and try again while the database is unreachable, until the lease would be over anyway.
 
     So an account that lost the database is free as soon as the database is back. A text that PostgreSQL cannot hold is
@@ -200,7 +200,7 @@ async def _finish_surely(database: Database, record: Record, outcome: str, error
             await asyncio.sleep(leases.RETRY_SECONDS)
 
 
-async def _finish(database: Database, record: Record, outcome: str, error: str) -> None:
+async def _finish(database: Database, record: Recording, outcome: str, error: str) -> None:
     """Record the outcome and give the lease back; raises StoreUnavailable when the database is."""
     lease, facts = record.lease, record.facts
     learned = [_column(getattr(facts, name)) for name in sql.LEARNED]

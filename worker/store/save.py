@@ -1,8 +1,8 @@
 """Saving: one transaction holds rows, versions, child rows, rejected records, outbox, checkpoint and the run's counts.
 
 The order matters. A look without locks first drops what would not change: it only saves work and decides nothing.
-Then the lease is checked and held, the rows that exist are locked in the order of their ids, and what to do is decided
-on them. A row that another saver inserts in between refuses our copy of it, and the transaction is tried again.
+Then the lease is checked and locked, and so are the rows that exist, in the order of their ids; on them it is decided
+what to do. A row that another saver inserts in between refuses our copy of it, and the transaction is tried again.
 """
 
 from __future__ import annotations

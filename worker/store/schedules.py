@@ -26,7 +26,7 @@ _DUE = "greatest(due_at, not_before)"
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class WorkKind:
     """A kind of scheduled work.
 
     `spec` says in words when it is due, `next_due` when after a moment, given the phase of its row in [0, 1). One that
@@ -66,7 +66,7 @@ Put = Callable[[PoolConnectionProxy, list[Due]], Awaitable[list[bool]]]
 """Puts what is due into the queue, in the connection's transaction; says of each whether it was taken in."""
 
 
-async def ensure(database: Database, accounts: Sequence[str], kinds: Mapping[str, Kind], *, of_all: bool) -> None:
+async def ensure(database: Database, accounts: Sequence[str], kinds: Mapping[str, WorkKind], *, of_all: bool) -> None:
     """Make the rows of these accounts (`of_all`: of work of the whole database), and take over a changed schedule.
 
     A new row that is `at_once` is due now, and so is one whose account's last run went wrong: somebody may have
@@ -116,7 +116,7 @@ async def ensure(database: Database, accounts: Sequence[str], kinds: Mapping[str
                 )
 
 
-async def move_due(database: Database, accounts: Sequence[str], kinds: Mapping[str, Kind], put: Put) -> Moved:
+async def move_due(database: Database, accounts: Sequence[str], kinds: Mapping[str, WorkKind], put: Put) -> Moved:
     """Move what is due on, and put it into the queue."""
     names = ["", *accounts]
     async with database.transaction() as connection:
@@ -261,14 +261,14 @@ def phase_of(number: int) -> float:
     return number * 0.618_033_988_749_894_9 % 1
 
 
-def _first(kind: Kind, row: asyncpg.Record) -> datetime:
+def _first(kind: WorkKind, row: asyncpg.Record) -> datetime:
     now: datetime = row["now"]
     if kind.next_due is None or (kind.at_once and row["spec"] == ""):
         return now
     return kind.next_due(now, phase_of(row["id"]))
 
 
-def _next(kind: Kind, row: asyncpg.Record, taken: bool) -> datetime | None:
+def _next(kind: WorkKind, row: asyncpg.Record, taken: bool) -> datetime | None:
     """Return when a row is due again; one that is only asked for is so only when somebody asks again.
 
     Where it was not taken in because its last job is still in hand, that one may have begun before the change which

@@ -13,6 +13,7 @@ from asyncpg.pool import PoolConnectionProxy
 from worker import RELEASE
 from worker.errors import LeaseError, StoreUnavailable
 from worker.model import instant
+from worker.model.codec import encode
 from worker.model.counts import Checkpoint, WatermarkCheckpoint, WindowCheckpoint
 from worker.model.decide import Verdict
 from worker.model.mapping import RejectedRecord, Row
@@ -21,7 +22,6 @@ from worker.store import sql
 from worker.store.copying import NewRow, children_as_lines, in_pieces, rows_as_lines
 from worker.store.leases import Lease
 
-_ENCODE = msgspec.json.Encoder(decimal_format="number").encode
 _NAMES = [column.name for column in REFERRAL_COLUMNS]
 SHORTEST_VERSION = timedelta(microseconds=1)
 
@@ -162,7 +162,7 @@ async def _copy(
 
 
 def _rows_document(changes: list[Change], begins: dict[str, datetime]) -> str:
-    return _ENCODE(
+    return encode(
         [
             {
                 **dict(zip(_NAMES, change.row.values, strict=True)),
@@ -227,9 +227,9 @@ async def put_checkpoints(
         newest = max((row for row in rows if row.version <= through), key=lambda row: row.version, default=None)
         await connection.execute(
             """
-            UPDATE sync.watermarks SET position = $2, moved_at = now(),
+            UPDATE sync.watermarks SET checkpoint = $2, moved_at = now(),
                 anchor_id = coalesce($3, anchor_id), anchor_version = coalesce($4, anchor_version)
-            WHERE account = $1 AND position < $2
+            WHERE account = $1 AND checkpoint < $2
             """,
             lease.account,
             through,

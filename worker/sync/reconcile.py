@@ -16,6 +16,7 @@ from worker.model.mapping import NEVER, Mapped, MappedPage, Row, map_pages
 from worker.model.record import Ended, Page, spelled
 from worker.model.strategy import Paging, Strategy
 from worker.model.window import TimeField, Window
+from worker.source.checks import leaves_out
 from worker.source.paging import pages
 from worker.store import capabilities, checkpoints
 from worker.store.save import mark_deleted, undecided
@@ -187,18 +188,10 @@ async def _check_left_out(
         async for page in found:
             for record in page.records:
                 left_out.pop(record.id or "", None)
-    for referral_id, time in left_out.items():
-        try:
-            now = await pipeline.client.fetch(referral_id)
-        except PermissionRefused:
-            break
-        if now is not None and now.records[0].time(field) == time:
-            break
-    else:
-        return
-    raise SourceContradicted(
-        f"Asked by {field.value}, the API leaves out records that it lists when it is asked for everything."
-    )
+    if await leaves_out(pipeline.client, field, left_out):
+        raise SourceContradicted(
+            f"Asked by {field.value}, the API leaves out records that it lists when it is asked for everything."
+        )
 
 
 async def _pass(pipeline: Pipeline, run: Run, found: _Compared, window: Window, strategy: Strategy) -> set[str]:

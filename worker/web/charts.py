@@ -118,7 +118,7 @@ def bars(values: Sequence[tuple[str, float, str] | tuple[str, float, str, str]])
 
 
 def _round_up(value: float) -> float:
-    """The next round number, so that grid lines have round labels."""
+    """Return the next round number, so that grid lines have round labels."""
     if value <= 0:
         return 1
     size = float(10 ** (len(str(int(value))) - 1))

@@ -68,7 +68,7 @@ _QUEUE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class Scrape:
     """What metrics are made of.
 
     Rows of `sync.status`, of `sync.totals` and of the current leases; this process's connections by state, and
@@ -88,21 +88,21 @@ class Facts:
     by_account: bool = True
 
 
-def exposition(facts: Facts) -> bytes:
-    """Write the facts in Prometheus's text format."""
+def exposition(scrape: Scrape) -> bytes:
+    """Write what a scrape shows in Prometheus's text format."""
     registry = CollectorRegistry(auto_describe=False)
-    if facts.by_account:
-        registry.register(_Status(facts.status, datetime.now(UTC)))
-    registry.register(_Work(facts))
-    registry.register(_People(facts, datetime.now(UTC)))
+    if scrape.by_account:
+        registry.register(_Status(scrape.status, datetime.now(UTC)))
+    registry.register(_Work(scrape))
+    registry.register(_People(scrape, datetime.now(UTC)))
     return generate_latest(registry)
 
 
 class _Work(Collector):
     """What runs came to, who holds what, and what this process has in hand."""
 
-    def __init__(self, facts: Facts) -> None:
-        self._facts = facts
+    def __init__(self, scrape: Scrape) -> None:
+        self._scrape = scrape
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily | InfoMetricFamily]:
         counters = {
@@ -111,7 +111,7 @@ class _Work(Collector):
             )
             for one in _COUNTERS.values()
         }
-        for row in self._facts.totals if self._facts.by_account else _summed(self._facts.totals):
+        for row in self._scrape.totals if self._scrape.by_account else _summed(self._scrape.totals):
             name, _, detail = row["name"].partition(".")
             counter = _COUNTERS.get(name)
             if counter is not None:
@@ -119,30 +119,30 @@ class _Work(Collector):
                 counters[counter.name].add_metric(labels, row["value"])
         yield from counters.values()
         holders = _family("lease_held", "1 for the owner of a lease.", "kind", "owner")
-        for lease in self._facts.leases if self._facts.by_account else ():
+        for lease in self._scrape.leases if self._scrape.by_account else ():
             holders.add_metric([lease["account"], lease["kind"], lease["owner"]], 1.0)
         yield holders
         connections = GaugeMetricFamily(
             "referral_sync_connections", "This process's connections to the database.", labels=["state"]
         )
-        for state, number in self._facts.connections.items():
+        for state, number in self._scrape.connections.items():
             connections.add_metric([state], number)
         yield connections
         in_hand = GaugeMetricFamily("referral_sync_work_in_hand", "Jobs that this process has begun and not ended.")
-        in_hand.add_metric([], self._facts.in_hand)
+        in_hand.add_metric([], self._scrape.in_hand)
         yield in_hand
         for name, column, meaning in _QUEUE:
             family = GaugeMetricFamily(f"referral_sync_queue_{name}", meaning, labels=["kind"])
-            for row in self._facts.queue:
+            for row in self._scrape.queue:
                 family.add_metric([row["kind"]], float(row[column]))
             yield family
         accounts = GaugeMetricFamily("referral_sync_accounts", "Accounts by health.", labels=["health"])
         for word in HEALTHS:
-            accounts.add_metric([word], sum(row["health"] == word for row in self._facts.status))
+            accounts.add_metric([word], sum(row["health"] == word for row in self._scrape.status))
         yield accounts
         ages = [
             (datetime.now(UTC) - row["fresh_as_of"]).total_seconds()
-            for row in self._facts.status
+            for row in self._scrape.status
             if row["fresh_as_of"] is not None
         ]
         oldest = GaugeMetricFamily(
@@ -151,7 +151,7 @@ class _Work(Collector):
         oldest.add_metric([], max(ages, default=0.0))
         yield oldest
         workers = GaugeMetricFamily("referral_sync_workers", "Workers that take jobs from the queue.")
-        workers.add_metric([], self._facts.workers)
+        workers.add_metric([], self._scrape.workers)
         yield workers
         yield InfoMetricFamily("referral_sync_build", "The release of this process.", value={"version": RELEASE})
 
@@ -167,15 +167,15 @@ def _summed(totals: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 class _People(Collector):
     """What awaits an answer, and whether messages are sent."""
 
-    def __init__(self, facts: Facts, now: datetime) -> None:
-        self._facts, self._now = facts, now
+    def __init__(self, scrape: Scrape, now: datetime) -> None:
+        self._scrape, self._now = scrape, now
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         awaiting = _family("awaiting_response", "Incoming referrals that await an answer.")
         overdue = _family("overdue", "Of those, with a deadline that has passed.")
         deadline = _family("next_deadline_seconds", "Until the next deadline of one that awaits an answer passes.")
         unknown = _family("unknown_fields", "Members of the API that no document names, in 30 days.")
-        for row in self._facts.waiting:
+        for row in self._scrape.waiting:
             unknown.add_metric([row["account"]], row["unknown_fields"])
             awaiting.add_metric([row["account"]], row["awaiting"])
             overdue.add_metric([row["account"]], row["overdue"])
@@ -190,7 +190,7 @@ class _People(Collector):
             "referral_sync_deliveries", "Attempts to send a message, by what came of them; given_up: whole messages.",
             labels=["channel", "outcome"],
         )  # fmt: skip
-        for row in self._facts.channels:
+        for row in self._scrape.channels:
             name, oldest = row["channel"], row["oldest_at"]
             depth.add_metric([name], row["waiting_events"])
             age.add_metric([name], (self._now - oldest).total_seconds() if oldest else 0.0)

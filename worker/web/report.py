@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from decimal import Decimal
 from itertools import groupby
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment
 
-from worker.model.escape import block
+from worker.model.pace import ago
 from worker.web import charts
 
 Row = Mapping[str, Any]
 Rows = Mapping[str, Sequence[Row]]
 """What `store.analysis` returns: rows by part of the report."""
-
-PAGES = Environment(
-    loader=PackageLoader("worker.web"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    finalize=lambda value: block(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
-)
-"""The templates; whatever is put into them is escaped, also what would make a text read as another."""
 
 NOT_BACKFILLED = ("never ran", "loading")
 """Healths of an account whose copy is not there yet: what is counted of it says nothing."""
@@ -37,11 +26,11 @@ FEW_HOURS = 48
 _MONEY_SHOWN = _NAMED = 2
 
 
-def report(rows: Rows, now: datetime) -> str:
-    """Write the page; whatever strangers wrote into names stands in it as text."""
+def report(rows: Rows, now: datetime, templates: Environment) -> str:
+    """Write the page with its templates; whatever strangers wrote into names stands in it as text."""
     accounts = rows["accounts"]
     trends = _trends(rows["money"])
-    return PAGES.get_template("report.html").render(
+    return templates.get_template("report.html").render(
         now=now,
         rows=rows,
         figures=rows["figures"][0],
@@ -76,7 +65,7 @@ def title(accounts: Sequence[Row]) -> str:
 
 
 def _oldest(accounts: Sequence[Row]) -> Row | None:
-    """The account whose data is the oldest, of those that were backfilled."""
+    """Return the account whose data is the oldest, of those that were backfilled."""
     backfilled = [row for row in accounts if row["fresh_as_of"]]
     return min(backfilled, key=lambda row: row["fresh_as_of"], default=None)
 
@@ -87,7 +76,7 @@ def _daily(rows: Sequence[Row]) -> charts.Lines | None:
 
 
 def _trends(rows: Sequence[Row]) -> list[charts.Lines]:
-    """One small chart for each currency, those of the most deals first: they have no common scale."""
+    """Draw one small chart for each currency, those of the most deals first: they have no common scale."""
     found = charts.series(rows)
     if found is None:
         return []
@@ -96,7 +85,7 @@ def _trends(rows: Sequence[Row]) -> list[charts.Lines]:
 
 
 def _answered(row: Row) -> tuple[str, float, str, str]:
-    """A month's median; while some wait for an answer, or the month is not over, it is what is known so far."""
+    """Write a month's median; while some wait for an answer, or the month is not over, it is what is known so far."""
     duration = "nobody yet" if row["hours"] is None else hours(row["hours"])
     notes = []
     if row["unanswered"]:
@@ -153,15 +142,3 @@ def days(value: Decimal | float | None) -> str:
 
 def _day(moment: datetime | date | None) -> str:
     return "" if moment is None else f"{moment:%Y-%m-%d}"
-
-
-def ago(moment: datetime | None, now: datetime) -> str:
-    """Say how long a moment is ago, in its largest unit."""
-    if moment is None:
-        return "never"
-    passed = now - moment.astimezone(UTC)
-    for size, unit in ((timedelta(days=1), "day"), (timedelta(hours=1), "hour"), (timedelta(minutes=1), "minute")):
-        number = passed // size
-        if number >= 1:
-            return f"{number} {unit}{'s' if number > 1 else ''} ago"
-    return "just now"

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from worker.model.pace import seconds_left
-from worker.web.report import PAGES, ago
+from jinja2 import Environment
+
+from worker.model.account_state import loading, sign_in
+from worker.model.pace import ago, until
 
 SOON = timedelta(days=14)
 """A sign-in that lapses sooner is shown as a warning."""
@@ -21,14 +23,6 @@ PER_PAGE = 50
 
 REFRESH_SECONDS = 30
 _BAR_WIDTH, _BAR_HEIGHT = 6, 40
-_STYLE = PAGES.get_template("style.css").render() + PAGES.get_template("status.css").render()
-_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-
-POLICY = (
-    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-)
-"""The page's Content-Security-Policy: nothing but its own style sheet, known by its hash."""
-
 
 RUNS_SHOWN = 60
 """Places of the chart, so that a bar is as wide after one run as after many."""
@@ -46,7 +40,7 @@ KINDS = {"incremental": "incremental sync"}
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class RunBar:
     """A run in the small chart: where it stands, how high, and what it was."""
 
     x: int
@@ -60,22 +54,14 @@ class Bar:
 class Chart:
     """Recent runs: bars, the labels of the scale from the top, when the oldest began, and what the colours mean."""
 
-    bars: list[Bar]
+    bars: list[RunBar]
     scale: list[str]
     first: datetime
     legend: list[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Loading:
-    """How far the first backfill is: in words, and as a share from 0 to 1 where that is known."""
-
-    text: str
-    share: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
+class Selection:
     """The accounts that one page shows, of `found` that match `search`, of `known` in all; pages count from 1."""
 
     rows: Sequence[Mapping[str, Any]]
@@ -86,7 +72,7 @@ class Part:
     known: int = 0
 
 
-def part_of(rows: Sequence[Mapping[str, Any]], search: str, page: str, now: datetime) -> Part:
+def part_of(rows: Sequence[Mapping[str, Any]], search: str, page: str, now: datetime) -> Selection:
     """Choose what to show: the worst first, those whose names or labels hold what is searched for."""
     text = search.strip().casefold()
     rank = {"bad": 0, "fair": 1, "good": 2}
@@ -97,14 +83,15 @@ def part_of(rows: Sequence[Mapping[str, Any]], search: str, page: str, now: date
     pages = max(1, -(-len(matching) // PER_PAGE))
     number = min(max(1, int(page) if page.isascii() and page.isdigit() and len(page) < 6 else 1), pages)  # noqa: PLR2004 - digits of any page that there can be
     shown = matching[(number - 1) * PER_PAGE : number * PER_PAGE]
-    return Part(shown, search.strip(), number, pages, len(matching), len(rows))
+    return Selection(shown, search.strip(), number, pages, len(matching), len(rows))
 
 
 def status_page(
-    part: Part,
+    part: Selection,
     runs: Sequence[Mapping[str, Any]],
     upcoming: Sequence[tuple[str, str, datetime]],
     now: datetime,
+    templates: Environment,
 ) -> str:
     """Write the page from rows of `sync.status`, recent runs (newest first) and what is due next."""
     of_account = defaultdict[str, list[Mapping[str, Any]]](list)
@@ -113,8 +100,8 @@ def status_page(
     due = defaultdict[str, list[tuple[str, str]]](list)
     for account, kind, moment in upcoming:
         due[account].append((kind, until(moment, now)))
-    return PAGES.get_template("status.html").render(
-        style=_STYLE,
+    return templates.get_template("status.html").render(
+        style=_style(templates),
         refresh=REFRESH_SECONDS,
         now=now,
         part=part,
@@ -130,9 +117,21 @@ def status_page(
         took=lambda seconds: took(float(seconds or 0)),
         loading=lambda row: loading(row, now),
         ago=lambda moment: ago(moment, now),
-        sign_in=lambda row: sign_in(row, now),
+        sign_in=lambda row: (sign_in_colour(row, now), sign_in(row, now) or "not stored here"),
         verdict=lambda row: verdict(row, now),
     )
+
+
+def policy(templates: Environment) -> str:
+    """Return the page's Content-Security-Policy: nothing but its own style sheet, known by its hash."""
+    known = base64.b64encode(hashlib.sha256(_style(templates).encode()).digest()).decode()
+    return (
+        f"default-src 'none'; style-src 'sha256-{known}'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    )
+
+
+def _style(templates: Environment) -> str:
+    return templates.get_template("style.css").render() + templates.get_template("status.css").render()
 
 
 def verdict(row: Mapping[str, Any], now: datetime) -> tuple[str, str]:
@@ -172,43 +171,17 @@ def fix(row: Mapping[str, Any]) -> list[str]:
     return ["see what is refused: referral-sync check"]
 
 
-def loading(row: Mapping[str, Any], now: datetime) -> Loading | None:
-    """Say how far the first backfill of an account is, and when it may be done at the pace until now."""
-    since = row.get("loading_since")
-    if since is None:
-        return None
-    windows, done = row.get("loading_windows") or 0, row.get("loading_windows_done") or 0
-    progress = f"{row.get('loading_records') or 0:,} records since {since:%H:%M} UTC"
-    if not windows:
-        return Loading(f"{progress}.", None)
-    progress = f"{done:,} of {windows:,} windows, {progress}"
-    left = seconds_left((now - since).total_seconds(), done, windows)
-    if left is None:
-        return Loading(f"{progress}.", 0.0)
-    ready = until(now + timedelta(seconds=left), now).replace("in ", "in about ")
-    return Loading(f"{progress}; ready {ready}.", done / windows)
-
-
-def sign_in(row: Mapping[str, Any], now: datetime) -> tuple[str, str]:
-    """Say how long the sign-in lasts, with a word for its colour."""
+def sign_in_colour(row: Mapping[str, Any], now: datetime) -> str:
+    """Return the word for the colour of how long the sign-in lasts; empty where it needs none."""
     if row["sign_in_refused_at"] is not None:
-        return "bad", f"refused {ago(row['sign_in_refused_at'], now)}"
+        return "bad"
     if row["sign_in_lapses_at"] is None:
-        return "soft", "not stored here"
-    days = int((row["sign_in_lapses_at"] - now) / timedelta(days=1))
-    return ("fair" if _lapses_soon(row, now) else ""), f"lapses in {days} days unless used"
+        return "soft"
+    return "fair" if _lapses_soon(row, now) else ""
 
 
 def _lapses_soon(row: Mapping[str, Any], now: datetime) -> bool:
     return row["sign_in_lapses_at"] is not None and row["sign_in_lapses_at"] - now < SOON
-
-
-def until(moment: datetime, now: datetime) -> str:
-    """Say how long it is until a moment."""
-    seconds = max(0, round((moment - now).total_seconds()))
-    if seconds < 90:  # noqa: PLR2004 - minutes say no more below that
-        return f"in {seconds} s"
-    return f"in {seconds // 60} min" if seconds < 2 * 3600 else f"in {seconds // 3600} h"
 
 
 def chart(runs: Sequence[Mapping[str, Any]]) -> Chart:
@@ -219,7 +192,7 @@ def chart(runs: Sequence[Mapping[str, Any]]) -> Chart:
     return Chart(bars(runs), [took(longest), took(longest / 4), "0"], runs[-1]["started_at"], legend)
 
 
-def bars(runs: Sequence[Mapping[str, Any]]) -> list[Bar]:
+def bars(runs: Sequence[Mapping[str, Any]]) -> list[RunBar]:
     """Lay out runs, oldest first, the newest at the right edge.
 
     Height is duration on a square root scale, so that a backfill does not flatten the syncs.
@@ -231,7 +204,7 @@ def bars(runs: Sequence[Mapping[str, Any]]) -> list[Bar]:
         height = round(3 + (_BAR_HEIGHT - 3) * (float(run["seconds"] or 0) / longest) ** 0.5, 1)
         title = f"{KINDS.get(run['kind'], run['kind'])} {run['outcome']}, {run['started_at']:%H:%M:%S} UTC, "
         title += took(float(run["seconds"] or 0))
-        drawn.append(Bar(place * (_BAR_WIDTH + 2), round(_BAR_HEIGHT - height, 1), height, run["outcome"], title))
+        drawn.append(RunBar(place * (_BAR_WIDTH + 2), round(_BAR_HEIGHT - height, 1), height, run["outcome"], title))
     return drawn
 
 
