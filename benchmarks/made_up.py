@@ -11,7 +11,7 @@ _REFERRALS = """
 INSERT INTO partner_center.referrals (account, id, name, status, substatus, qualification, type, direction, deal_value,
     currency, customer_name, customer_country, created_at, updated_at, accepted_at, closed_at, closing_at,
     external_reference_id, microsoft_msx_id, version, content_hash,
-    payload, repaired, observed_at, changed_at, valid_from, change, changed_columns)
+    payload, repaired, observed_at, changed_at, valid_from, change, changed_columns, changes)
 SELECT 'contoso', 'r' || n, CASE n % 3 WHEN 0 THEN 'deal &amp; more ' ELSE 'deal ' END || n,
     CASE n % 20 WHEN 0 THEN 'New' WHEN 1 THEN 'Active' WHEN 2 THEN 'Active' ELSE 'Closed' END,
     CASE n % 20 WHEN 0 THEN 'Pending' WHEN 1 THEN 'Accepted' WHEN 2 THEN 'Accepted'
@@ -24,18 +24,21 @@ SELECT 'contoso', 'r' || n, CASE n % 3 WHEN 0 THEN 'deal &amp; more ' ELSE 'deal
     date_trunc('day', at) + interval '60 days' - interval '1 hour',
     CASE WHEN n % 5 < 3 THEN 'O' || n END, CASE WHEN n % 10 < 3 THEN '7-' || n END, n, gen_random_uuid(),
     jsonb_build_object('id', 'r' || n, 'pad', repeat('x', 800)), false, now(), now(), at + interval '16 days',
-    'changed', '{status,substatus}'
+    'changed', '{status,substatus}', '{"status": ["Active", "Closed"], "substatus": ["Accepted", "Won"]}'
 FROM generate_series(1, $1::integer) n, LATERAL (SELECT now() - interval '3 years' * (n::float / $1) AS at) x
 """
 
 _VERSIONS = """
 INSERT INTO partner_center.referral_versions (account, referral_id, referral_key, valid_from, valid_to, recorded_at,
-    change, changed_columns, version, status, substatus, type, direction, deal_value, currency, payload)
+    change, changed_columns, changes, version, status, substatus, type, direction, deal_value, currency, payload)
 SELECT 'contoso', r.id, r.referral_key,
     r.created_at + interval '4 days' * (k - 1) + interval '2 days' * (k = 1)::integer,
     r.created_at + interval '4 days' * k, r.created_at + interval '4 days' * (k - 1),
     CASE k WHEN 1 THEN 'first' ELSE 'changed' END,
-    CASE k WHEN 2 THEN '{deal_value}' WHEN 3 THEN '{status,substatus}' WHEN 4 THEN '{deal_value}' END::text[], k,
+    CASE k WHEN 2 THEN '{deal_value}' WHEN 3 THEN '{status,substatus}' WHEN 4 THEN '{deal_value}' END::text[],
+    CASE k WHEN 2 THEN '{"deal_value": ["9", "10"]}'
+        WHEN 3 THEN '{"status": ["New", "Active"], "substatus": ["Pending", "Accepted"]}'
+        WHEN 4 THEN '{"deal_value": ["10", "11"]}' END::jsonb, k,
     CASE WHEN k < 3 THEN 'New' ELSE 'Active' END, CASE WHEN k < 3 THEN 'Pending' ELSE 'Accepted' END,
     r.type, r.direction, r.deal_value + k, r.currency, jsonb_build_object('id', r.id, 'pad', repeat('x', 400))
 FROM partner_center.referrals r, generate_series(1, 4) k

@@ -425,7 +425,7 @@ SELECT column_name, path FROM (VALUES
     ('migrated_psc_deal_id', '{trackingInfo,migratedPSCDealId}'::text[]),
     ('migrated_psc_partner_deal_id', '{trackingInfo,migratedPSCPartnerDealId}'::text[])
 ) AS shown (column_name, path);
-COMMENT ON VIEW sync.shown_members IS 'The path of the API member behind each column of partner_center.referrals that bi.changes may show.';
+COMMENT ON VIEW sync.shown_members IS 'The path of the API member behind each column of partner_center.referrals whose changes may be shown.';
 
 CREATE VIEW bi.changes AS
 SELECT
@@ -434,15 +434,12 @@ SELECT
     v.valid_from AS changed_at,
     v.change,
     c.changed AS column_name,
-    before.payload #>> m.path AS old_value,
-    v.payload #>> m.path AS new_value,
+    v.changes -> c.changed ->> 0 AS old_value,
+    v.changes -> c.changed ->> 1 AS new_value,
     v.recorded_at,
     v.run_id AS run
 FROM partner_center.referral_history v
-CROSS JOIN LATERAL unnest(v.changed_columns) AS c (changed)
-LEFT JOIN partner_center.referral_versions before
-    ON before.account = v.account AND before.referral_id = v.referral_id AND before.valid_to = v.valid_from
-LEFT JOIN sync.shown_members m ON m.column_name = c.changed;
+CROSS JOIN LATERAL unnest(v.changed_columns) AS c (changed);
 COMMENT ON VIEW bi.changes IS 'Each change of each column since the referral was first seen, as the source wrote it. For child tables, and for what holds personal data, the name alone.';
 
 -- Before a referral was first seen, its own dates say when it was New, Active and Closed. What was observed always wins:

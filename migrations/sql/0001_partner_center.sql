@@ -93,6 +93,7 @@ CREATE TABLE partner_center.referrals (
     valid_from timestamptz NOT NULL,
     change text NOT NULL DEFAULT 'first' CHECK (change IN ('first', 'changed', 'deleted', 'back')),
     changed_columns text[],
+    changes jsonb,
     run_id bigint,
     PRIMARY KEY (account, id)
 );
@@ -112,6 +113,7 @@ COMMENT ON COLUMN partner_center.referrals.deleted_at IS 'Database time when a c
 COMMENT ON COLUMN partner_center.referrals.valid_from IS 'From when the present version holds (inclusive): the source''s time of the change if later than the version before, else when it was observed.';
 COMMENT ON COLUMN partner_center.referrals.change IS 'What began the present version: first (first sight), changed, deleted (at the source) or back (listed again).';
 COMMENT ON COLUMN partner_center.referrals.changed_columns IS 'What differs from the version before; null for the first sight. payload where only members without a column do.';
+COMMENT ON COLUMN partner_center.referrals.changes IS 'From what to what each of these changed, as the source wrote it, where that may be shown: no personal data, no child tables.';
 COMMENT ON COLUMN partner_center.referrals.run_id IS 'The run in sync.runs that stored the present version.';
 COMMENT ON COLUMN partner_center.referrals.engagement_id IS 'Groups all copies of one deal; each party has a referral of its own under it. API: engagementId';
 COMMENT ON COLUMN partner_center.referrals.name IS 'Name of the deal. API: name';
@@ -395,6 +397,7 @@ CREATE TABLE partner_center.referral_versions (
     recorded_at timestamptz NOT NULL,
     change text NOT NULL CHECK (change IN ('first', 'changed', 'deleted', 'back')),
     changed_columns text[],
+    changes jsonb,
     version bigint NOT NULL,
     run_id bigint,
     name text,
@@ -424,6 +427,7 @@ COMMENT ON COLUMN partner_center.referral_versions.valid_to IS 'Until when (excl
 COMMENT ON COLUMN partner_center.referral_versions.recorded_at IS 'Database time when this version was stored.';
 COMMENT ON COLUMN partner_center.referral_versions.change IS 'What began this version: first (first sight), changed, deleted (at the source) or back (listed again).';
 COMMENT ON COLUMN partner_center.referral_versions.changed_columns IS 'What differs from the version before; null for the first sight. payload where only members without a column do.';
+COMMENT ON COLUMN partner_center.referral_versions.changes IS 'From what to what each of these changed, as the source wrote it, where that may be shown: no personal data, no child tables.';
 COMMENT ON COLUMN partner_center.referral_versions.version IS 'updatedDateTime of this version in ticks of 100 ns since year 1.';
 COMMENT ON COLUMN partner_center.referral_versions.run_id IS 'The run in sync.runs that stored this version.';
 COMMENT ON COLUMN partner_center.referral_versions.payload IS 'The record of this version.';
@@ -461,10 +465,10 @@ $$;
 
 -- The past and the present of each referral as one chain.
 CREATE VIEW partner_center.referral_history AS
-SELECT account, referral_id, referral_key, valid_from, valid_to, recorded_at, change, changed_columns, version, run_id, name, status, substatus, qualification, type, direction, sales_stage, deal_value, currency, closing_at, registration_status, mpn_id, is_spam, invited_by_organization_id, payload
+SELECT account, referral_id, referral_key, valid_from, valid_to, recorded_at, change, changed_columns, changes, version, run_id, name, status, substatus, qualification, type, direction, sales_stage, deal_value, currency, closing_at, registration_status, mpn_id, is_spam, invited_by_organization_id, payload
 FROM partner_center.referral_versions
 UNION ALL
-SELECT account, id, referral_key, valid_from, NULL::timestamptz, changed_at, change, changed_columns, version, run_id, name, status, substatus, qualification, type, direction, sales_stage, deal_value, currency, closing_at, registration_status, mpn_id, is_spam, invited_by_organization_id, payload
+SELECT account, id, referral_key, valid_from, NULL::timestamptz, changed_at, change, changed_columns, changes, version, run_id, name, status, substatus, qualification, type, direction, sales_stage, deal_value, currency, closing_at, registration_status, mpn_id, is_spam, invited_by_organization_id, payload
 FROM partner_center.referrals;
 COMMENT ON VIEW partner_center.referral_history IS 'Each version of each referral, the present one with valid_to null: half-open intervals without gap or overlap.';
 DO $$
@@ -517,8 +521,8 @@ $$;
 CREATE FUNCTION partner_center.end_deleted() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO partner_center.referral_versions
-        (account, referral_id, referral_key, valid_from, valid_to, recorded_at, change, changed_columns, version, run_id, name, status, substatus, qualification, type, direction, sales_stage, deal_value, currency, closing_at, registration_status, mpn_id, is_spam, invited_by_organization_id, payload)
-    SELECT account, id, referral_key, valid_from, greatest(now(), valid_from + interval '1 microsecond'), changed_at, change, changed_columns, version, run_id, name, status, substatus, qualification, type, direction, sales_stage, deal_value, currency, closing_at, registration_status, mpn_id, is_spam, invited_by_organization_id, payload
+        (account, referral_id, referral_key, valid_from, valid_to, recorded_at, change, changed_columns, changes, version, run_id, name, status, substatus, qualification, type, direction, sales_stage, deal_value, currency, closing_at, registration_status, mpn_id, is_spam, invited_by_organization_id, payload)
+    SELECT account, id, referral_key, valid_from, greatest(now(), valid_from + interval '1 microsecond'), changed_at, change, changed_columns, changes, version, run_id, name, status, substatus, qualification, type, direction, sales_stage, deal_value, currency, closing_at, registration_status, mpn_id, is_spam, invited_by_organization_id, payload
     FROM deleted;
     DELETE FROM partner_center.referral_team_members c USING deleted d WHERE c.referral_key = d.referral_key;
     DELETE FROM partner_center.referral_customer_contacts c USING deleted d WHERE c.referral_key = d.referral_key;

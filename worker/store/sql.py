@@ -87,6 +87,10 @@ SET {", ".join(f"{name} = d.{name}" for name, _ in (*_COLUMNS, _PAYLOAD))}, dele
     valid_from = coalesce(d.valid_from, r.valid_from),
     change = coalesce(d.change, r.change),
     changed_columns = CASE WHEN d.change IS NULL THEN r.changed_columns ELSE d.changed_columns END,
+    changes = CASE WHEN d.change IS NULL THEN r.changes ELSE (
+        SELECT jsonb_object_agg(m.column_name, jsonb_build_array(r.payload #>> m.path, d.payload #>> m.path))
+        FROM sync.shown_members m WHERE m.column_name = ANY(d.changed_columns)
+    ) END,
     run_id = CASE WHEN d.change IS NULL THEN r.run_id ELSE $3 END
 FROM {_recordset((("id", "text"), *_PRESENT, *_COLUMNS, _PAYLOAD))}
 {_KEY_OF_EACH} WHERE r.referral_key = k.referral_key
@@ -94,10 +98,10 @@ FROM {_recordset((("id", "text"), *_PRESENT, *_COLUMNS, _PAYLOAD))}
 
 END_VERSIONS = f"""
 INSERT INTO partner_center.referral_versions
-    (account, referral_id, referral_key, valid_from, valid_to, recorded_at, change, changed_columns, version, run_id,
-    {", ".join(VERSION_COLUMNS)}, payload)
+    (account, referral_id, referral_key, valid_from, valid_to, recorded_at, change, changed_columns, changes, version,
+    run_id, {", ".join(VERSION_COLUMNS)}, payload)
 SELECT r.account, r.id, r.referral_key, r.valid_from, d.valid_to::timestamptz, r.changed_at, r.change,
-    r.changed_columns, r.version, r.run_id,
+    r.changed_columns, r.changes, r.version, r.run_id,
     {", ".join(f"r.{name}" for name in VERSION_COLUMNS)}, r.payload
 FROM unnest($2::text[], $3::text[]) AS d(id, valid_to)
 CROSS JOIN LATERAL (SELECT * FROM partner_center.referrals WHERE account = $1 AND id = d.id LIMIT 1) r
@@ -119,7 +123,7 @@ WHERE v.account = $1 AND v.referral_id = ANY($2::text[]) AND v.referral_id = d.i
 MARK_DELETED = f"""
 UPDATE partner_center.referrals r
 SET deleted_at = now(), changed_at = now(), valid_from = d.valid_from::timestamptz, change = 'deleted',
-    changed_columns = '{{deleted_at}}', run_id = $4
+    changed_columns = '{{deleted_at}}', changes = NULL, run_id = $4
 FROM unnest($2::text[], $3::text[]) AS d(id, valid_from)
 {_KEY_OF_EACH} WHERE r.referral_key = k.referral_key
 """

@@ -17,8 +17,8 @@ LOCK_STAGES = "LOCK TABLE sync.stages IN SHARE ROW EXCLUSIVE MODE"
 _IN_MEMORY = "SET LOCAL work_mem = '64MB'; SET LOCAL hash_mem_multiplier = 8; SET LOCAL jit = off"
 """How the pipeline is added up: 3 s for a million versions, in 40 MB.
 
-PostgreSQL expects thirty times the days that there are, so with less it sorts all of history on disk, for 16 s; compiling
-takes as long as all the rest.
+PostgreSQL expects thirty times the days that there are, so with less it sorts all of history on disk, for 16 s; and
+compiling takes as long as all the rest.
 """
 
 _STALE = """
