@@ -332,26 +332,25 @@ LEFT JOIN partner_center.referral_versions before
 WHERE v.change <> 'changed' OR v.changed_columns && ARRAY['status', 'substatus'];
 COMMENT ON VIEW bi.status_changes IS 'Each change of status or substatus since the referral was first seen; the first sight, deleted and back are changes too.';
 
--- An outer join and a CASE, so that PostgreSQL knows how many rows come of it: then all changes are one pass over history,
--- and the latest few a look at the version before each.
+CREATE FUNCTION bi.amount(written text) RETURNS numeric LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN written ~ '^\s*[-+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]{1,4})?\s*$' THEN written::numeric END;
+COMMENT ON FUNCTION bi.amount(text) IS 'The amount that a text says, or null.';
+
 CREATE VIEW bi.value_changes AS
 SELECT
     v.account,
     v.referral_id,
     v.valid_from AS changed_at,
-    before.deal_value AS old_value,
+    CASE WHEN v.changes ? 'deal_value' THEN bi.amount(v.changes -> 'deal_value' ->> 0) ELSE v.deal_value END AS old_value,
     v.deal_value AS new_value,
-    before.currency AS old_currency,
+    CASE WHEN v.changes ? 'currency' THEN v.changes -> 'currency' ->> 0 ELSE v.currency END AS old_currency,
     v.currency,
     bi.decoded(v.name) AS name,
     bi.decoded(r.customer_name) AS customer,
     v.recorded_at
 FROM partner_center.referral_history v
-LEFT JOIN partner_center.referral_versions before
-    ON before.account = v.account AND before.referral_id = v.referral_id AND before.valid_to = v.valid_from
 LEFT JOIN partner_center.referrals r ON r.account = v.account AND r.id = v.referral_id
-WHERE v.changed_columns && '{deal_value,currency,payload}'::text[]
-    AND CASE WHEN before.valid_to IS NOT NULL THEN (before.deal_value, before.currency) IS DISTINCT FROM (v.deal_value, v.currency) ELSE false END;
+WHERE v.changes ?| '{deal_value,currency}'::text[];
 COMMENT ON VIEW bi.value_changes IS 'Each change of a deal''s value since it was first seen. Values are in the currency beside them.';
 
 -- Where in a record each column is, for showing what changed; not those that hold personal data.

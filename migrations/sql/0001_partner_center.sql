@@ -492,7 +492,7 @@ CREATE INDEX referral_versions_steps ON partner_center.referral_versions (referr
 
 -- The latest changes of value (`bi.value_changes`), without a look at all versions.
 CREATE INDEX referral_versions_values ON partner_center.referral_versions (valid_from)
-    WHERE changed_columns && '{deal_value,currency,payload}'::text[];
+    WHERE changes ?| '{deal_value,currency}'::text[];
 
 -- Counting what is live by what there is less what is deleted: both from an index.
 CREATE INDEX referrals_deleted ON partner_center.referrals (account) WHERE deleted_at IS NOT NULL;

@@ -8,9 +8,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
+import pytest
 
+from tests.support.pages import page, referral
+from tests.support.runs import leased
 from tests.support.steps import backfill_all, reconcile_once, sync_once
 from worker.demo.control import Control
+from worker.model.mapping import map_pages
+from worker.store.database import Database
+from worker.store.save import save
 from worker.sync.pipeline import Pipeline
 
 Record = dict[str, Any]
@@ -113,3 +119,26 @@ async def test_changes_are_what_the_records_say(pipeline: Pipeline, simulator: C
         assert row["run"] in runs
     value = sorted((row["changed_at"], row["old_value"]) for row in rows if row["column_name"] == "deal_value")
     assert [old for _, old in value][-1] == "1234.5", "the second change of one deal begins with what the first left"
+
+
+async def test_what_changed_is_told_of_a_record_that_this_release_cannot_read(
+    database: Database, db: asyncpg.Connection
+) -> None:
+    """Then it is not known by column, and the members that may be shown are compared."""
+    async with leased(database, "contoso", "incremental") as run:
+        for minute, value in enumerate((5, 7)):
+            read = page(referral(1, minute, details={"dealValue": value, "currency": "EUR"}), seconds=minute)
+            await save(database, run, map_pages([read]))
+            await db.execute("UPDATE partner_center.referrals SET payload = payload - 'id'")
+    shown = "SELECT old_value, new_value, old_currency, currency FROM bi.value_changes"
+    assert [tuple(row) for row in await db.fetch(shown)] == [(5, 7, "EUR", "EUR")]
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [("12.50", "12.50"), ("-3", "-3"), (" 1e3 ", "1000"), (".5", "0.5"), ("12,5", None), ("much", None), (None, None)],
+)
+async def test_an_amount_is_read_as_the_column_was(
+    written: str | None, expected: str | None, db: asyncpg.Connection
+) -> None:
+    assert await db.fetchval("SELECT bi.amount($1)::text", written) == expected

@@ -89,7 +89,9 @@ SET {", ".join(f"{name} = d.{name}" for name, _ in (*_COLUMNS, _PAYLOAD))}, dele
     changed_columns = CASE WHEN d.change IS NULL THEN r.changed_columns ELSE d.changed_columns END,
     changes = CASE WHEN d.change IS NULL THEN r.changes ELSE (
         SELECT jsonb_object_agg(m.column_name, jsonb_build_array(r.payload #>> m.path, d.payload #>> m.path))
-        FROM sync.shown_members m WHERE m.column_name = ANY(d.changed_columns)
+        FROM sync.shown_members m
+        WHERE m.column_name = ANY(d.changed_columns)
+            OR 'payload' = ANY(d.changed_columns) AND r.payload #>> m.path IS DISTINCT FROM d.payload #>> m.path
     ) END,
     run_id = CASE WHEN d.change IS NULL THEN r.run_id ELSE $3 END
 FROM {_recordset((("id", "text"), *_PRESENT, *_COLUMNS, _PAYLOAD))}
