@@ -26,7 +26,7 @@ from worker.sync.pipeline import Pipeline, Step
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
 
-ALONE_SECONDS = 5.0
+ALONE_SECONDS = 3.0
 """A backfill that takes no longer is not worth a second process, which takes a second of a core to start."""
 
 LOOK_SECONDS = 1.0
