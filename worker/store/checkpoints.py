@@ -7,7 +7,7 @@ from datetime import datetime
 from worker.model.instant import Instant, to_datetime
 from worker.model.window import TimeField, Window
 from worker.store import leases
-from worker.store.database import Database
+from worker.store.database import STATEMENT_SECONDS, Database
 from worker.store.leases import Lease
 
 
@@ -25,7 +25,7 @@ async def anchor(database: Database, account: str, lower: Instant, watermark: In
     write to all indexes. Where the one remembered was changed or deleted since, the rows of the account are looked
     through, once.
     """
-    async with database.transaction() as connection:
+    async with database.transaction(seconds=STATEMENT_SECONDS) as connection:
         found = await connection.fetchrow(
             """
             SELECT r.id, r.version FROM sync.watermarks w
