@@ -43,9 +43,8 @@ def main(how: str, origin: str, dsn: str) -> None:
             query = page.get("@odata.nextLink", "").partition("?")[2]
 
     started = time.perf_counter()
-    pipeline = dlt.pipeline(
-        pipeline_name=f"bench_{how}", destination=dlt.destinations.postgres(_with_password(dsn)), dataset_name=f"dlt_{how}"
-    )
+    destination = dlt.destinations.postgres(_with_password(dsn))
+    pipeline = dlt.pipeline(pipeline_name=f"bench_{how}", destination=destination, dataset_name=f"dlt_{how}")
     pipeline.run(referrals())
     seconds = time.perf_counter() - started
     sys.stdout.write(json.dumps({"seconds": seconds, "requests": asked, "table": f"dlt_{how}.referrals_{how}"}) + "\n")
