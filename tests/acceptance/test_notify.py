@@ -141,6 +141,7 @@ async def test_a_flood_is_one_summary(
     TALLY["messages of a flood"] += len(taking.messages())
 
 
+@pytest.mark.long
 async def test_a_dead_channel_holds_up_no_sync_and_no_other_channel(
     notifying: dict[str, str], simulator: Control, db: asyncpg.Connection, taking: Receiver, tmp_path: Path
 ) -> None:

@@ -202,6 +202,7 @@ async def test_a_name_that_is_not_of_this_machine_reaches_nothing(
                 assert await raw(running, b"GET " + path + b" HTTP/1.1\r\nHost: " + host) == status
 
 
+@pytest.mark.long
 async def test_connections_that_ask_nothing_are_closed(
     environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
 ) -> None:

@@ -73,6 +73,7 @@ async def test_a_listing_without_links_or_filters_is_never_called_verified(
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals WHERE deleted_at IS NOT NULL") == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["error_inside", "second_document", "html_behind"])
 async def test_an_error_inside_a_200_is_retried(
     kind: str, command: Command, simulator: Control, db: asyncpg.Connection
