@@ -593,17 +593,21 @@ CREATE TABLE sync.stages (
 CREATE INDEX stages_referral ON sync.stages (account, referral_id);
 COMMENT ON TABLE sync.stages IS 'Stages of each referral that changed since it was first seen; the worker replaces those of referrals that changed, after runs that changed something.';
 
+CREATE VIEW sync.unkept_stages AS
+SELECT f.* FROM sync.first_stages f
+WHERE f.is_only OR (
+    f.referral_key IN (SELECT referral_key FROM sync.stale_stages)
+    AND NOT EXISTS (SELECT FROM sync.stages s WHERE s.referral_key = f.referral_key)
+);
+COMMENT ON VIEW sync.unkept_stages IS 'Stages of each referral that has none in sync.stages: it has its first version alone, or had when they were brought up to date.';
+
 CREATE VIEW sync.all_stages AS
 SELECT referral_key, step, account, referral_id, status, substatus, entered_at, left_at, is_estimated
 FROM sync.stages
 UNION ALL
 SELECT f.referral_key, f.step, f.account, f.referral_id, f.status, f.substatus, f.from_at,
     CASE WHEN NOT f.goes_on THEN f.to_at END, f.is_estimated
-FROM sync.first_stages f
-WHERE f.is_only OR (
-    f.referral_key IN (SELECT referral_key FROM sync.stale_stages)
-    AND NOT EXISTS (SELECT FROM sync.stages s WHERE s.referral_key = f.referral_key)
-);
+FROM sync.unkept_stages f;
 COMMENT ON VIEW sync.all_stages IS 'Stages of each referral, as of the last time that they were brought up to date.';
 
 CREATE VIEW sync.all_estimates AS
@@ -611,11 +615,7 @@ SELECT account, direction, type, category, is_spam, currency, deal_value, status
 FROM sync.estimated_stages
 UNION ALL
 SELECT f.account, f.direction, f.type, f.category, f.is_spam, f.currency, f.deal_value, f.status, f.from_at, f.to_at
-FROM sync.first_stages f
-WHERE f.is_estimated AND (f.is_only OR (
-    f.referral_key IN (SELECT referral_key FROM sync.stale_stages)
-    AND NOT EXISTS (SELECT FROM sync.stages s WHERE s.referral_key = f.referral_key)
-));
+FROM sync.unkept_stages f WHERE f.is_estimated;
 COMMENT ON VIEW sync.all_estimates IS 'Stages before the first sight of each referral, as of the last time that they were brought up to date.';
 
 CREATE VIEW bi.stage_durations AS

@@ -92,9 +92,8 @@ async def ops_endpoint(
         return web.json_response({"status": "ready"})
 
     async def metrics(_: web.Request) -> web.Response:
-        body = await asyncio.to_thread(
-            exposition, await _scrape(queries)
-        )  # takes a while where there are many accounts
+        scrape = await _scrape(queries)
+        body = await asyncio.to_thread(exposition, scrape)  # takes a while where there are many accounts
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def status(_: web.Request) -> web.Response:

@@ -29,17 +29,20 @@ def _recordset(columns: Iterable[tuple[str, str]]) -> str:
     return "jsonb_to_recordset($2::jsonb) AS d(" + ", ".join(f"{name} {kind}" for name, kind in columns) + ")"
 
 
-def _of_each_id(columns: str, locking: str = "") -> str:
-    """Select columns of the rows with some ids ($2) of an account ($1), by a look into the index for each id.
+def _row_of_each(columns: str, locking: str = "") -> str:
+    """Join to ids (`d.id`) columns of their rows of an account ($1), by a look into the index for each id.
 
     Not by `id = ANY(...)`: while a table grows, or an account is new in it, PostgreSQL's statistics say that the
     account has few rows, and it reads all of them each time.
     """
-    return f"""
-        SELECT r.* FROM (SELECT unnest($2::text[]) AS id ORDER BY 1) d CROSS JOIN LATERAL (
-            SELECT {columns} FROM partner_center.referrals WHERE account = $1 AND id = d.id LIMIT 1{locking}
-        ) r
-    """
+    return f"""CROSS JOIN LATERAL (
+        SELECT {columns} FROM partner_center.referrals WHERE account = $1 AND id = d.id LIMIT 1{locking}
+    )"""
+
+
+def _of_each_id(columns: str, locking: str = "") -> str:
+    """Select columns of the rows with some ids ($2) of an account ($1), in the order of ids."""
+    return f"SELECT r.* FROM (SELECT unnest($2::text[]) AS id ORDER BY 1) d {_row_of_each(columns, locking)} r"
 
 
 LOOK = _of_each_id("id, version, content_hash, etag, observed_at, deleted_at")
@@ -76,10 +79,6 @@ SELECT d.id AS referral_id, v.valid_to FROM unnest($2::text[]) AS d(id) CROSS JO
 """
 """Which new rows are of referrals that the copy had before (erased, and shown again), and until when."""
 
-_KEY_OF_EACH = """
-CROSS JOIN LATERAL (SELECT referral_key FROM partner_center.referrals WHERE account = $1 AND id = d.id LIMIT 1) k
-"""
-
 UPDATE = f"""
 UPDATE partner_center.referrals r
 SET {", ".join(f"{name} = d.{name}" for name, _ in (*_COLUMNS, _PAYLOAD))}, deleted_at = NULL,
@@ -95,7 +94,7 @@ SET {", ".join(f"{name} = d.{name}" for name, _ in (*_COLUMNS, _PAYLOAD))}, dele
     ) END,
     run_id = CASE WHEN d.change IS NULL THEN r.run_id ELSE $3 END
 FROM {_recordset((("id", "text"), *_PRESENT, *_COLUMNS, _PAYLOAD))}
-{_KEY_OF_EACH} WHERE r.referral_key = k.referral_key
+{_row_of_each("referral_key")} k WHERE r.referral_key = k.referral_key
 """
 
 END_VERSIONS = f"""
@@ -106,7 +105,7 @@ SELECT r.account, r.id, r.referral_key, r.valid_from, d.valid_to::timestamptz, r
     r.changed_columns, r.changes, r.version, r.run_id,
     {", ".join(f"r.{name}" for name in VERSION_COLUMNS)}, r.payload
 FROM unnest($2::text[], $3::text[]) AS d(id, valid_to)
-CROSS JOIN LATERAL (SELECT * FROM partner_center.referrals WHERE account = $1 AND id = d.id LIMIT 1) r
+{_row_of_each("*")} r
 """
 """Runs before the rows change: what they hold becomes history, until the moment at which the next version begins.
 
@@ -127,7 +126,7 @@ UPDATE partner_center.referrals r
 SET deleted_at = now(), changed_at = now(), valid_from = d.valid_from::timestamptz, change = 'deleted',
     changed_columns = '{{deleted_at}}', changes = NULL, run_id = $4
 FROM unnest($2::text[], $3::text[]) AS d(id, valid_from)
-{_KEY_OF_EACH} WHERE r.referral_key = k.referral_key
+{_row_of_each("referral_key")} k WHERE r.referral_key = k.referral_key
 """
 
 REJECT = """
@@ -162,7 +161,7 @@ _REWRITTEN = (("payload", "jsonb"), ("content_hash", "uuid"), ("notes", "text"),
 REWRITE = f"""
 UPDATE partner_center.referrals r SET {", ".join(f"{name} = d.{name}" for name, _ in _REWRITTEN)}
 FROM {_recordset((("id", "text"), *_REWRITTEN))}
-{_KEY_OF_EACH} WHERE r.referral_key = k.referral_key
+{_row_of_each("referral_key")} k WHERE r.referral_key = k.referral_key
 """
 """Takes personal data out of what is stored; the referral has not changed."""
 
