@@ -10,17 +10,15 @@ more.
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import asyncpg
 
 from benchmarks.made_up import fill
-from benchmarks.server import server
+from benchmarks.server import cpu_of_server, server
 from tests.support.crm_match import PAGE, TABLE, documented, script
 from tests.support.dashboards import queries
 from tests.support.documents import QUESTIONS, sql_blocks
@@ -30,7 +28,6 @@ from worker.store.database import Database, open_database
 
 REFERRALS = 200_000
 ROUNDS = 5
-TICKS = os.sysconf("SC_CLK_TCK")
 VIEWS = "SELECT relname FROM pg_class WHERE relnamespace = 'bi'::regnamespace AND relkind = 'v' ORDER BY 1"
 OPPORTUNITIES = """
 INSERT INTO sales.opportunity
@@ -59,13 +56,13 @@ async def main(referrals: int) -> None:
         connection = await asyncpg.connect(url)
         versions = await connection.fetchval("SELECT count(*) FROM partner_center.referral_history")
         await _match(connection, url, referrals * 3 // 4)
-        postmaster = _parent(await connection.fetchval("SELECT pg_backend_pid()"))
+        backend = await connection.fetchval("SELECT pg_backend_pid()")
         sys.stdout.write(f"{referrals:,} referrals, {versions:,} versions\n{'best':>8} {'worst':>8} {'CPU':>8}  ms\n")
         views = [row["relname"] for row in await connection.fetch(VIEWS)]
         for name, sql in _asked(views):
-            await _measure(name, postmaster, lambda sql=sql: connection.fetch(sql))  # type: ignore[misc]
+            await _measure(name, backend, lambda sql=sql: connection.fetch(sql))  # type: ignore[misc]
         async with open_database(url, connections=1) as database:
-            await _refreshes(connection, database, postmaster)
+            await _refreshes(connection, database, backend)
         await connection.close()
 
 
@@ -88,48 +85,32 @@ async def _match(connection: asyncpg.Connection, url: str, opportunities: int) -
         raise SystemExit(done.stderr)
 
 
-async def _refreshes(connection: asyncpg.Connection, database: Database, server: int) -> None:
+async def _refreshes(connection: asyncpg.Connection, database: Database, backend: int) -> None:
     """Measure what brings history up to date: where nothing changed, after a thousand changes, and from nothing."""
-    await _measure("refresh of history, nothing changed", server, lambda: refresh_history(database))
+    await _measure("refresh of history, nothing changed", backend, lambda: refresh_history(database))
     for name, change in (("1,000 referrals changed", CHANGE), ("for the first time", FORGET)):
         await _measure(
             f"refresh of history, {name}",
-            server,
+            backend,
             lambda: refresh_history(database),
             lambda change=change: connection.execute(change),  # type: ignore[misc]
         )
 
 
 async def _measure(
-    name: str, server: int, work: Callable[[], Awaitable[Any]], before: Callable[[], Awaitable[Any]] | None = None
+    name: str, backend: int, work: Callable[[], Awaitable[Any]], before: Callable[[], Awaitable[Any]] | None = None
 ) -> None:
     taken = []
     for _ in range(ROUNDS):
         if before is not None:
             await before()
-        ticks, started = _ticks(server), time.perf_counter()
+        spent, started = cpu_of_server(backend), time.perf_counter()
         await work()
         seconds = time.perf_counter() - started
-        taken.append((seconds * 1000, (_ticks(server) - ticks) * 1000 / TICKS))
+        taken.append((seconds * 1000, (cpu_of_server(backend) - spent) * 1000))
     best = min(taken)
     sys.stdout.write(f"{best[0]:8.0f} {max(taken)[0]:8.0f} {best[1]:8.0f}  {name}\n")
     sys.stdout.flush()
-
-
-def _stat(process: int | str) -> list[str]:
-    """Return what Linux says of a process, from its state on: the parent is the second."""
-    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-
-
-def _parent(process: int) -> int:
-    return int(_stat(process)[1])
-
-
-def _ticks(server: int) -> int:
-    """Return the processor's time of a server's processes, those that have ended included."""
-    ended = sum(int(part) for part in _stat(server)[13:15])
-    living = Path(f"/proc/{server}/task/{server}/children").read_text().split()
-    return ended + sum(int(part) for process in living for part in _stat(process)[11:13])
 
 
 if __name__ == "__main__":

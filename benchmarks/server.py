@@ -114,13 +114,13 @@ async def cost(dsn: str, *, checkpoint: bool = False) -> Cost:
             await connection.execute("CHECKPOINT")
         wal = await connection.fetchval("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint")
         (written,) = await connection.fetch(_WRITTEN)
-        cpu = _cpu(await connection.fetchval("SELECT pg_backend_pid()"))
+        cpu = cpu_of_server(await connection.fetchval("SELECT pg_backend_pid()"))
     finally:
         await connection.close()
     return Cost(cpu, wal, written["inserted"], written["dead"])
 
 
-def _cpu(backend: int) -> float:
+def cpu_of_server(backend: int) -> float:
     """Return CPU seconds of the server that a process belongs to: its own, of those that ended, of those that live."""
     try:
         parent = _stat(backend)[1]
