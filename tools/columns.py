@@ -17,7 +17,10 @@ from worker.model.schema import CHILDREN, NESTED, REFERRAL, Child, Column, Group
 
 OUTPUT = Path(__file__).parents[1] / "worker/model/columns.py"
 
-_HEAD = '''"""The values of each table's columns, from a structure: written from `schema.py` by `make columns`."""
+_HEAD = '''"""The rows of each table as lines, from a structure: written from `schema.py` by `make columns`.
+
+`t` stands between values, and `n` for each that is null.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ from typing import Any
 
 from worker.model.documented import empty
 from worker.model.instant import floored
-from worker.model.values import BOOLEANS, Values, number
+from worker.model.values import BOOLEANS, number
 
 Arrays = tuple[Any, ...]
 '''
@@ -49,14 +52,16 @@ def _functions(table: str, groups: tuple[Group, ...], children: tuple[Child, ...
     held = [path[:-1] for path in paths]
     yield "".join(f"{name} = empty({table!r}, {path!r})\n" for path, name in _empty(table, holders + held))
     values = [_value(group.path, column) for group in groups for column in group.columns]
-    yield _function(table, "Values", "Return the values of the columns.", _steps(table, holders), values)
+    written = [f'f"{{{value}}}{{t}}"' for value in values[:-1]] + [f'f"{{{values[-1]}}}"']
+    yield _function(f"{table}(o: Any, t: str, n: str) -> str", "Write the columns.", _steps(table, holders), written)
     if paths:
-        yield _function(f"{table}_arrays", "Arrays", "Return the arrays.", _steps(table, held), map(_at, paths))
+        arrays = [f"{_at(path)}," for path in paths]
+        yield _function(f"{table}_arrays(o: Any) -> Arrays", "Return the arrays.", _steps(table, held), arrays)
 
 
-def _function(name: str, returns: str, doc: str, steps: str, found: Iterable[str]) -> str:
-    listed = "".join(f"        {one},\n" for one in found)
-    return f'\ndef {name}(o: Any) -> {returns}:\n    """{doc}"""\n{steps}    return (\n{listed}    )\n'
+def _function(head: str, doc: str, steps: str, found: Iterable[str]) -> str:
+    listed = "".join(f"        {one}\n" for one in found)
+    return f'\ndef {head}:\n    """{doc}"""\n{steps}    return (\n{listed}    )\n'
 
 
 def _empty(table: str, holders: Iterable[tuple[str, ...]]) -> list[tuple[tuple[str, ...], str]]:
@@ -71,7 +76,7 @@ def _steps(table: str, holders: Iterable[tuple[str, ...]]) -> str:
 
 
 def _variable(path: tuple[str, ...]) -> str:
-    return "_".join(("o", *map(_words, path)))
+    return _words(path[-1]) if path else "o"
 
 
 def _words(member: str) -> str:
@@ -87,13 +92,14 @@ def _value(path: tuple[str, ...], column: Column) -> str:
     members = [_at((*path, member)) for member in column.members]
     match column.kind:
         case Kind.TEXT:
-            return " or ".join(members)
+            return f"n if (v := {' or '.join(members)}) is None else v"
         case Kind.TIMESTAMP:
-            return f"floored(v) if (v := {members[0]}) else None"
+            return f"n if not (v := {members[0]}) or (v := floored(v)) is None else v"
         case Kind.BOOLEAN:
-            return " or ".join(f"BOOLEANS[{member}]" for member in members)
+            absent = " and ".join(f"(v := {member}) is None" for member in members)
+            return f"n if {absent} else BOOLEANS[v]"
         case Kind.NUMERIC:
-            return f"None if (v := {members[0]}) is None else number(v)"
+            return f"n if (v := {members[0]}) is None or (v := number(v)) is None else v"
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from worker.demo.data import make_referrals
 from worker.model import instant
+from worker.model.line import values_of
 from worker.model.mapping import Mapped, RejectedRecord, Row, changed_columns, map_pages, map_record, merge_missing
 from worker.model.record import Page, decode_record
 from worker.model.schema import CHILDREN, NESTED, REFERRAL, REFERRAL_COLUMNS, Child, Column, Group, Kind
@@ -41,7 +42,7 @@ def columns(one: Row) -> dict[str, Any]:
 def child_rows(one: Row, table: str) -> list[dict[str, Any]]:
     child = next(child for child in (*CHILDREN, *NESTED) if child.table == table)
     names = [*child.keys, *(column.name for column in child.columns)]
-    return [dict(zip(names, part, strict=True)) for part in one.children.get(table, [])]
+    return [dict(zip(names, values_of(line), strict=True)) for line in one.children.get(table, [])]
 
 
 def reject(tree: Any) -> RejectedRecord:

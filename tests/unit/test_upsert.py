@@ -17,7 +17,7 @@ NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 
 def row(version: int = 5, content: int = 1, seconds: int = 10, etag: str | None = None, *, by_id: bool = False) -> Row:
     observed = NOON + timedelta(seconds=seconds)
-    return Row("a", Instant(version), UUID(int=content), etag, (), {}, b"{}", False, observed, by_id)
+    return Row("a", Instant(version), UUID(int=content), etag, b"", {}, b"{}", False, observed, by_id)
 
 
 def stored(

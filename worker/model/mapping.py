@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Container, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from operator import attrgetter
@@ -22,11 +21,12 @@ import msgspec
 from worker.model.conform import Conformed, Path, conform, without_unknown
 from worker.model.documented import REFERRAL_NODE, identifier
 from worker.model.instant import MIN_VALUE, Instant
+from worker.model.line import Values, form_of, values_of
 from worker.model.naming import shown
-from worker.model.reader import read
+from worker.model.reader import ChildLines, read
 from worker.model.record import Page, Record, decode_record, encode_record
 from worker.model.schema import CHILDREN, NESTED, REFERRAL_COLUMNS, is_content
-from worker.model.values import ChildRows, Values, text
+from worker.model.values import text
 from worker.model.window import TimeField
 
 MAX_ID_LENGTH = 200
@@ -48,23 +48,31 @@ class Row:
     """A record mapped for `partner_center.referrals` and its child tables.
 
     `version` is `updatedDateTime` in ticks, 0 where the source gave none. `content_hash` covers the payload without
-    what may differ between two answers of one version. `values` are in the order of `REFERRAL_COLUMNS`, those of a part
-    in the order of its table's columns, all as text that PostgreSQL reads: numbers exact, timestamps floored to the
-    microsecond. `unreadable` names members that are not what their column takes, which is null. `raw` is the payload;
-    the decoded record is not kept, for it takes ten times the memory.
+    what may differ between two answers of one version. `line` has the values in the order of `REFERRAL_COLUMNS`,
+    `children` those of child rows, all as PostgreSQL reads them: numbers exact, timestamps floored to the microsecond.
+    `unreadable` names members that are not what their column takes, which is null. `raw` is the payload; the decoded
+    record is not kept, for it takes ten times the memory.
     """
 
     id: str
     version: Instant
     content_hash: UUID
     etag: str | None
-    values: Values = field(repr=False)
-    children: ChildRows = field(repr=False)
+    line: bytes = field(repr=False)
+    children: ChildLines = field(repr=False)
     raw: bytes = field(repr=False)
     repaired: bool
     observed_at: datetime
     by_id: bool = False
     unreadable: tuple[str, ...] = ()
+    _values: Values | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def values(self) -> Values:
+        """The values of `REFERRAL_COLUMNS`."""
+        if self._values is None:
+            self._values = values_of(self.line.decode())
+        return self._values
 
     def value(self, column: str) -> str | None:
         """Return the value of a column of `partner_center.referrals`."""
@@ -159,7 +167,7 @@ def map_record(
         return RejectedRecord(None, record.raw, "the id is missing, empty or too long", "id")
     version = version_of(record)
     try:
-        structure, values, children, conformed = _read(record)
+        structure, line, children, conformed = _read(record)
         etag, content_hash = text(record.member("eTag")), _hash(structure, conformed.rest if conformed else None)
     except (RecursionError, ValueError, TypeError, OverflowError) as error:
         return RejectedRecord(record_id, record.raw, f"cannot be mapped: {type(error).__name__}", None, version)
@@ -173,7 +181,7 @@ def map_record(
         version,
         content_hash,
         etag,
-        values,
+        line,
         children,
         record.raw,
         record.repaired,
@@ -183,15 +191,16 @@ def map_record(
     )
 
 
-def _read(record: Record) -> tuple[msgspec.Struct, Values, ChildRows, Conformed | None]:
+def _read(record: Record) -> tuple[msgspec.Struct, bytes, ChildLines, Conformed | None]:
     """Read a record; one that is not as documented is brought into that form first."""
-    with suppress(ValueError, OverflowError, msgspec.ValidationError):  # a value that its column does not take
+    try:
         if record.structure is not None:
-            return record.structure, *read(record.structure), None
-        known = without_unknown(record.tree or {})
-        return known.structure, *read(known.structure), known
-    conformed = conform(record.tree or {})
-    return conformed.structure, *read(conformed.structure), conformed
+            return record.structure, *read(record.structure, form_of(record.raw, conformed=False)), None
+        conformed = without_unknown(record.tree or {})
+        return conformed.structure, *read(conformed.structure, form_of(record.raw, conformed=True)), conformed
+    except (ValueError, OverflowError, msgspec.ValidationError):  # a value that its column does not take
+        conformed = conform(record.tree or {})
+        return conformed.structure, *read(conformed.structure, form_of(record.raw, conformed=True)), conformed
 
 
 def _hash(structure: msgspec.Struct, rest: list[tuple[Path, Any]] | None) -> UUID:

@@ -20,6 +20,7 @@ from typing import Any
 
 from worker.model.codec import encode
 from worker.model.documented import REFERRAL_NODE, Node
+from worker.model.line import values_of
 from worker.model.mapping import Row
 from worker.model.naming import is_name
 from worker.model.record import Record, encode_record
@@ -303,7 +304,7 @@ def hidden(before: Row, after: Row) -> bool:
 
 
 def _has_contacts(row: Row) -> bool:
-    contacts = row.children.get(_CONTACTS.table, ())
+    contacts = map(values_of, row.children.get(_CONTACTS.table, ()))
     return any(contact[place] for contact in contacts for place in _NAMES)
 
 

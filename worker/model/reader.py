@@ -1,4 +1,4 @@
-"""A structure becomes the values of a row and of its child rows; the columns of each table are in `columns.py`."""
+"""A structure becomes the lines of a row and of its child rows; the columns of each table are in `columns.py`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import msgspec
 from worker.model import columns
 from worker.model.columns import Arrays
 from worker.model.documented import REFERRAL_NODE, Node, identifier
+from worker.model.line import GUARDED, Form, finished
 from worker.model.schema import CHILDREN, Child
-from worker.model.values import ChildRows, Values
+
+ChildLines = dict[str, list[str]]
+"""The rows of each child table that has any: position and other keys, then the values."""
 
 _POSITIONS = tuple(map(str, range(100)))
 """The text of those that are usual."""
@@ -22,49 +25,61 @@ _POSITIONS = tuple(map(str, range(100)))
 class _Array:
     """An array: how its elements become rows of a child table.
 
-    `before` and `after` are the nulls beside the value of an element that is a bare text.
+    `tag` is empty where the table has one array only. `before` and `after` say how many nulls are beside an element
+    that is a bare text.
     """
 
     child: Child
     table: str
     element: type[msgspec.Struct]
-    tag: tuple[str, ...]
-    values: Callable[[Any], Values]
+    tag: str
+    line: Callable[[Any, str, str], str]
     arrays: Callable[[Any], Arrays] | None
     nested: tuple[_Array, ...]
-    before: tuple[None, ...]
-    after: tuple[None, ...]
+    before: int
+    after: int
+
+    def keys(self, parent: str, between: str) -> str:
+        """Write what stands between an element's position and its values."""
+        tagged = between + self.tag if self.tag else ""
+        return f"{tagged}{between}{parent}{between}" if parent else tagged + between
 
 
-def read(record: msgspec.Struct) -> tuple[Values, ChildRows]:
-    """Return the values of `REFERRAL_COLUMNS` and the rows of each child table.
+def read(record: msgspec.Struct, form: Form) -> tuple[bytes, ChildLines]:
+    """Return the values of `REFERRAL_COLUMNS` and the rows of each child table, as lines.
 
     Raises ValueError, OverflowError or msgspec.ValidationError where a value is not what its column takes.
     """
-    child_rows: ChildRows = {}
-    _add_child_rows(child_rows, columns.referrals_arrays(record), _ARRAYS, ())
-    return columns.referrals(record), child_rows
+    child_lines: ChildLines = {}
+    _add_child_lines(child_lines, columns.referrals_arrays(record), _ARRAYS, "", form)
+    line = columns.referrals(record, *form)
+    if form is GUARDED:
+        line = finished(line)
+        child_lines = {table: [finished(one) for one in lines] for table, lines in child_lines.items()}
+    return line.encode(), child_lines
 
 
-def _add_child_rows(child_rows: ChildRows, found: Arrays, arrays: tuple[_Array, ...], parent: tuple[str, ...]) -> None:
+def _add_child_lines(
+    child_lines: ChildLines, found: Arrays, arrays: tuple[_Array, ...], parent: str, form: Form
+) -> None:
+    between, null = form
     for elements, array in zip(found, arrays):  # noqa: B905 - they are as many, and strict costs
         if not elements:
             continue
         if elements.__class__ is not list:
             elements = _listed(elements, array)  # noqa: PLW2901 - the array that it stands for
-        table, kind, values = array.table, array.element, array.values
-        keys = array.tag + parent
-        rows = child_rows.get(table)
-        if rows is None:
-            rows = child_rows[table] = []
+        kind, line = array.element, array.line
+        lines = child_lines.setdefault(array.table, [])
+        keys = array.keys(parent, between)
         positions = _POSITIONS if len(elements) <= len(_POSITIONS) else map(str, range(len(elements)))
         for position, element in zip(positions, elements):  # noqa: B905 - there may be more positions
             if element.__class__ is kind:
-                rows.append((position, *keys, *values(element)))
+                lines.append(f"{position}{keys}{line(element, between, null)}")
                 if array.arrays is not None:
-                    _add_child_rows(child_rows, array.arrays(element), array.nested, (position,))
+                    _add_child_lines(child_lines, array.arrays(element), array.nested, position, form)
             elif element is not None:
-                rows.append((position, *keys, *array.before, element, *array.after))
+                before, after = (null + between) * array.before, (between + null) * array.after
+                lines.append(f"{position}{keys}{before}{element}{after}")
 
 
 def _listed(value: Any, array: _Array) -> list[Any]:
@@ -87,12 +102,12 @@ def _arrays(node: Node, children: tuple[Child, ...]) -> Iterator[_Array]:
                 child,
                 child.table,
                 element.structure,
-                (tag,) if tag else (),
+                tag,
                 getattr(columns, child.table),
                 getattr(columns, f"{child.table}_arrays", None),
                 tuple(_arrays(element, child.nested)),
-                (None,) * alone,
-                (None,) * (len(child.columns) - alone - 1),
+                alone,
+                len(child.columns) - alone - 1,
             )
 
 

@@ -14,12 +14,6 @@ from worker.model import instant
 from worker.model.codec import encode
 from worker.model.schema import Kind
 
-Values = tuple[str | None, ...]
-"""The values of a row in the order of its columns."""
-
-ChildRows = dict[str, list[Values]]
-"""The rows of each child table: position and other keys, then the values."""
-
 MAX_NUMBER_DIGITS = 1_000
 """Numbers with an exponent beyond this are refused: PostgreSQL refuses those beyond 131,072 digits."""
 
@@ -64,7 +58,7 @@ def timestamp(value: Any) -> str | None:
     return instant.floored(value)
 
 
-BOOLEANS: dict[bool | None, str | None] = {None: None, True: "true", False: "false"}
+BOOLEANS = {True: "true", False: "false"}
 """The text of what a structure has."""
 
 READERS: dict[Kind, Callable[[Any], str | None]] = {

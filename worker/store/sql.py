@@ -62,11 +62,18 @@ KEYS = "SELECT nextval('partner_center.referrals_referral_key_seq') FROM generat
 PRESENT = ("referral_key", "valid_from", "change", "run_id")
 """The columns that say what the present version of a new row is, as they are copied."""
 
-ROW = ("payload", "account", "id", *(name for name, _ in _COLUMNS), *PRESENT)
+ROW = (
+    "payload",
+    *(column.name for column in REFERRAL_COLUMNS),
+    "account",
+    "id",
+    *(name for name, _ in _METADATA),
+    *PRESENT,
+)
 """The columns of a new row, as they are copied."""
 
 CHILD_TABLES = {
-    child.table: ("referral_key", *child.keys, *(column.name for column in child.columns))
+    child.table: (*child.keys, *(column.name for column in child.columns), "referral_key")
     for child in (*CHILDREN, *NESTED)
 }
 """The columns of each child table, as they are copied."""
