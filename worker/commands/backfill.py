@@ -20,14 +20,14 @@ from worker.model.counts import Counts
 from worker.model.instant import Instant, render
 from worker.store import backfills
 from worker.sync.account import backfill_share, help_account
-from worker.sync.backfill import BackfillResult, Share
+from worker.sync.backfill import BackfillResult, Share, looks
 from worker.sync.pipeline import Pipeline, Step
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
 
-ALONE_SECONDS = 3.0
-"""A backfill that takes no longer is not worth a second process, which takes a second of a core to start."""
+ALONE_SECONDS = 1.0
+"""A backfill that takes no longer is not worth a second process, which takes most of a second of a core to start."""
 
 LOOK_SECONDS = 1.0
 _STOP_SECONDS = 8.0
@@ -96,7 +96,7 @@ async def read_windows(pipeline: Pipeline, asked: Range, reader: str, parent: in
 
 
 async def _help(pipeline: Pipeline, asked: Range, reader: str) -> Counts:
-    counts = Counts()
+    counts, pauses = Counts(), looks()
     while True:
         result = await help_account(pipeline, reader, Share(pipeline.concurrency), asked.since, asked.until)
         if result is not None:
@@ -104,7 +104,7 @@ async def _help(pipeline: Pipeline, asked: Range, reader: str) -> Counts:
         left = await backfills.unfinished_progress(pipeline.database, pipeline.account)
         if left is None or left.done == left.windows:
             return counts
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(next(pauses))
 
 
 async def _own(pipeline: Pipeline, asked: Range, share: Share | None, wait: timedelta) -> BackfillResult:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -33,8 +33,8 @@ from worker.sync.untimed import elsewhere
 WINDOWS_PER_READER = 8
 """Many more windows than readers, so that a dense one does not leave the others idle."""
 
-OTHERS_SECONDS = 1.0
-"""How often a run looks whether windows that others read are done, or free again."""
+FIRST_LOOK_SECONDS, OTHERS_SECONDS = 0.05, 1.0
+"""How soon a run looks whether windows that others read are done or free again, and how often after a while."""
 
 WRITERS = 2
 """So many transactions at once: one waits for the disk while the other sends. More were measured to add nothing."""
@@ -76,7 +76,7 @@ async def backfill(
     that others read are waited for, unless `share` bounds the time.
     """
     share = share or Share(pipeline.concurrency)
-    began = time.monotonic()
+    began, pauses = time.monotonic(), looks()
     counts, unbounded = Counts(), since is None and until is None
     first = await checkpoints.watermark(pipeline.database, pipeline.account) is None
     while True:
@@ -92,7 +92,7 @@ async def backfill(
                 if share.seconds < math.inf:
                     return BackfillResult(counts, whole=False, free=left.free)
                 pipeline.progress(Step(pipeline.account, "backfill", counts, left.done, left.windows))
-                await asyncio.sleep(OTHERS_SECONDS)
+                await asyncio.sleep(next(pauses))
                 continue
             if unbounded and strategy.paging is Paging.KEYSET:
                 sure = not first or await _order_hides_nothing(pipeline, field)
@@ -104,6 +104,14 @@ async def backfill(
         else:
             whole = await backfills.finish_backfill(pipeline.database, run.lease, plan, sets_watermark=unbounded)
             return BackfillResult(counts, whole=whole)
+
+
+def looks() -> Iterator[float]:
+    """Return how long to wait before each look at what others do: most have only their last page to store."""
+    pause = FIRST_LOOK_SECONDS
+    while True:
+        yield pause
+        pause = min(2 * pause, OTHERS_SECONDS)
 
 
 async def help_backfill(
