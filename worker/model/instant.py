@@ -21,6 +21,7 @@ MIN_VALUE = Instant(0)
 """`0001-01-01T00:00:00Z`, which .NET services send for "not set"."""
 
 _EPOCH = datetime(1, 1, 1)  # noqa: DTZ001 - arithmetic on naive UTC; the zone is in the type's meaning
+_UTC_EPOCH = _EPOCH.replace(tzinfo=UTC)
 _END = ((datetime(9999, 12, 31) - _EPOCH).days + 1) * 86_400 * TICKS_PER_SECOND  # noqa: DTZ001 - the same
 _SHAPE = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-])(\d\d):(\d\d))?", re.ASCII)
 _USUAL = re.compile(
@@ -79,7 +80,7 @@ def render(instant: Instant) -> str:
 
 def to_datetime(instant: Instant) -> datetime:
     """Floor to the microsecond that Python and PostgreSQL hold; never rounds up."""
-    return _EPOCH.replace(tzinfo=UTC) + timedelta(microseconds=instant // 10)
+    return _UTC_EPOCH + timedelta(microseconds=instant // 10)
 
 
 def from_datetime(moment: datetime) -> Instant:

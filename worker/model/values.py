@@ -25,17 +25,22 @@ def text(value: Any) -> str | None:
 
 def number(value: Any) -> str | None:
     """Read a number, or a text that is one, exactly."""
-    if value is None or value == "":
+    kind = value.__class__
+    if value is None or (kind is str and not value):
         return None
-    if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
+    if kind not in _NUMBERS:
         raise ValueError("not a number")
     try:
-        exact = Decimal(value)
+        exact = value if kind is Decimal else Decimal(value)
     except InvalidOperation:
         raise ValueError("not a number") from None
-    if not exact.is_finite() or abs(exact.adjusted()) > MAX_NUMBER_DIGITS or len(str(exact)) > MAX_NUMBER_DIGITS:
+    written = str(exact)
+    if not exact.is_finite() or abs(exact.adjusted()) > MAX_NUMBER_DIGITS or len(written) > MAX_NUMBER_DIGITS:
         raise ValueError("a number beyond what can be stored exactly")
-    return str(exact)
+    return written
+
+
+_NUMBERS = (int, Decimal, str)
 
 
 def boolean(value: Any) -> str | None:

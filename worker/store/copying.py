@@ -15,7 +15,7 @@ _NULL = "\\N"
 _SPACES = bytes.maketrans(b"\t\n\r", b"   ")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NewRow:
     """A row to copy, with its number and what its first version is: from when it holds, and what began it."""
 

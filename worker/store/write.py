@@ -35,7 +35,7 @@ class RacedError(StoreUnavailable):
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Change:
     """What is to be written of a row.
 
