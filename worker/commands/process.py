@@ -34,6 +34,7 @@ def run_process(app: Callable[[], object]) -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - as long as the process
+    gc.set_threshold(COLLECT_AFTER)
     try:
         try:
             _refuse_what_steers(sys.argv[1:])
@@ -44,6 +45,7 @@ def run_process(app: Callable[[], object]) -> None:
             print_error(unforeseen(error))
             raise SystemExit(1) from None
         finally:
+            gc.freeze()  # Python would look once more for cycles, in a tenth of a second, of what ends with the process
             sys.stdout.flush()
     except OSError as error:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - what is left to flush goes there
@@ -128,8 +130,6 @@ def finish(work: Coroutine[Any, Any, int], *, signals: bool = True) -> None:
     import asyncio  # noqa: PLC0415 - keeps `--help` quick
 
     import uvloop  # noqa: PLC0415
-
-    gc.set_threshold(COLLECT_AFTER)
 
     async def guarded() -> int:
         task = asyncio.current_task()
