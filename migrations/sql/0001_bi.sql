@@ -623,7 +623,7 @@ SELECT account, referral_id AS id, step, status, substatus, entered_at, left_at,
     round((extract(epoch FROM coalesce(left_at, now()) - entered_at) / 86400)::numeric, 2) AS days,
     is_estimated
 FROM sync.all_stages;
-COMMENT ON VIEW bi.stage_durations IS 'How long each referral was in each status and substatus; a reopened deal enters a stage again. While it was not listed it was in none. Stages that began before the referral was first seen begin at the record''s own dates: is_estimated. Brought up to date within a minute of a change.';
+COMMENT ON VIEW bi.stage_durations IS 'How long each referral was in each status and substatus; a reopened deal enters a stage again. While it was not listed it was in none. Stages that began before the referral was first seen begin at the record''s own dates: is_estimated. Brought up to date within a minute of a change, later where that takes longer than six seconds.';
 
 -- The pipeline between the days on which it moved: adding up all versions takes seconds where there are a million. What
 -- is unknown is empty here, so that it can be part of a key.

@@ -124,6 +124,23 @@ async def test_history_is_refreshed_once_for_many_runs_and_once_a_minute_at_most
     assert await db.fetchval(JOBS) == 1
 
 
+async def test_a_refresh_of_history_that_takes_long_rests_ten_times_as_long(
+    database: Database, db: asyncpg.Connection, history: dict[str, WorkKind]
+) -> None:
+    await schedules.ask_for_history(database)
+    assert await schedules.take_history(database)
+    await schedules.rest_after_history(database, 5)
+    await schedules.ask_for_history(database)
+    assert await schedules.take_history(database), "a command does not wait for the minute: nobody may come after it"
+    await schedules.rest_after_history(database, 21)
+    await schedules.ask_for_history(database)
+    assert not await schedules.take_history(database)
+    assert (await schedules.move_due(database, [], history, partial(put, history))).jobs == 0
+    assert await db.fetchval("SELECT not_before > now() + interval '200 s' FROM sync.schedules WHERE kind = 'history'")
+    await db.execute("UPDATE sync.schedules SET not_before = not_before - interval '151 s' WHERE kind = 'history'")
+    assert await schedules.take_history(database), "it stayed asked for"
+
+
 async def test_a_change_while_history_is_refreshed_is_not_forgotten(
     database: Database, db: asyncpg.Connection, history: dict[str, WorkKind]
 ) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from worker.store.database import STATEMENT_SECONDS, Database
+from worker.store.schedules import rest_after_history
 from worker.store.stages import refresh_spans, refresh_stages
 
 SHOWN = 15
@@ -183,8 +185,10 @@ async def refresh_history(database: Database) -> None:
 
     Nobody is held up: readers see it as it was until then, and savers write no table of it.
     """
+    began = time.monotonic()
     await refresh_stages(database)
     await refresh_spans(database)
+    await rest_after_history(database, time.monotonic() - began)
 
 
 async def analysis(

@@ -19,7 +19,10 @@ from worker.store.runs import ASK_FOR_HISTORY
 BATCH = 100
 HISTORY = "history"
 HISTORY_SECONDS = 60
-"""Views that are refreshed as a whole are refreshed so often at most, however many runs change something."""
+"""What is refreshed as a whole is refreshed so often at most, however many runs change something."""
+
+HISTORY_RESTS = 10
+"""A refresh is followed by so many times as long without one: it takes a tenth of a core at most."""
 
 AGAIN = timedelta(seconds=5)
 _DUE = "greatest(due_at, not_before)"
@@ -176,17 +179,37 @@ async def ask_for_history(database: Database) -> None:
 
 
 async def take_history(database: Database) -> bool:
-    """Take the refresh upon oneself where one is asked for; says whether it is."""
+    """Take the refresh upon oneself where one is asked for; says whether it is.
+
+    Sooner than a minute after the last: nobody else may come. But not while it rests for longer than that.
+    """
     async with database.transaction() as connection:
         taken = await connection.fetchval(
             """
             UPDATE sync.schedules SET due_at = 'infinity', not_before = now() + make_interval(secs => $1),
                 because = 'done so often at most'
-            WHERE account = '' AND kind = 'history' AND due_at < 'infinity' RETURNING true
+            WHERE account = '' AND kind = 'history' AND due_at < 'infinity'
+                AND (not_before IS NULL OR not_before <= now() + make_interval(secs => $1))
+            RETURNING true
             """,
             float(HISTORY_SECONDS),
         )
     return bool(taken)
+
+
+async def rest_after_history(database: Database, seconds: float) -> None:
+    """Let the next refresh wait in proportion to the seconds that the last one took, where that is over a minute."""
+    if seconds * HISTORY_RESTS <= HISTORY_SECONDS:
+        return
+    async with database.transaction() as connection:
+        await connection.execute(
+            """
+            UPDATE sync.schedules SET not_before = greatest(not_before, now() + make_interval(secs => $1)),
+                because = 'takes long'
+            WHERE account = '' AND kind = 'history'
+            """,
+            seconds * HISTORY_RESTS,
+        )
 
 
 async def put_backoff(database: Database, account: str, seconds: float, why: str) -> None:
