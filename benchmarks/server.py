@@ -120,6 +120,33 @@ async def cost(dsn: str, *, checkpoint: bool = False) -> Cost:
     return Cost(cpu, wal, written["inserted"], written["dead"])
 
 
+@asynccontextmanager
+async def without_autovacuum(dsn: str) -> AsyncIterator[None]:
+    """Keep autovacuum from what others have written meanwhile: its WAL would count as ours.
+
+    Not on a server that runs already: its settings stay as they are.
+    """
+    ours = "BENCH_URL" not in os.environ
+    if ours:
+        await _set(dsn, "ALTER SYSTEM SET autovacuum = off")
+    try:
+        yield
+    finally:
+        if ours:
+            await _set(dsn, "ALTER SYSTEM RESET autovacuum")
+
+
+async def _set(dsn: str, statement: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(statement)
+    await connection.execute("SELECT pg_reload_conf()")
+    await connection.execute(_STOP_AUTOVACUUM)
+    await connection.close()
+
+
+_STOP_AUTOVACUUM = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'autovacuum worker'"
+
+
 def cpu_of_server(backend: int) -> float:
     """Return CPU seconds of the server that a process belongs to: its own, of those that ended, of those that live."""
     try:
