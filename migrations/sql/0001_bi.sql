@@ -652,7 +652,8 @@ SELECT account, direction, type, category, is_spam, status, currency, is_estimat
     sum(deals) OVER g AS deals,
     trim_scale(sum(value) OVER g) AS deal_value -- a deal of many digits that was closed leaves its zeros in the sum
 FROM days
-WINDOW g AS (PARTITION BY account, direction, type, category, is_spam, status, currency, is_estimated ORDER BY day);
+-- What differs most comes first here, and in the key: comparing rows ends there.
+WINDOW g AS (PARTITION BY currency, is_estimated, status, direction, category, type, is_spam, account ORDER BY day);
 COMMENT ON VIEW sync.pipeline_spans_of IS 'What sync.pipeline_spans holds once it is brought up to date.';
 
 CREATE TABLE sync.pipeline_spans (
@@ -669,7 +670,7 @@ CREATE TABLE sync.pipeline_spans (
     deals numeric NOT NULL,
     deal_value numeric,
     -- By day first: what moves today is written to the same few pages.
-    PRIMARY KEY (from_day, account, direction, type, category, is_spam, status, currency, is_estimated)
+    PRIMARY KEY (from_day, currency, is_estimated, status, direction, category, type, is_spam, account)
 );
 COMMENT ON TABLE sync.pipeline_spans IS 'The open pipeline from one day on which it moved to the next; the worker replaces what differs, after runs that changed something.';
 

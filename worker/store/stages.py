@@ -67,7 +67,7 @@ async def _refresh_some(database: Database) -> int:
     return len(stale)
 
 
-_GROUP = "account, direction, type, category, is_spam, status, currency, is_estimated"
+_GROUP = "currency, is_estimated, status, direction, category, type, is_spam, account"
 _KEY = f"{_GROUP}, from_day"
 
 # In the order of the index, to which rows are then added at its end: in half the time.
