@@ -41,6 +41,19 @@ async def test_several_processes_read_one_backfill_and_each_record_once(
     assert scans == 1, "what dashboards read is refreshed by the one that was helped, once"
 
 
+async def test_a_slow_source_is_read_by_one_process(
+    environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    """A second one would wait as well, for the same few answers at once."""
+    await simulator.reset(1200)
+    await simulator.behaviour(page_size=20, latency=0.1)
+    process = await start_command(environment, tmp_path, "backfill", stdout=PIPE, stderr=PIPE)
+    _, errors = await process.communicate()
+    assert process.returncode == 0, errors
+    assert await db.fetchval("SELECT count(*) FROM sync.runs") == 1
+    await assert_same_as_source(db, simulator)
+
+
 async def test_one_that_helps_is_killed(
     environment: dict[str, str], simulator: Control, db: asyncpg.Connection, tmp_path: Path
 ) -> None:

@@ -500,3 +500,23 @@ async def test_a_server_that_does_not_skip_shows_no_end(client: Client, simulato
     assert await ends_after(client, 5)
     assert not await ends_after(client, 6)
     assert not await ends_after(client, 0)
+
+
+async def test_the_first_watermark_passes_nothing_where_no_end_can_be_verified(
+    pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
+) -> None:
+    """The order was honest when it was looked at, the links behind it were not, and nothing else tells."""
+    await simulator.reset(29, seed=29)
+    for second, key in enumerate(sorted((await simulator.state())["referrals"])[1:]):
+        await simulator.update(key, {"createdDateTime": f"2026-06-01T00:00:{second:02}Z"}, silent=True)
+    await simulator.behaviour(
+        ties="random", end_link="empty", skip=False, page_size=1, link_omitted="every_fifth", filter_updated="reject",
+        date_literal="quoted", literal_rounding="second",
+    )  # fmt: skip
+    await backfill_all(pipeline)
+    assert await db.fetchval("SELECT count(*) FROM partner_center.referrals") < 29, "some were not shown"
+    watermark = await checkpoints.watermark(pipeline.database, "contoso")
+    assert watermark is not None
+    stored = {row["id"] for row in await db.fetch("SELECT id FROM partner_center.referrals")}
+    missing = [at for key, at in (await simulator.state())["referrals"].items() if key not in stored]
+    assert not [at for at in missing if instant.parse(at) < watermark]

@@ -44,7 +44,7 @@ class Range:
 
 
 async def backfill(pipeline: Pipeline, asked: Range, processes: int, wait: timedelta) -> Counts:
-    """Backfill a range with so many processes; 0 takes one, and one for each core where it is not soon done.
+    """Backfill a range with so many processes; 0 takes one, and one for each core where that is busy and not soon done.
 
     The readers of `api.concurrency` are shared among them. Returns the counts of all.
     """
@@ -53,7 +53,7 @@ async def backfill(pipeline: Pipeline, asked: Range, processes: int, wait: timed
         return (await _own(pipeline, asked, None, wait)).counts
     counts = Counts()
     if not processes:
-        first = await _own(pipeline, asked, Share(pipeline.concurrency, ALONE_SECONDS), wait)
+        first = await _own(pipeline, asked, Share(pipeline.concurrency, ALONE_SECONDS, busy=True), wait)
         if first.whole:
             return first.counts
         counts, asked = first.counts, replace(asked, restart=False)

@@ -216,6 +216,16 @@ async def finish_backfill(database: Database, lease: Lease, backfill: Backfill, 
     return bool(complete)
 
 
+async def drop_newest(database: Database, lease: Lease, backfill: Backfill) -> None:
+    """Forget what the source showed as its newest record when a backfill was planned.
+
+    For where a window's end cannot be verified: the first watermark must not pass a record that was not shown.
+    """
+    async with database.transaction() as connection:
+        await leases.check(connection, lease)
+        await connection.execute("UPDATE sync.backfills SET newest_updated = NULL WHERE id = $1", backfill.id)
+
+
 async def forget_backfills(database: Database, lease: Lease) -> None:
     """Drop the account's backfill ledger, so that the next one reads everything again."""
     async with database.transaction() as connection:

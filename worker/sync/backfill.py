@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from worker.errors import SourceContradicted
@@ -15,7 +15,7 @@ from worker.model.counts import Counts, WindowCheckpoint
 from worker.model.instant import Instant
 from worker.model.mapping import Mapped
 from worker.model.odata import list_query
-from worker.model.record import Page
+from worker.model.record import Ended, Page
 from worker.model.strategy import Paging, Strategy
 from worker.model.window import TimeField, Window, split, subtract
 from worker.source.capabilities import bounds
@@ -23,7 +23,7 @@ from worker.source.paging import pages
 from worker.source.scan import ends_after
 from worker.store import backfills, checkpoints
 from worker.store.backfills import Backfill, LedgerWindow
-from worker.sync.drain import drain, writing
+from worker.sync.drain import Writer, drain, writing
 from worker.sync.hydrate import hydrated, list_is_partial
 from worker.sync.pipeline import Pipeline, Step
 from worker.sync.run import Run
@@ -45,13 +45,29 @@ class Share:
     """What of a backfill one run does: with how many readers, and for how long until it gives way to other accounts.
 
     Reading stops at the end of a page whose checkpoint is stored; after `early` seconds already where it has read
-    `enough` records by then to show that the account is a large one.
+    `enough` records by then to show that the account is a large one. With `busy` it goes on while this process mostly
+    waits: for a source that is slow, more processes are of no use.
     """
 
     readers: int
     seconds: float = math.inf
     early: float = math.inf
     enough: int = 0
+    busy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Clock:
+    """When reading began, by the clock and by the CPU time of this process."""
+
+    at: float = field(default_factory=time.monotonic)
+    cpu: float = field(default_factory=time.process_time)
+
+    def is_over(self, share: Share, records: int) -> bool:
+        """Say whether a share ends now, with so many records read."""
+        passed = time.monotonic() - self.at
+        late = passed >= share.seconds or (passed >= share.early and records >= share.enough)
+        return late and (not share.busy or time.process_time() - self.cpu >= passed / 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +92,7 @@ async def backfill(
     that others read are waited for, unless `share` bounds the time.
     """
     share = share or Share(pipeline.concurrency)
-    began, pauses = time.monotonic(), looks()
+    clock, pauses = None, looks()
     counts, unbounded = Counts(), since is None and until is None
     first = await checkpoints.watermark(pipeline.database, pipeline.account) is None
     while True:
@@ -85,8 +101,9 @@ async def backfill(
         plan = await backfills.unfinished_backfill(pipeline.database, pipeline.account, field, asked)
         if plan is None:
             plan = await _plan(pipeline, run, asked, strategy)
+        clock = clock or _Clock()
         try:
-            counts += await _read(pipeline, run, plan, strategy, share, began)
+            counts += await _read(pipeline, run, plan, strategy, share, clock)
             left = await backfills.backfill_progress(pipeline.database, plan.id)
             if left.done < left.windows:
                 if share.seconds < math.inf:
@@ -122,7 +139,7 @@ async def help_backfill(
     `whole` says that no window is left; declaring the backfill complete is for the run that has its lease.
     """
     try:
-        counts = await _read(pipeline, run, plan, strategy, share, time.monotonic())
+        counts = await _read(pipeline, run, plan, strategy, share, _Clock())
     except SourceContradicted as why:
         await downgrade(pipeline, plan.field, strategy, why)
         counts = Counts()
@@ -183,7 +200,9 @@ async def _plan(pipeline: Pipeline, run: Run, asked: Window, strategy: Strategy)
     return await backfills.plan_backfill(pipeline.database, run.lease, asked, whole, newest)
 
 
-async def _read(pipeline: Pipeline, run: Run, plan: Backfill, strategy: Strategy, share: Share, began: float) -> Counts:
+async def _read(
+    pipeline: Pipeline, run: Run, plan: Backfill, strategy: Strategy, share: Share, clock: _Clock
+) -> Counts:
     """Let the readers take window after window until none is free, or the time is over; they share two writers.
 
     The newest window is taken first: there are the most records, and nobody has to wait for them at the end.
@@ -192,9 +211,7 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, strategy: Strategy
     counts, done, cuts = Counts(), plan.windows - len(plan.pending), 0
 
     def over() -> bool:
-        passed = time.monotonic() - began
-        late = passed >= share.seconds or (passed >= share.early and counts.records >= share.enough)
-        return late and strategy.paging is Paging.KEYSET
+        return strategy.paging is Paging.KEYSET and clock.is_over(share, counts.records)
 
     def report() -> None:
         pipeline.progress(Step(pipeline.account, "backfill", counts, done, plan.windows))
@@ -211,12 +228,9 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, strategy: Strategy
             if part is None:
                 return
             cut = Cut(pages(pipeline.client, part.window, strategy), over)
-            writer = min(writers, key=lambda one: one.waiting)
-            await drain(hydrated(pipeline, run, cut.pages()), writer, partial(_window_checkpoint, part))
+            await _read_window(pipeline, run, plan, part, cut, min(writers, key=lambda one: one.waiting))
             cuts += cut.off
-            if not cut.off:
-                await writer.move(WindowCheckpoint(part.id, None, 0, done=True))
-                done += 1
+            done += not cut.off
             report()
 
     report()
@@ -232,6 +246,17 @@ async def _read(pipeline: Pipeline, run: Run, plan: Backfill, strategy: Strategy
     if cuts:
         await backfills.release_windows(pipeline.database, run.lease)
     return counts
+
+
+async def _read_window(
+    pipeline: Pipeline, run: Run, plan: Backfill, part: LedgerWindow, cut: Cut, writer: Writer
+) -> None:
+    """Read a window to its end, or until it is broken off."""
+    await drain(hydrated(pipeline, run, cut.pages()), writer, partial(_window_checkpoint, part))
+    if not cut.verified:
+        await backfills.drop_newest(pipeline.database, run.lease, plan)
+    if not cut.off:
+        await writer.move(WindowCheckpoint(part.id, None, 0, done=True))
 
 
 async def _order_hides_nothing(pipeline: Pipeline, field: TimeField) -> bool:
@@ -252,12 +277,15 @@ class Cut:
         self._over = over
         self.off = False
         """Whether it was broken off."""
+        self.verified = True
+        """Whether nothing says that its end could not be verified."""
 
     async def pages(self) -> AsyncGenerator[Page]:
         """Give the pages."""
         async with aclosing(self._found):
             async for page in self._found:
                 yield page
+                self.verified = page.ended is not Ended.UNVERIFIED
                 if page.through is not None and page.ended is None and self._over():
                     self.off = True
                     return
