@@ -53,7 +53,8 @@ def _functions(table: str, groups: tuple[Group, ...], children: tuple[Child, ...
     yield "".join(f"{name} = empty({table!r}, {path!r})\n" for path, name in _empty(table, holders + held))
     values = [_value(group.path, column) for group in groups for column in group.columns]
     written = [f'f"{{{value}}}{{t}}"' for value in values[:-1]] + [f'f"{{{values[-1]}}}"']
-    yield _function(f"{table}(o: Any, t: str, n: str) -> str", "Write the columns.", _steps(table, holders), written)
+    head = f"{table}(o: Any, t: str, n: str) -> str"
+    yield _function(head, "Return the line of a row.", _steps(table, holders), written)
     if paths:
         arrays = [f"{_at(path)}," for path in paths]
         yield _function(f"{table}_arrays(o: Any) -> Arrays", "Return the arrays.", _steps(table, held), arrays)
@@ -76,7 +77,7 @@ def _steps(table: str, holders: Iterable[tuple[str, ...]]) -> str:
 
 
 def _variable(path: tuple[str, ...]) -> str:
-    return _words(path[-1]) if path else "o"
+    return "_".join(("o", *map(_words, path)))
 
 
 def _words(member: str) -> str:

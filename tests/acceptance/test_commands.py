@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from tests.support.command import PIPE, Command, open_command
+from tests.support.conditions import until
 from worker import RELEASE
 from worker.demo.control import Control
 
@@ -84,7 +85,7 @@ async def test_backfill_of_a_range_extends_and_sets_no_watermark(
 
 
 SESSIONS = """
-SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'referral-sync'
+SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'referral-sync'
 """
 
 
@@ -98,8 +99,8 @@ async def test_killed_backfill_goes_on_where_it_was(
             assert process.poll() is None
         process.send_signal(signal.SIGKILL)
     await simulator.behaviour(latency=0)
-    while await db.fetchval(SESSIONS):  # a commit that was under way is finished without the one who asked for it
-        pass
+    # A commit that was under way is finished without the one who asked for it.
+    await until(lambda: db.fetchval(SESSIONS), "the sessions of the killed process")
     stored = await count(db)
     await db.execute("UPDATE sync.leases SET expires_at = now()")  # what 45 seconds would do
     await simulator.clear_requests()

@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 
 import asyncpg
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -27,12 +28,12 @@ async def copied(db: asyncpg.Connection, rows: list[tuple[int, Row]], *tables: s
         )
 
 
-async def copied_whole(db: asyncpg.Connection, row: Row) -> None:
+async def copied_whole(db: asyncpg.Connection, row: Row, account: str = "contoso") -> None:
     await db.copy_to_table(
         "referrals",
         schema_name="partner_center",
         columns=sql.ROW,
-        source=rows_as_lines("contoso", 1, [NewRow(row, 7, NOW, "first")]),
+        source=rows_as_lines(account, 1, [NewRow(row, 7, NOW, "first")]),
         format="text",
     )
 
@@ -82,6 +83,24 @@ async def test_what_is_json_in_a_column_of_text_arrives_as_json(db: asyncpg.Conn
     assert stored is not None
     assert (stored["id"], json.loads(stored["last_run_id"])) == (tree["id"], tree["lastRunId"])
     assert json.loads(await db.fetchval("SELECT tag FROM partner_center.referral_tags")) == ['"']
+
+
+@pytest.mark.parametrize("spelled", [rb"x\u005cN", rb"\u0009y", rb"\u000A", rb"\u000d", rb"\\N", rb"\"\/\b\f\n\r\t"])
+async def test_however_json_spells_it(db: asyncpg.Connection, spelled: bytes) -> None:
+    """Also in what identifies a record, and in what is no column of the API's."""
+    row = mapped(b'{"id":"i%s","name":"%s","eTag":"e%s"}' % (spelled, spelled, spelled))
+    await copied_whole(db, row, account="a\\t\tb")
+    stored = await db.fetchrow("SELECT id, name, etag, account FROM partner_center.referrals")
+    value = json.loads(b'"%s"' % spelled)
+    assert stored is not None
+    assert tuple(stored) == ("i" + value, value, "e" + value, "a\\t\tb")
+
+
+async def test_more_child_rows_than_one_piece(db: asyncpg.Connection) -> None:
+    tags = [{"tag": "x"}, "y", None]
+    rows = [(key, mapped(json.dumps({"id": str(key), "tags": tags}).encode())) for key in range(1_100)]
+    await copied(db, rows, "referral_tags")
+    assert await db.fetchval("SELECT count(*) FROM partner_center.referral_tags") == 2_200
 
 
 async def test_arrays_without_a_row_write_none(db: asyncpg.Connection) -> None:

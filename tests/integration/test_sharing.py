@@ -13,6 +13,7 @@ from functools import partial
 import asyncpg
 import pytest
 
+from tests.support.conditions import until
 from tests.support.pages import page, referral
 from tests.support.runs import leased
 from worker.daemon.kinds import kinds_of_all, put
@@ -22,7 +23,7 @@ from worker.model.counts import Facts, WindowCheckpoint
 from worker.model.instant import Instant
 from worker.model.mapping import map_pages
 from worker.model.window import TimeField, Window
-from worker.store import backfills, queue, retention, runs, schedules
+from worker.store import analysis, backfills, queue, retention, runs, schedules, stages
 from worker.store.database import Database
 from worker.store.queue import Job, PoolDriver
 from worker.store.save import save
@@ -124,21 +125,54 @@ async def test_history_is_refreshed_once_for_many_runs_and_once_a_minute_at_most
     assert await db.fetchval(JOBS) == 1
 
 
+WAITING = """
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+NOT_BEFORE = "SELECT extract(epoch FROM not_before - now())::float8 FROM sync.schedules WHERE kind = 'history'"
+
+
 async def test_a_refresh_of_history_that_takes_long_rests_ten_times_as_long(
     database: Database, db: asyncpg.Connection, history: dict[str, WorkKind]
 ) -> None:
+    await schedules.seen(database, "somebody", "1", "same")
     await schedules.ask_for_history(database)
     assert await schedules.take_history(database)
     await schedules.rest_after_history(database, 5)
     await schedules.ask_for_history(database)
     assert await schedules.take_history(database), "a command does not wait for the minute: nobody may come after it"
     await schedules.rest_after_history(database, 21)
+    await schedules.rest_after_history(database, 7)
+    assert 200 < await db.fetchval(NOT_BEFORE) <= 210
     await schedules.ask_for_history(database)
     assert not await schedules.take_history(database)
     assert (await schedules.move_due(database, [], history, partial(put, history))).jobs == 0
-    assert await db.fetchval("SELECT not_before > now() + interval '200 s' FROM sync.schedules WHERE kind = 'history'")
-    await db.execute("UPDATE sync.schedules SET not_before = not_before - interval '151 s' WHERE kind = 'history'")
-    assert await schedules.take_history(database), "it stayed asked for"
+    assert await schedules.take_history(database, force=True)
+    await schedules.rest_after_history(database, 500)
+    assert 890 < await db.fetchval(NOT_BEFORE) <= 900, "one that took very long says little of the next"
+    await schedules.ask_for_history(database)
+    await db.execute("UPDATE sync.workers SET seen_at = now() - interval '1 minute'")
+    assert await schedules.take_history(database), "nobody else would do it"
+
+
+async def test_what_a_refresh_works_counts_and_not_what_it_waits(
+    database: Database, db: asyncpg.Connection, history: dict[str, WorkKind], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it fails: a statement that takes too long would else be tried again at once."""
+    del history
+    await schedules.ask_for_history(database)
+    await schedules.take_history(database)
+    monkeypatch.setattr(schedules, "HISTORY_RESTS", 100)
+    async with db.transaction():
+        await db.execute(stages.LOCK_STAGES)
+        refresh = asyncio.create_task(analysis.refresh_history(database))
+        await until(lambda: db.fetchval(WAITING), "waiting for its turn")
+        await asyncio.sleep(1)  # the wait that must not count
+    await refresh
+    assert await db.fetchval(NOT_BEFORE) <= 60
+    monkeypatch.setattr(stages, "_REPLACE_SPANS", "SELECT 1 / length(pg_sleep(1)::text)")
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await analysis.refresh_history(database)
+    assert await db.fetchval(NOT_BEFORE) > 60
 
 
 async def test_a_change_while_history_is_refreshed_is_not_forgotten(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -13,11 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tools.columns import _functions
 from worker.demo.data import make_referrals
 from worker.model import instant
 from worker.model.line import values_of
 from worker.model.mapping import Mapped, RejectedRecord, Row, changed_columns, map_pages, map_record, merge_missing
-from worker.model.record import Page, decode_record
+from worker.model.record import Page, decode_record, parse_listing
 from worker.model.schema import CHILDREN, NESTED, REFERRAL, REFERRAL_COLUMNS, Child, Column, Group, Kind
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
@@ -240,3 +242,22 @@ def test_a_page_drops_nothing() -> None:
     ]
     found: Mapped = map_pages([Page(records, None, NOW)])
     assert ([one.id for one in found.rows], [one.id for one in found.rejects]) == (["a"], [None, "b"])
+
+
+@pytest.mark.parametrize("member", ["newMember", "name", "details"])
+@pytest.mark.parametrize("nul", [b"", b"\\u0000"])
+def test_an_exponent_beyond_all_numbers_rejects_its_record_alone(member: str, nul: bytes) -> None:
+    number = b'{"id":"a","%s":1e99999999999999999999,"notes":"%s"}' % (member.encode(), nul)
+    page = parse_listing(b'{"value":[{"id":"b"},' + number + b"]}", observed_at=NOW)
+    found = map_pages([Page(page.records, None, NOW)])
+    assert [one.id for one in found.rows] == ["b"]
+    assert [(one.id, one.raw) for one in found.rejects] == [("a", number)]
+    assert "exponent" in found.rejects[0].reason
+
+
+def test_columns_of_objects_with_one_name_are_not_mixed_up() -> None:
+    """Wherever `schema.py` puts an object, its variable in the written functions is its own."""
+    again = Group(("inviteContext", "address"), (Column("invite_city", ("city",)),))
+    written = "".join(_functions("referrals", (*REFERRAL, again), CHILDREN))
+    steps = re.findall(r"^    (\w+) = (\S+) or ", written, re.MULTILINE)
+    assert len(dict(steps)) == len(set(steps))

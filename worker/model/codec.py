@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 
 import msgspec
 
 decode = msgspec.json.Decoder(float_hook=Decimal).decode
-"""Read a document; raises msgspec.MsgspecError, UnicodeDecodeError or RecursionError for what is none."""
+"""Read a document; raises one of `REFUSED` for what is none, or has an exponent beyond all numbers."""
+
+REFUSED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidOperation)
 
 encode = msgspec.json.Encoder(decimal_format="number").encode
 """Write a document; a Decimal becomes a number of exactly its digits."""

@@ -30,19 +30,22 @@ _REFERRALS_TRACKING_INFO = empty("referrals", ("trackingInfo",))
 
 
 def referrals(o: Any, t: str, n: str) -> str:
-    """Write the columns."""
-    consent = o.m_consent or _REFERRALS_CONSENT
-    customer_profile = o.m_customerProfile or _REFERRALS_CUSTOMER_PROFILE
-    address = customer_profile.m_address or _REFERRALS_CUSTOMER_PROFILE_ADDRESS
-    details = o.m_details or _REFERRALS_DETAILS
-    requirements = details.m_requirements or _REFERRALS_DETAILS_REQUIREMENTS
-    additional_requirements = (
-        requirements.m_additionalRequirements or _REFERRALS_DETAILS_REQUIREMENTS_ADDITIONAL_REQUIREMENTS
+    """Return the line of a row."""
+    o_consent = o.m_consent or _REFERRALS_CONSENT
+    o_customer_profile = o.m_customerProfile or _REFERRALS_CUSTOMER_PROFILE
+    o_customer_profile_address = o_customer_profile.m_address or _REFERRALS_CUSTOMER_PROFILE_ADDRESS
+    o_details = o.m_details or _REFERRALS_DETAILS
+    o_details_requirements = o_details.m_requirements or _REFERRALS_DETAILS_REQUIREMENTS
+    o_details_requirements_additional_requirements = (
+        o_details_requirements.m_additionalRequirements or _REFERRALS_DETAILS_REQUIREMENTS_ADDITIONAL_REQUIREMENTS
     )
-    iot = additional_requirements.m_iot or _REFERRALS_DETAILS_REQUIREMENTS_ADDITIONAL_REQUIREMENTS_IOT
-    invite_context = o.m_inviteContext or _REFERRALS_INVITE_CONTEXT
-    invited_by = invite_context.m_invitedBy or _REFERRALS_INVITE_CONTEXT_INVITED_BY
-    tracking_info = o.m_trackingInfo or _REFERRALS_TRACKING_INFO
+    o_details_requirements_additional_requirements_iot = (
+        o_details_requirements_additional_requirements.m_iot
+        or _REFERRALS_DETAILS_REQUIREMENTS_ADDITIONAL_REQUIREMENTS_IOT
+    )
+    o_invite_context = o.m_inviteContext or _REFERRALS_INVITE_CONTEXT
+    o_invite_context_invited_by = o_invite_context.m_invitedBy or _REFERRALS_INVITE_CONTEXT_INVITED_BY
+    o_tracking_info = o.m_trackingInfo or _REFERRALS_TRACKING_INFO
     return (
         f"{n if (v := o.m_engagementId) is None else v}{t}"
         f"{n if (v := o.m_name) is None else v}{t}"
@@ -77,64 +80,64 @@ def referrals(o: Any, t: str, n: str) -> str:
         f"{n if not (v := o.m_expirationDateTime) or (v := floored(v)) is None else v}{t}"
         f"{n if not (v := o.m_acceptedDateTime) or (v := floored(v)) is None else v}{t}"
         f"{n if not (v := o.m_closedDateTime) or (v := floored(v)) is None else v}{t}"
-        f"{n if (v := customer_profile.m_name) is None else v}{t}"
-        f"{n if (v := customer_profile.m_size) is None else v}{t}"
-        f"{n if (v := customer_profile.m_isMatchingComplete) is None else BOOLEANS[v]}{t}"
-        f"{n if (v := address.m_addressLine1) is None else v}{t}"
-        f"{n if (v := address.m_addressLine2) is None else v}{t}"
-        f"{n if (v := address.m_city) is None else v}{t}"
-        f"{n if (v := address.m_state) is None else v}{t}"
-        f"{n if (v := address.m_postalCode) is None else v}{t}"
-        f"{n if (v := address.m_country) is None else v}{t}"
-        f"{n if (v := address.m_region) is None else v}{t}"
-        f"{n if (v := details.m_notes) is None else v}{t}"
-        f"{n if (v := details.m_currency) is None else v}{t}"
-        f"{n if (v := details.m_customerAction) is None else v}{t}"
-        f"{n if (v := details.m_incentiveLevel) is None else v}{t}"
-        f"{n if (v := details.m_dealValue) is None or (v := number(v)) is None else v}{t}"
-        f"{n if (v := details.m_customerRequestedContact) is None else BOOLEANS[v]}{t}"
-        f"{n if not (v := details.m_closingDateTime) or (v := floored(v)) is None else v}{t}"
-        f"{n if (v := iot.m_customerLicenseAgreementNumber) is None else v}{t}"
-        f"{n if (v := iot.m_deviceCategory) is None else v}{t}"
-        f"{n if (v := iot.m_siliconType) is None else v}{t}"
-        f"{n if (v := iot.m_azureCertifiedDevice) is None else v}{t}"
-        f"{n if (v := iot.m_attachServices) is None else v}{t}"
-        f"{n if (v := consent.m_consentToToShareInfoWithOthers) is None and (v := consent.m_consentToShareInfoWithOthers) is None else BOOLEANS[v]}{t}"
-        f"{n if (v := consent.m_consentToContact) is None else BOOLEANS[v]}{t}"
-        f"{n if (v := consent.m_consentToShareReferralWithMicrosoftSellers) is None else BOOLEANS[v]}{t}"
-        f"{n if (v := consent.m_consentToMicrosoftToContactSpecificPartners) is None else BOOLEANS[v]}{t}"
-        f"{n if (v := invite_context.m_notes) is None else v}{t}"
-        f"{n if (v := invite_context.m_invitedMpnId) is None else v}{t}"
-        f"{n if (v := invite_context.m_assistanceRequestCode) is None else v}{t}"
-        f"{n if (v := invited_by.m_organizationId) is None else v}{t}"
-        f"{n if (v := invited_by.m_organizationName) is None else v}{t}"
-        f"{n if (v := tracking_info.m_microsoftMsxId) is None else v}{t}"
-        f"{n if (v := tracking_info.m_microsoftUSFedOpportunityId) is None else v}{t}"
-        f"{n if (v := tracking_info.m_microsoftUSFedLeadId) is None else v}{t}"
-        f"{n if (v := tracking_info.m_migratedPSCDealId) is None else v}{t}"
-        f"{n if (v := tracking_info.m_migratedPSCPartnerDealId) is None else v}"
+        f"{n if (v := o_customer_profile.m_name) is None else v}{t}"
+        f"{n if (v := o_customer_profile.m_size) is None else v}{t}"
+        f"{n if (v := o_customer_profile.m_isMatchingComplete) is None else BOOLEANS[v]}{t}"
+        f"{n if (v := o_customer_profile_address.m_addressLine1) is None else v}{t}"
+        f"{n if (v := o_customer_profile_address.m_addressLine2) is None else v}{t}"
+        f"{n if (v := o_customer_profile_address.m_city) is None else v}{t}"
+        f"{n if (v := o_customer_profile_address.m_state) is None else v}{t}"
+        f"{n if (v := o_customer_profile_address.m_postalCode) is None else v}{t}"
+        f"{n if (v := o_customer_profile_address.m_country) is None else v}{t}"
+        f"{n if (v := o_customer_profile_address.m_region) is None else v}{t}"
+        f"{n if (v := o_details.m_notes) is None else v}{t}"
+        f"{n if (v := o_details.m_currency) is None else v}{t}"
+        f"{n if (v := o_details.m_customerAction) is None else v}{t}"
+        f"{n if (v := o_details.m_incentiveLevel) is None else v}{t}"
+        f"{n if (v := o_details.m_dealValue) is None or (v := number(v)) is None else v}{t}"
+        f"{n if (v := o_details.m_customerRequestedContact) is None else BOOLEANS[v]}{t}"
+        f"{n if not (v := o_details.m_closingDateTime) or (v := floored(v)) is None else v}{t}"
+        f"{n if (v := o_details_requirements_additional_requirements_iot.m_customerLicenseAgreementNumber) is None else v}{t}"
+        f"{n if (v := o_details_requirements_additional_requirements_iot.m_deviceCategory) is None else v}{t}"
+        f"{n if (v := o_details_requirements_additional_requirements_iot.m_siliconType) is None else v}{t}"
+        f"{n if (v := o_details_requirements_additional_requirements_iot.m_azureCertifiedDevice) is None else v}{t}"
+        f"{n if (v := o_details_requirements_additional_requirements_iot.m_attachServices) is None else v}{t}"
+        f"{n if (v := o_consent.m_consentToToShareInfoWithOthers) is None and (v := o_consent.m_consentToShareInfoWithOthers) is None else BOOLEANS[v]}{t}"
+        f"{n if (v := o_consent.m_consentToContact) is None else BOOLEANS[v]}{t}"
+        f"{n if (v := o_consent.m_consentToShareReferralWithMicrosoftSellers) is None else BOOLEANS[v]}{t}"
+        f"{n if (v := o_consent.m_consentToMicrosoftToContactSpecificPartners) is None else BOOLEANS[v]}{t}"
+        f"{n if (v := o_invite_context.m_notes) is None else v}{t}"
+        f"{n if (v := o_invite_context.m_invitedMpnId) is None else v}{t}"
+        f"{n if (v := o_invite_context.m_assistanceRequestCode) is None else v}{t}"
+        f"{n if (v := o_invite_context_invited_by.m_organizationId) is None else v}{t}"
+        f"{n if (v := o_invite_context_invited_by.m_organizationName) is None else v}{t}"
+        f"{n if (v := o_tracking_info.m_microsoftMsxId) is None else v}{t}"
+        f"{n if (v := o_tracking_info.m_microsoftUSFedOpportunityId) is None else v}{t}"
+        f"{n if (v := o_tracking_info.m_microsoftUSFedLeadId) is None else v}{t}"
+        f"{n if (v := o_tracking_info.m_migratedPSCDealId) is None else v}{t}"
+        f"{n if (v := o_tracking_info.m_migratedPSCPartnerDealId) is None else v}"
     )
 
 
 def referrals_arrays(o: Any) -> Arrays:
     """Return the arrays."""
-    customer_profile = o.m_customerProfile or _REFERRALS_CUSTOMER_PROFILE
-    details = o.m_details or _REFERRALS_DETAILS
-    requirements = details.m_requirements or _REFERRALS_DETAILS_REQUIREMENTS
-    additional_requirements = (
-        requirements.m_additionalRequirements or _REFERRALS_DETAILS_REQUIREMENTS_ADDITIONAL_REQUIREMENTS
+    o_customer_profile = o.m_customerProfile or _REFERRALS_CUSTOMER_PROFILE
+    o_details = o.m_details or _REFERRALS_DETAILS
+    o_details_requirements = o_details.m_requirements or _REFERRALS_DETAILS_REQUIREMENTS
+    o_details_requirements_additional_requirements = (
+        o_details_requirements.m_additionalRequirements or _REFERRALS_DETAILS_REQUIREMENTS_ADDITIONAL_REQUIREMENTS
     )
     return (
         o.m_team,
-        customer_profile.m_team,
-        customer_profile.m_ids,
-        requirements.m_industries,
-        requirements.m_products,
-        requirements.m_services,
-        requirements.m_offers,
-        requirements.m_salesPlays,
-        additional_requirements.m_attributes,
-        requirements.m_solutions,
+        o_customer_profile.m_team,
+        o_customer_profile.m_ids,
+        o_details_requirements.m_industries,
+        o_details_requirements.m_products,
+        o_details_requirements.m_services,
+        o_details_requirements.m_offers,
+        o_details_requirements.m_salesPlays,
+        o_details_requirements_additional_requirements.m_attributes,
+        o_details_requirements.m_solutions,
         o.m_target,
         o.m_registrations,
         o.m_tags,
@@ -145,8 +148,8 @@ _REFERRAL_TEAM_MEMBERS_CONTACT_PREFERENCE = empty("referral_team_members", ("con
 
 
 def referral_team_members(o: Any, t: str, n: str) -> str:
-    """Write the columns."""
-    contact_preference = o.m_contactPreference or _REFERRAL_TEAM_MEMBERS_CONTACT_PREFERENCE
+    """Return the line of a row."""
+    o_contact_preference = o.m_contactPreference or _REFERRAL_TEAM_MEMBERS_CONTACT_PREFERENCE
     return (
         f"{n if (v := o.m_firstName) is None else v}{t}"
         f"{n if (v := o.m_lastName) is None else v}{t}"
@@ -155,8 +158,8 @@ def referral_team_members(o: Any, t: str, n: str) -> str:
         f"{n if (v := o.m_title) is None else v}{t}"
         f"{n if (v := o.m_emailValidationStatus) is None else v}{t}"
         f"{n if (v := o.m_phoneValidationStatus) is None else v}{t}"
-        f"{n if (v := contact_preference.m_locale) is None else v}{t}"
-        f"{n if (v := contact_preference.m_disableNotifications) is None else BOOLEANS[v]}"
+        f"{n if (v := o_contact_preference.m_locale) is None else v}{t}"
+        f"{n if (v := o_contact_preference.m_disableNotifications) is None else BOOLEANS[v]}"
     )
 
 
@@ -164,8 +167,8 @@ _REFERRAL_CUSTOMER_CONTACTS_CONTACT_PREFERENCE = empty("referral_customer_contac
 
 
 def referral_customer_contacts(o: Any, t: str, n: str) -> str:
-    """Write the columns."""
-    contact_preference = o.m_contactPreference or _REFERRAL_CUSTOMER_CONTACTS_CONTACT_PREFERENCE
+    """Return the line of a row."""
+    o_contact_preference = o.m_contactPreference or _REFERRAL_CUSTOMER_CONTACTS_CONTACT_PREFERENCE
     return (
         f"{n if (v := o.m_firstName) is None else v}{t}"
         f"{n if (v := o.m_lastName) is None else v}{t}"
@@ -174,18 +177,18 @@ def referral_customer_contacts(o: Any, t: str, n: str) -> str:
         f"{n if (v := o.m_title) is None else v}{t}"
         f"{n if (v := o.m_emailValidationStatus) is None else v}{t}"
         f"{n if (v := o.m_phoneValidationStatus) is None else v}{t}"
-        f"{n if (v := contact_preference.m_locale) is None else v}{t}"
-        f"{n if (v := contact_preference.m_disableNotifications) is None else BOOLEANS[v]}"
+        f"{n if (v := o_contact_preference.m_locale) is None else v}{t}"
+        f"{n if (v := o_contact_preference.m_disableNotifications) is None else BOOLEANS[v]}"
     )
 
 
 def referral_customer_ids(o: Any, t: str, n: str) -> str:
-    """Write the columns."""
+    """Return the line of a row."""
     return f"{n if (v := o.m_profileType) is None else v}{t}{n if (v := o.m_id) is None else v}"
 
 
 def referral_requirements(o: Any, t: str, n: str) -> str:
-    """Write the columns."""
+    """Return the line of a row."""
     return (
         f"{n if (v := o.m_id) is None else v}{t}"
         f"{n if (v := o.m_name) is None else v}{t}"
@@ -194,7 +197,7 @@ def referral_requirements(o: Any, t: str, n: str) -> str:
 
 
 def referral_solutions(o: Any, t: str, n: str) -> str:
-    """Write the columns."""
+    """Return the line of a row."""
     return (
         f"{n if (v := o.m_id) is None else v}{t}"
         f"{n if (v := o.m_name) is None else v}{t}"
@@ -209,7 +212,7 @@ def referral_solutions(o: Any, t: str, n: str) -> str:
 
 
 def referral_targets(o: Any, t: str, n: str) -> str:
-    """Write the columns."""
+    """Return the line of a row."""
     return f"{n if (v := o.m_type) is None else v}{t}{n if (v := o.m_id) is None else v}"
 
 
@@ -218,25 +221,25 @@ _REFERRAL_REGISTRATIONS_STATUS_HISTORY = empty("referral_registrations", ("statu
 
 
 def referral_registrations(o: Any, t: str, n: str) -> str:
-    """Write the columns."""
-    contract = o.m_contract or _REFERRAL_REGISTRATIONS_CONTRACT
-    status_history = o.m_statusHistory or _REFERRAL_REGISTRATIONS_STATUS_HISTORY
+    """Return the line of a row."""
+    o_contract = o.m_contract or _REFERRAL_REGISTRATIONS_CONTRACT
+    o_status_history = o.m_statusHistory or _REFERRAL_REGISTRATIONS_STATUS_HISTORY
     return (
         f"{n if (v := o.m_id) is None else v}{t}"
         f"{n if (v := o.m_type) is None else v}{t}"
         f"{n if not (v := o.m_registrationDateTime) or (v := floored(v)) is None else v}{t}"
-        f"{n if (v := contract.m_currency) is None else v}{t}"
-        f"{n if (v := contract.m_term) is None else v}{t}"
-        f"{n if (v := contract.m_value) is None or (v := number(v)) is None else v}{t}"
-        f"{n if not (v := contract.m_startDateTime) or (v := floored(v)) is None else v}{t}"
-        f"{n if not (v := contract.m_endDateTime) or (v := floored(v)) is None else v}{t}"
-        f"{n if not (v := contract.m_signDateTime) or (v := floored(v)) is None else v}{t}"
-        f"{n if not (v := status_history.m_reviewPendingDateTime) or (v := floored(v)) is None else v}{t}"
-        f"{n if not (v := status_history.m_actionRequiredDateTime) or (v := floored(v)) is None else v}{t}"
-        f"{n if not (v := status_history.m_passedDateTime) or (v := floored(v)) is None else v}{t}"
-        f"{n if not (v := status_history.m_failedDateTime) or (v := floored(v)) is None else v}{t}"
-        f"{n if not (v := status_history.m_approvedDateTime) or (v := floored(v)) is None else v}{t}"
-        f"{n if not (v := status_history.m_resubmissionDateTime) or (v := floored(v)) is None else v}"
+        f"{n if (v := o_contract.m_currency) is None else v}{t}"
+        f"{n if (v := o_contract.m_term) is None else v}{t}"
+        f"{n if (v := o_contract.m_value) is None or (v := number(v)) is None else v}{t}"
+        f"{n if not (v := o_contract.m_startDateTime) or (v := floored(v)) is None else v}{t}"
+        f"{n if not (v := o_contract.m_endDateTime) or (v := floored(v)) is None else v}{t}"
+        f"{n if not (v := o_contract.m_signDateTime) or (v := floored(v)) is None else v}{t}"
+        f"{n if not (v := o_status_history.m_reviewPendingDateTime) or (v := floored(v)) is None else v}{t}"
+        f"{n if not (v := o_status_history.m_actionRequiredDateTime) or (v := floored(v)) is None else v}{t}"
+        f"{n if not (v := o_status_history.m_passedDateTime) or (v := floored(v)) is None else v}{t}"
+        f"{n if not (v := o_status_history.m_failedDateTime) or (v := floored(v)) is None else v}{t}"
+        f"{n if not (v := o_status_history.m_approvedDateTime) or (v := floored(v)) is None else v}{t}"
+        f"{n if not (v := o_status_history.m_resubmissionDateTime) or (v := floored(v)) is None else v}"
     )
 
 
@@ -246,7 +249,7 @@ def referral_registrations_arrays(o: Any) -> Arrays:
 
 
 def referral_tags(o: Any, t: str, n: str) -> str:
-    """Write the columns."""
+    """Return the line of a row."""
     return f"{n if (v := o.m_tag) is None else v}"
 
 
@@ -256,8 +259,8 @@ _REFERRAL_REGISTRATION_SOLUTIONS_MARKETPLACE_TRANSACTION_DETAILS = empty(
 
 
 def referral_registration_solutions(o: Any, t: str, n: str) -> str:
-    """Write the columns."""
-    marketplace_transaction_details = (
+    """Return the line of a row."""
+    o_marketplace_transaction_details = (
         o.m_marketplaceTransactionDetails or _REFERRAL_REGISTRATION_SOLUTIONS_MARKETPLACE_TRANSACTION_DETAILS
     )
     return (
@@ -268,6 +271,6 @@ def referral_registration_solutions(o: Any, t: str, n: str) -> str:
         f"{n if (v := o.m_pricingModel) is None else v}{t}"
         f"{n if (v := o.m_value) is None or (v := number(v)) is None else v}{t}"
         f"{n if (v := o.m_isDeployedOnAzure) is None else BOOLEANS[v]}{t}"
-        f"{n if (v := marketplace_transaction_details.m_isMarketplaceTransacted) is None else BOOLEANS[v]}{t}"
-        f"{n if not (v := marketplace_transaction_details.m_marketplaceTransactionDateTime) or (v := floored(v)) is None else v}"
+        f"{n if (v := o_marketplace_transaction_details.m_isMarketplaceTransacted) is None else BOOLEANS[v]}{t}"
+        f"{n if not (v := o_marketplace_transaction_details.m_marketplaceTransactionDateTime) or (v := floored(v)) is None else v}"
     )

@@ -11,7 +11,7 @@ import msgspec
 from worker.model import columns
 from worker.model.columns import Arrays
 from worker.model.documented import REFERRAL_NODE, Node, identifier
-from worker.model.line import GUARDED, Form, finished
+from worker.model.line import GUARDED, Form, as_plain
 from worker.model.schema import CHILDREN, Child
 
 ChildLines = dict[str, list[str]]
@@ -54,8 +54,8 @@ def read(record: msgspec.Struct, form: Form) -> tuple[bytes, ChildLines]:
     _add_child_lines(child_lines, columns.referrals_arrays(record), _ARRAYS, "", form)
     line = columns.referrals(record, *form)
     if form is GUARDED:
-        line = finished(line)
-        child_lines = {table: [finished(one) for one in lines] for table, lines in child_lines.items()}
+        line = as_plain(line)
+        child_lines = {table: [as_plain(one) for one in lines] for table, lines in child_lines.items()}
     return line.encode(), child_lines
 
 

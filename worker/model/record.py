@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Any
 
@@ -17,7 +17,7 @@ import msgspec
 
 from worker.errors import SourceUnavailable
 from worker.model import instant
-from worker.model.codec import decode, encode
+from worker.model.codec import REFUSED, decode, encode
 from worker.model.documented import REFERRAL_NODE, identifier
 from worker.model.envelope import error_beside, member_of, open_envelope
 from worker.model.instant import Instant
@@ -28,7 +28,6 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _DOCUMENTED = msgspec.json.Decoder(REFERRAL_NODE.structure, float_hook=Decimal)
 _UNREAD = Instant(-1)
-_REFUSED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 @dataclass(slots=True)
@@ -174,7 +173,7 @@ def decode_record(raw: bytes) -> Record:
         return Record(raw, None, structure=structure)
     try:
         tree = decode(raw)
-    except _REFUSED:
+    except REFUSED:
         return _decode_leniently(raw)
     return Record(raw, tree) if isinstance(tree, dict) else Record(raw, None, "not a JSON object")
 
@@ -188,7 +187,7 @@ def encode_record(tree: dict[str, Any], *, fault: str = "", repaired: bool = Fal
 def _structure(raw: bytes) -> msgspec.Struct | None:
     try:
         return _DOCUMENTED.decode(raw)
-    except _REFUSED:
+    except REFUSED:
         return None
 
 
@@ -203,6 +202,8 @@ def _decode_leniently(raw: bytes) -> Record:
         return encode_record(clean, repaired=controls or clean != tree or _REPLACEMENT in text)
     except RecursionError:
         return Record(raw, None, "nested too deeply", found_id=_found_id(raw))
+    except InvalidOperation:
+        return Record(raw, None, "a number with an exponent beyond all numbers", found_id=_found_id(raw))
     except ValueError as error:
         return Record(raw, None, f"not JSON: {str(error).partition(':')[0]}", found_id=_found_id(raw))
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping
 from typing import Any
 
 from worker.store.database import STATEMENT_SECONDS, Database
 from worker.store.schedules import rest_after_history
-from worker.store.stages import refresh_spans, refresh_stages
+from worker.store.stages import Work, refresh_spans, refresh_stages
 
 SHOWN = 15
 """Rows of a list that the report shows; it says how many there are."""
@@ -185,10 +184,12 @@ async def refresh_history(database: Database) -> None:
 
     Nobody is held up: readers see it as it was until then, and savers write no table of it.
     """
-    began = time.monotonic()
-    await refresh_stages(database)
-    await refresh_spans(database)
-    await rest_after_history(database, time.monotonic() - began)
+    work = Work()
+    try:
+        await refresh_stages(database, work)
+        await refresh_spans(database, work)
+    finally:
+        await rest_after_history(database, work.seconds)
 
 
 async def analysis(

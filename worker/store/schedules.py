@@ -21,8 +21,9 @@ HISTORY = "history"
 HISTORY_SECONDS = 60
 """What is refreshed as a whole is refreshed so often at most, however many runs change something."""
 
-HISTORY_RESTS = 10
-"""A refresh is followed by so many times as long without one: it takes a tenth of a core at most."""
+HISTORY_RESTS, LONGEST_REST = 10, 900
+"""A refresh is followed by so many times as long without one, so that it takes a tenth of a core; by so many seconds at
+most."""
 
 AGAIN = timedelta(seconds=5)
 _DUE = "greatest(due_at, not_before)"
@@ -178,10 +179,11 @@ async def ask_for_history(database: Database) -> None:
         await connection.execute(ASK_FOR_HISTORY)
 
 
-async def take_history(database: Database) -> bool:
+async def take_history(database: Database, *, force: bool = False) -> bool:
     """Take the refresh upon oneself where one is asked for; says whether it is.
 
-    Sooner than a minute after the last: nobody else may come. But not while it rests for longer than that.
+    Sooner than a minute after the last: nobody else may come. But while it rests for longer than that it is left to the
+    daemon, where one is alive, unless by `force`.
     """
     async with database.transaction() as connection:
         taken = await connection.fetchval(
@@ -189,17 +191,20 @@ async def take_history(database: Database) -> bool:
             UPDATE sync.schedules SET due_at = 'infinity', not_before = now() + make_interval(secs => $1),
                 because = 'done so often at most'
             WHERE account = '' AND kind = 'history' AND due_at < 'infinity'
-                AND (not_before IS NULL OR not_before <= now() + make_interval(secs => $1))
+                AND ($2 OR not_before IS NULL OR not_before <= now() + make_interval(secs => $1)
+                    OR NOT EXISTS (SELECT FROM sync.workers WHERE seen_at > now() - interval '30 seconds'))
             RETURNING true
             """,
             float(HISTORY_SECONDS),
+            force,
         )
     return bool(taken)
 
 
 async def rest_after_history(database: Database, seconds: float) -> None:
     """Let the next refresh wait in proportion to the seconds that the last one took, where that is over a minute."""
-    if seconds * HISTORY_RESTS <= HISTORY_SECONDS:
+    rest = min(seconds * HISTORY_RESTS, LONGEST_REST)
+    if rest <= HISTORY_SECONDS:
         return
     async with database.transaction() as connection:
         await connection.execute(
@@ -208,7 +213,7 @@ async def rest_after_history(database: Database, seconds: float) -> None:
                 because = 'takes long'
             WHERE account = '' AND kind = 'history'
             """,
-            seconds * HISTORY_RESTS,
+            rest,
         )
 
 

@@ -83,11 +83,12 @@ SELECT d.id AS referral_id, v.valid_to FROM unnest($2::text[]) AS d(id) CROSS JO
     SELECT valid_to FROM partner_center.referral_versions
     WHERE account = $1 AND referral_id = d.id ORDER BY valid_from DESC LIMIT 1
 ) v
-WHERE EXISTS (SELECT FROM partner_center.referral_versions WHERE account = $1)
+WHERE (SELECT true FROM partner_center.referral_versions WHERE account = $1 ORDER BY referral_id LIMIT 1)
 """
 """Which new rows are of referrals that the copy had before (erased, and shown again), and until when.
 
-A first backfill, whose account has no history at all, looks once and not for each row.
+A first backfill, whose account has no history at all, looks once and not for each row; in the order of an index, for
+without one PostgreSQL reads the history of other accounts first.
 """
 
 UPDATE = f"""

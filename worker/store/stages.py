@@ -6,6 +6,10 @@ kept: what `bi` shows of it is worked out from its row. The pipeline is added up
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from worker.store.database import STATEMENT_SECONDS, Database
 
 AT_ONCE = 50_000
@@ -46,13 +50,29 @@ _REPLACE = (
 )
 
 
-async def refresh_stages(database: Database) -> None:
+class Work:
+    """How long a refresh has worked, without what it waited for its turn."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Add the time of what is done inside, however it ends."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds += time.monotonic() - began
+
+
+async def refresh_stages(database: Database, work: Work) -> None:
     """Replace the stages of every referral whose history changed since they were derived."""
-    while await _refresh_some(database) == AT_ONCE:
+    while await _refresh_some(database, work) == AT_ONCE:
         pass
 
 
-async def _refresh_some(database: Database) -> int:
+async def _refresh_some(database: Database, work: Work) -> int:
     """Replace the stages of some referrals; returns of how many.
 
     One refresh at a time, and all of it in one snapshot: the lock, which is no query, comes before that is taken. What
@@ -61,9 +81,10 @@ async def _refresh_some(database: Database) -> int:
     async with database.transaction(seconds=STATEMENT_SECONDS) as connection:
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         await connection.execute(LOCK_STAGES)
-        stale: list[int] = await connection.fetchval(_STALE, AT_ONCE)
-        for statement in _REPLACE if stale else ():
-            await connection.execute(statement, stale)
+        with work.timed():
+            stale: list[int] = await connection.fetchval(_STALE, AT_ONCE)
+            for statement in _REPLACE if stale else ():
+                await connection.execute(statement, stale)
     return len(stale)
 
 
@@ -87,9 +108,10 @@ ON CONFLICT ({_KEY}) DO UPDATE SET to_day = excluded.to_day, deals = excluded.de
 """  # noqa: S608 - constants
 
 
-async def refresh_spans(database: Database) -> None:
+async def refresh_spans(database: Database, work: Work) -> None:
     """Add up the pipeline of each day anew, and write what differs; one at a time."""
     async with database.transaction(seconds=STATEMENT_SECONDS) as connection:
         await connection.execute(LOCK_STAGES)
-        await connection.execute(_IN_MEMORY)
-        await connection.execute(_REPLACE_SPANS)
+        with work.timed():
+            await connection.execute(_IN_MEMORY)
+            await connection.execute(_REPLACE_SPANS)

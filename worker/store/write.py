@@ -35,7 +35,7 @@ class RacedError(StoreUnavailable):
         )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True)  # not frozen: see NewRow
 class Change:
     """What is to be written of a row.
 

@@ -124,7 +124,7 @@ async def backfill(
 
 
 def looks() -> Iterator[float]:
-    """Return how long to wait before each look at what others do: most have only their last page to store."""
+    """Yield how long to wait before each look at the windows that others read, most of which are nearly done."""
     pause = FIRST_LOOK_SECONDS
     while True:
         yield pause

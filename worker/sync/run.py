@@ -142,7 +142,7 @@ async def refresh_history(database: Database, *, force: bool = False) -> None:
     When that fails the copy itself is as good, and the refresh stays asked for.
     """
     try:
-        if not await schedules.take_history(database) and not force:
+        if not await schedules.take_history(database, force=force) and not force:
             return
         await analysis.refresh_history(database)
     except StoreError as error:
