@@ -94,6 +94,28 @@ async def test_a_load_does_not_read_again_what_it_has_loaded_before_anybody_has_
     assert after - before < 2000
 
 
+async def test_what_is_new_is_saved_without_the_past_of_other_accounts(
+    database: Database, db: asyncpg.Connection
+) -> None:
+    """Whether an account has a past is seen in an index: PostgreSQL would else read that of others, in their order."""
+    await db.execute(
+        """
+        INSERT INTO partner_center.referral_versions (account, referral_id, referral_key, valid_from, valid_to,
+            recorded_at, change, version, payload)
+        SELECT CASE WHEN n <= 5000 THEN 'another' ELSE 'contoso' END, 'v' || n, -n, now() - interval '2 days',
+            now() - interval '1 day', now(), 'changed', 1, '{}'
+        FROM generate_series(1, 10000) n
+        """
+    )
+    await db.execute("ANALYZE partner_center.referral_versions")
+    (before,) = (await counted(db, READ))[0]
+    async with leased(database, "contoso", "incremental") as lease:
+        saved = await save(database, lease, map_pages([page(referral())]))
+    assert saved.counts.inserted == 1
+    (after,) = (await counted(db, READ))[0]
+    assert after - before < 100
+
+
 async def test_the_newest_row_at_the_watermark_is_known_without_a_look_at_all(
     pipeline: Pipeline, simulator: Control, db: asyncpg.Connection
 ) -> None:
