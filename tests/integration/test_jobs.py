@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from tests.support.steps import ACCOUNT, backfill_all
 from worker.config.sources import load
-from worker.daemon.jobs import Jobs
+from worker.daemon.jobs import Jobs, _backfill_job
 from worker.demo.control import Control
 from worker.source.client import open_session
 from worker.store.queue import Taken
@@ -61,3 +61,26 @@ async def test_a_replay_that_fails_does_not_keep_a_sync_from_reading(
         await jobs.handle(Taken("incremental", ACCOUNT, None, {}), 0)
     assert [one["kind"] for one in lines if one["event"] == "run_failed"] == ["replay"]
     assert await db.fetchval("SELECT count(*) FROM partner_center.referrals") == 6
+
+
+BACKFILLS = "SELECT dedupe_key, status::text FROM queue.pgqueuer WHERE entrypoint = 'backfill' ORDER BY 1"
+
+
+@pytest.mark.parametrize("in_hand", [True, False])
+async def test_a_backfill_whose_windows_are_all_read_is_declared_complete(
+    jobs: Jobs, pipeline: Pipeline, simulator: Control, db: asyncpg.Connection, *, in_hand: bool
+) -> None:
+    """Also where the job that does so is in hand and has looked already, and where the last reader was killed."""
+    await simulator.reset(50)
+    await backfill_all(pipeline)
+    await db.execute(
+        "UPDATE sync.backfills SET loaded_at = NULL; DELETE FROM sync.watermarks; DELETE FROM queue.pgqueuer"
+    )
+    if in_hand:
+        await jobs._enqueue(_backfill_job(ACCOUNT, 0, shared=True))  # noqa: SLF001 - as the planner does
+        await db.execute("UPDATE queue.pgqueuer SET status = 'picked'")
+    await jobs.handle(Taken("window", ACCOUNT, None, {"reader": 1, "turn": 0}), 99)
+    queued = [key for key, status in await db.fetch(BACKFILLS) if status == "queued"]
+    assert queued == [f"backfill:{ACCOUNT}:{int(in_hand)}"]
+    await jobs.handle(Taken("backfill", ACCOUNT, None, {"turn": int(in_hand), "shared": True}), 0)
+    assert await db.fetchval("SELECT count(*) FROM sync.watermarks") == 1

@@ -18,7 +18,7 @@ from worker.errors import LeaseError, SourceUnavailable, StoreError, StoreUnavai
 from worker.notify import outbox, records
 from worker.notify.delivery import deliver_due
 from worker.source.client import TokenSource
-from worker.store import analysis, checkpoints, queries, queue, rejects, retention, runs, schedules
+from worker.store import analysis, backfills, checkpoints, queries, queue, rejects, retention, runs, schedules
 from worker.store.database import Database
 from worker.store.queue import Job, Taken
 from worker.sync.account import backfill_share, help_account, reconcile_account, replay_account, sync_account
@@ -177,15 +177,29 @@ class Jobs:
             large = not shared and result.counts.records >= LARGE_RECORDS
             others = [_window(job.account, number, 0) for number in range(1, readers)] if large else []
             await self._enqueue(_backfill_job(job.account, 1 - turn, shared=shared or large, again=True), *others)
+        elif not result.whole:
+            await self._declare(job.account)
 
     async def _window(self, job: Taken, pipeline: Pipeline) -> None:
         """Read a slice of a planned backfill; whoever finds nothing left has it declared complete."""
         number, turn = job.details["reader"], job.details["turn"]
         result = await help_account(pipeline, str(number), Share(1, SLICE_SECONDS))
-        if result is not None and result.whole:
-            await self._enqueue(_backfill_job(job.account, 0, shared=True))
-        elif result is not None and result.free:
+        if result is not None and result.free:
             await self._enqueue(_window(job.account, number, 1 - turn, again=True))
+        else:
+            await self._declare(job.account)
+
+    async def _declare(self, account: str) -> None:
+        """Have a backfill declared complete if all of its windows are read.
+
+        Under either of its job's keys: the job that is in hand may have looked before the last window was done, and
+        ends without a further look.
+        """
+        left = await backfills.unfinished_progress(self.database, account)
+        if left is not None and left.done == left.windows:
+            for turn in (0, 1):
+                if await self._enqueue(_backfill_job(account, turn, shared=True, again=True)):
+                    return
 
     async def _housekeeping(self, _: Taken) -> None:
         """Let old runs, resolved rejected records, the engine's log and jobs that nobody knows go."""
@@ -222,11 +236,13 @@ class Jobs:
             with suppress(StoreUnavailable):
                 await deliver_due(self.database, self.settings, channel, up_since=self.up_since)
 
-    async def _enqueue(self, *jobs: Job) -> None:
+    async def _enqueue(self, *jobs: Job) -> bool:
+        """Put jobs into the queue; returns whether any was not there already."""
         async with self.database.transaction() as connection:
             taken = await queue.enqueue(connection, jobs)
         if any(taken):
             self.wake()
+        return any(taken)
 
     @contextmanager
     def _reads(self, account: str) -> Iterator[int]:
