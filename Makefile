@@ -62,7 +62,7 @@ sbom: .venv/.dev ## write sbom.json: what the container image is made of, in Cyc
 bench: .venv/.dev ## a backfill and syncs beside their floors, by default and tuned settings; RECORDS=50000
 	@$(BIN)/python -m benchmarks.backfill $(RECORDS)
 
-bench-peers: .venv/.dev .venv/.peers ## the same with dlt beside it, which gets an environment of its own
+bench-peers: .venv/.dev .venv/.peers ## the same with dlt and sling beside it, in an environment of their own
 	@PEERS_PYTHON=$(CURDIR)/.venv/peers/bin/python $(BIN)/python -m benchmarks.backfill $(RECORDS) --peers
 
 bench-growth: .venv/.dev ## memory and syncs at 20,000 and at 1,000,000 records

@@ -13,6 +13,7 @@ import asyncio
 import json
 import math
 import os
+import platform
 import resource
 import subprocess
 import sys
@@ -39,6 +40,8 @@ CONCURRENCY = 8
 CHANGED = 100
 PRODUCT, NESTED = "referral-sync backfill", "dlt, child tables"
 PEERS = {"dlt": "plain", NESTED: "nested"}
+if (sys.platform, platform.machine()) == ("linux", "x86_64"):
+    PEERS["sling, as a loader"] = "sling"
 CHECKSUM = """
 SELECT encode(sha256(convert_to(string_agg(id || ' ' || (payload ->> 'updatedDateTime'), E'\n'
     ORDER BY id COLLATE "C"), 'UTF8')), 'hex') FROM {}
@@ -313,7 +316,7 @@ def reached(results: dict[str, Result]) -> Iterator[tuple[str, str, str, bool]]:
 
 
 async def peer(name: str, how: str, origin: str, dsn: str, records: int) -> Result:
-    """Run dlt in its own environment."""
+    """Run a peer in an environment of its own."""
     command = [os.environ["PEERS_PYTHON"], str(ROOT / "benchmarks" / "peers.py"), how, origin, dsn]
     before = await cost(dsn, checkpoint=True)
     output, _, cpu, peak = await asyncio.to_thread(measured, command)
@@ -367,7 +370,7 @@ async def main() -> None:
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--latency", nargs="+", type=float, default=[0.0, 0.05], help="seconds a page")
     parser.add_argument("--processes", nargs="+", type=int, default=[], help="the backfill with so many as well")
-    parser.add_argument("--peers", action="store_true", help="dlt as well, by $PEERS_PYTHON")
+    parser.add_argument("--peers", action="store_true", help="dlt and sling as well, by $PEERS_PYTHON")
     asked_for = parser.parse_args()
     for latency in asked_for.latency:
         for settings in asked_for.settings:
