@@ -29,11 +29,11 @@ import asyncpg
 
 from benchmarks.contenders import CONTENDERS, FLOOR_C, FLOOR_D, SCRIPT, WITHOUT_LATENCY, storage
 from benchmarks.server import SETTINGS, Cost, cost, server, without_autovacuum
+from benchmarks.source import PAGE
 from worker.store import migrate
 
 ROOT = Path(__file__).parent.parent
 RECORDS = 50_000
-PAGE = 100
 PEER_RECORDS = 20_000
 """At most so many for the peers, which are slow; their rate does not depend on it."""
 CONCURRENCY = 8

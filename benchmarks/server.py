@@ -126,22 +126,19 @@ async def without_autovacuum(dsn: str) -> AsyncIterator[None]:
 
     Not on a server that runs already: its settings stay as they are.
     """
-    ours = "BENCH_URL" not in os.environ
-    if ours:
-        await _set(dsn, "ALTER SYSTEM SET autovacuum = off")
-    try:
+    if "BENCH_URL" in os.environ:
         yield
-    finally:
-        if ours:
-            await _set(dsn, "ALTER SYSTEM RESET autovacuum")
-
-
-async def _set(dsn: str, statement: str) -> None:
+        return
     connection = await asyncpg.connect(dsn)
-    await connection.execute(statement)
-    await connection.execute("SELECT pg_reload_conf()")
-    await connection.execute(_STOP_AUTOVACUUM)
-    await connection.close()
+    try:
+        await connection.execute("ALTER SYSTEM SET autovacuum = off")
+        await connection.execute("SELECT pg_reload_conf()")
+        await connection.execute(_STOP_AUTOVACUUM)
+        yield
+        await connection.execute("ALTER SYSTEM RESET autovacuum")
+        await connection.execute("SELECT pg_reload_conf()")
+    finally:
+        await connection.close()
 
 
 _STOP_AUTOVACUUM = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'autovacuum worker'"

@@ -102,7 +102,7 @@ async def _help(pipeline: Pipeline, asked: Range, reader: str) -> Counts:
         if result is not None:
             counts += result.counts
         left = await backfills.unfinished_progress(pipeline.database, pipeline.account)
-        if left is None or left.done == left.windows:
+        if left is None or left.whole:
             return counts
         await asyncio.sleep(next(pauses))
 

@@ -196,7 +196,7 @@ class Jobs:
         ends without a further look.
         """
         left = await backfills.unfinished_progress(self.database, account)
-        if left is not None and left.done == left.windows:
+        if left is not None and left.whole:
             for turn in (0, 1):
                 if await self._enqueue(_backfill_job(account, turn, shared=True, again=True)):
                     return

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from worker.errors import SourceUnavailable
+from worker.model.codec import REFUSED
 
 _LINKS = frozenset({"@odata.nextlink", "odata.nextlink", "@nextlink", "nextlink"})
 """How services of this family spell the link to more, in lower case (partner-center-api.md section 1.7)."""
@@ -60,7 +61,7 @@ def open_envelope(body: bytes) -> Envelope:
     """Take a body apart; raises SourceUnavailable where it is no listing, or not whole."""
     try:
         usual = _USUAL.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except REFUSED:
         return _opened(body)
     records = list(map(bytes, usual.value))
     raws = zip(_USUAL_NAMES, map(bytes, (usual.context, usual.count, usual.next_link)), strict=True)
@@ -75,7 +76,7 @@ def _opened(body: bytes) -> Envelope:
     try:
         members = _MEMBERS.decode(body)
         values = [bytes(raw) for raw in _VALUE.decode(members["value"])]
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError):
+    except (*REFUSED, KeyError):
         return _scanned(body)
     if _has_more(body, 0, members):
         return _scanned(body)  # a member may stand in it twice, of which only the last is seen here

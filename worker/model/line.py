@@ -16,7 +16,7 @@ _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 """What has a meaning of its own in this form."""
 
 _TABLE = str.maketrans(_ESCAPES)
-_escape = re.compile(r"\\(.)")
+_escape = re.compile(r"\\.")
 _needs_escape = re.compile(rb"\\(?:[\\ntr]|u00(?:09|0[aA]|0[dD]|5[cC]))").search
 """How it stands in a text of JSON, where it does; most records have not even a backslash."""
 

@@ -197,10 +197,11 @@ def _read(record: Record) -> tuple[msgspec.Struct, bytes, ChildLines, Conformed 
         if record.structure is not None:
             return record.structure, *read(record.structure, form_of(record.raw, conformed=False)), None
         conformed = without_unknown(record.tree or {})
-        return conformed.structure, *read(conformed.structure, form_of(record.raw, conformed=True)), conformed
+        lines = read(conformed.structure, form_of(record.raw, conformed=True))
     except (ValueError, OverflowError, msgspec.ValidationError):  # a value that its column does not take
         conformed = conform(record.tree or {})
-        return conformed.structure, *read(conformed.structure, form_of(record.raw, conformed=True)), conformed
+        lines = read(conformed.structure, form_of(record.raw, conformed=True))
+    return conformed.structure, *lines, conformed
 
 
 def _hash(structure: msgspec.Struct, rest: list[tuple[Path, Any]] | None) -> UUID:

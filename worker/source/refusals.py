@@ -17,6 +17,7 @@ import msgspec
 
 from worker.errors import MFA_ASKED, PermissionRefused, SignInError, SourceError, SourceRejected, SourceUnavailable
 from worker.model import instant
+from worker.model.codec import REFUSED
 from worker.model.instant import Instant
 
 MAX_HEADER_BYTES = 64 * 1024
@@ -131,7 +132,7 @@ def error_code(body: bytes) -> str:
     """Return the code of an error body in any of its three documented shapes, or nothing."""
     try:
         tree: Any = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except REFUSED:
         return ""
     if not isinstance(tree, dict):
         return ""

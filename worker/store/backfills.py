@@ -39,6 +39,11 @@ class Progress:
     free: int
     records: int
 
+    @property
+    def whole(self) -> bool:
+        """Whether every window is read."""
+        return self.done == self.windows
+
 
 _FREE_WINDOWS = """
 FROM sync.backfill_windows w

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from worker.store.database import Database
+from worker.store.schedules import ALIVE
 
 
 async def seen_in_data(database: Database, account: str) -> dict[str, int]:
@@ -103,7 +104,7 @@ async def workers(database: Database) -> int:
     """Count the workers that are alive."""
     async with database.transaction() as connection:
         number: int = await connection.fetchval(
-            "SELECT count(*) FROM sync.workers WHERE seen_at > now() - interval '30 seconds'"
+            f"SELECT count(*) FROM sync.workers WHERE {ALIVE}"  # noqa: S608 - a constant
         )
     return number
 

@@ -28,6 +28,9 @@ most."""
 AGAIN = timedelta(seconds=5)
 _DUE = "greatest(due_at, not_before)"
 
+ALIVE = "seen_at > now() - interval '30 seconds'"
+"""Which workers are alive: each says so every ten seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class WorkKind:
@@ -187,14 +190,14 @@ async def take_history(database: Database, *, force: bool = False) -> bool:
     """
     async with database.transaction() as connection:
         taken = await connection.fetchval(
-            """
+            f"""
             UPDATE sync.schedules SET due_at = 'infinity', not_before = now() + make_interval(secs => $1),
                 because = 'done so often at most'
             WHERE account = '' AND kind = 'history' AND due_at < 'infinity'
                 AND ($2 OR not_before IS NULL OR not_before <= now() + make_interval(secs => $1)
-                    OR NOT EXISTS (SELECT FROM sync.workers WHERE seen_at > now() - interval '30 seconds'))
+                    OR NOT EXISTS (SELECT FROM sync.workers WHERE {ALIVE}))
             RETURNING true
-            """,
+            """,  # noqa: S608 - a constant
             float(HISTORY_SECONDS),
             force,
         )
@@ -262,10 +265,7 @@ async def seen(database: Database, owner: str, release: str, configuration: str)
             configuration,
         )
         found = await connection.fetch(
-            """
-            SELECT DISTINCT configuration FROM sync.workers
-            WHERE seen_at > now() - interval '30 seconds' AND configuration <> $1
-            """,
+            f"SELECT DISTINCT configuration FROM sync.workers WHERE {ALIVE} AND configuration <> $1",  # noqa: S608 - a constant
             configuration,
         )
     return {row["configuration"] for row in found}

@@ -105,7 +105,7 @@ async def backfill(
         try:
             counts += await _read(pipeline, run, plan, strategy, share, clock)
             left = await backfills.backfill_progress(pipeline.database, plan.id)
-            if left.done < left.windows:
+            if not left.whole:
                 if share.seconds < math.inf:
                     return BackfillResult(counts, whole=False, free=left.free)
                 pipeline.progress(Step(pipeline.account, "backfill", counts, left.done, left.windows))
@@ -144,7 +144,7 @@ async def help_backfill(
         await downgrade(pipeline, plan.field, strategy, why)
         counts = Counts()
     left = await backfills.backfill_progress(pipeline.database, plan.id)
-    return BackfillResult(counts, whole=left.done == left.windows, free=left.free)
+    return BackfillResult(counts, whole=left.whole, free=left.free)
 
 
 async def planned(pipeline: Pipeline, since: Instant | None, until: Instant | None) -> tuple[Backfill, Strategy] | None:
